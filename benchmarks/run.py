@@ -1,0 +1,27 @@
+"""python -m benchmarks.run {accuracy,loader,memory} … — each prints its machine, its versions and its figures."""
+
+import argparse
+import importlib
+import importlib.metadata
+import os
+import platform
+import sys
+
+NAMES = ("accuracy", "loader", "memory")
+
+
+def print_machine() -> None:
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("jax", "numpy", "pyarrow", "grain"))
+    print(f"{os.cpu_count()} CPU cores, Python {platform.python_version()}, {versions}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
+    parser.add_argument("name", choices=NAMES)
+    args = parser.parse_args(sys.argv[1:2])
+    print_machine()
+    importlib.import_module(f"benchmarks.{args.name}").main(sys.argv[2:])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,19 @@
+"""Multimodal click-through-rate prediction in JAX.
+
+The model is the winning system of the WWW 2025 EReL@MIR Multimodal CTR Prediction Challenge (arXiv 2505.03543);
+equation numbers in comments are the paper's.
+
+Shape letters, used in names throughout (`history_BxN`):
+
+    B  rows of a batch            V  items, the padding item 0 included
+    N  history length             G  tags, the padding tag 0 included
+    K  first_k, last outputs kept L  tags per item
+    D  item width                 S  side features
+    T  Transformer width, 2·D     H  attention heads
+    F  width of the feature vector that the cross network sees
+
+Data flows one way, and nothing lower imports anything higher:
+config → data → models → step → training / prediction → outputs.
+"""
+
+__version__ = "0.1.0"

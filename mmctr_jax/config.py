@@ -1,0 +1,321 @@
+"""The configuration: typed, frozen, checked when built. No value is ever silently ignored.
+
+`load_config(path, overrides)` is the way in; `to_yaml(config)` writes the resolved configuration back. Every field
+below carries its unit, its constraint and what null means; `configs/*.yaml` need to state only what differs.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mmctr_jax.errors import InputError
+
+Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
+Width = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[float, Field(ge=0.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+Name = Annotated[str, Field(min_length=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class DataConfig(_Section):
+    train: Name  # Parquet file, or folder of part files (read in name order)
+    valid: Name  # likewise; must have labels of both classes: early stopping needs its AUC
+    test: Name | None = None  # scored by predict.py when no --data is given; null: --data is required
+    item_info: Name  # one row per item: item id and the columns listed under features.item_features
+    cache_dir: Name = "cache"  # where the binary copies of train and valid go; safe to delete at any time
+
+
+class SideFeature(_Section):
+    """A categorical column of the sample rows (e.g. an age group). Id 0 is padding: a zero vector that never learns."""
+
+    name: Name  # column
+    vocab_size: Width  # ids run from 0 to vocab_size - 1
+
+
+class CategoricalFeature(_Section):
+    """An integer column of item_info, embedded. Id 0 is padding."""
+
+    kind: Literal["categorical"]
+    name: Name
+    vocab_size: Width | None = None  # null: the largest id in item_info, plus one
+
+
+class TagsFeature(_Section):
+    """A list column of item_info: the mean of its non-padding ids' embeddings; the zero vector without any."""
+
+    kind: Literal["tags"]
+    name: Name
+    vocab_size: Width | None = None  # null: the largest id in item_info, plus one
+
+
+class EmbeddingFeature(_Section):
+    """A list-of-floats column of item_info: a frozen vector, e.g. of the item's text and picture."""
+
+    kind: Literal["embedding"]
+    name: Name
+    dim: Width  # length of every vector
+
+
+ItemFeature = Annotated[CategoricalFeature | TagsFeature | EmbeddingFeature, Field(discriminator="kind")]
+
+
+class FeaturesConfig(_Section):
+    """Column names and vocabularies. The defaults are the challenge's. Order here is order in the model."""
+
+    history: Name = "item_seq"  # list of clicked item ids, oldest first; zeros are padding wherever they stand
+    item: Name = "item_id"  # target item; also the key column of item_info
+    label: Name = "label"  # 1 clicked, 0 not
+    user: Name = "user_id"  # never a model input; groups the rows for grouped AUC
+    id_columns: tuple[Name, ...] = ("ID", "user_id", "item_id")  # those present pass through to the predictions
+    num_items: Width | None = None  # items, padding item 0 included; null: as many as item_info has
+    side: tuple[SideFeature, ...] = (
+        SideFeature(name="likes_level", vocab_size=11),
+        SideFeature(name="views_level", vocab_size=11),
+    )
+    item_features: tuple[ItemFeature, ...] = (
+        TagsFeature(kind="tags", name="item_tags"),
+        EmbeddingFeature(kind="embedding", name="item_emb_d128", dim=128),
+    )
+
+    @model_validator(mode="after")
+    def _names_are_distinct(self) -> FeaturesConfig:
+        for where, names in (
+            ("features.side", [f.name for f in self.side]),
+            ("features.item_features", [f.name for f in self.item_features]),
+        ):
+            for name in names:
+                if names.count(name) > 1:
+                    raise ValueError(f"{where} lists {name!r} twice; list it once")
+        if "score" in self.id_columns:
+            raise ValueError("features.id_columns lists 'score', the name of the predictions' own column; rename it")
+        for name in [f.name for f in self.side + self.item_features]:
+            if name in (self.history, self.item, self.label):
+                raise ValueError(f"column {name!r} is listed as a feature and is the history, item or label; rename it")
+        for f in self.side:
+            if f.name in [g.name for g in self.item_features]:
+                raise ValueError(f"{f.name!r} is both a side and an item feature; rename one of the two columns")
+        return self
+
+
+class TransformerConfig(_Section):
+    layers: Annotated[int, Field(ge=0)] = 2
+    heads: Width = 1  # must divide the Transformer's width (twice the item width)
+    feedforward: Width = 256
+    dropout: Rate = 0.2  # on attention weights, attention output, inside the feed-forward and on its output
+    first_k: Annotated[int, Field(ge=0)] = 16  # K: how many of the last outputs are kept; 0: the pooled one only
+    max_pool: bool = True  # append the max-pooled, projected output
+
+
+class DCNConfig(_Section):
+    cross_layers: Annotated[int, Field(ge=0)] = 3
+    cross_dropout: Rate = 0.0  # after each cross layer's linear map; the paper's Table 1 lists 0.2, the release has none
+    deep: tuple[Width, ...] = (1024, 512, 256)  # widths of the parallel deep layers
+    deep_dropout: Rate = 0.2
+    batch_norm: bool = False  # in the deep layers, before the ReLU
+
+
+class ModelConfig(_Section):
+    embedding_dim: Width = 64  # width of every learned embedding
+    max_history: Width = 64  # N: the most recent N clicks count, older ones are dropped
+    history_mask: Literal["valid", "released"] = "valid"  # see README, "The padding mask"
+    project_mm: bool = True  # learned bias-free square map on each frozen vector (released); false: as it is (paper)
+    embedding_init_std: Positive = 1e-4
+    transformer: TransformerConfig = TransformerConfig()
+    dcn: DCNConfig = DCNConfig()
+    head: tuple[Width, ...] = (64, 32)  # widths of the prediction MLP before its last, single output
+
+    @model_validator(mode="after")
+    def _history_reaches_the_model(self) -> ModelConfig:
+        if self.transformer.first_k == 0 and not self.transformer.max_pool:
+            raise ValueError(
+                "model.transformer.first_k 0 without max_pool drops the history; set first_k to 1 or more, or max_pool to true"
+            )
+        return self
+
+
+class TrainConfig(_Section):
+    batch_size: Width = 128  # rows per step over all devices and hosts together
+    eval_batch_size: Width = 1024  # rows per scoring step; changes memory and speed, not results
+    epochs: Width = 100  # at most; early stopping usually ends sooner
+    learning_rate: Positive = 5e-4
+    clip_norm: Positive = 10.0  # global norm of all gradients
+    embedding_l2: NonNegative = 0.0  # λ of λ/2·‖w‖² on the embedding tables
+    net_l2: NonNegative = 0.0  # λ of λ/2·‖w‖² on all other weight matrices
+    eval_every: Width | None = None  # steps between validations; null: once per epoch
+    checkpoint_every: Width | None = None  # steps between extra checkpoints; null: at validations only
+    patience: Width = 5  # validations without improvement before training stops
+    lr_factor: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1  # on a validation without improvement
+    min_learning_rate: NonNegative = 1e-6
+    min_delta: NonNegative = 1e-6  # an improvement is an AUC above best + min_delta
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 20242025  # of weights, dropout and row order
+    precision: Literal["float32", "bfloat16"] = "float32"  # of matrix products; weights and loss stay float32
+
+
+class Config(_Section):
+    data: DataConfig
+    features: FeaturesConfig = FeaturesConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+
+    @property
+    def item_width(self) -> int:
+        """D: width of one item's vector, id embedding and item features together (Eq. 3)."""
+        widths = [f.dim if f.kind == "embedding" else self.model.embedding_dim for f in self.features.item_features]
+        return self.model.embedding_dim + sum(widths)
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> Config:
+        width, heads = 2 * self.item_width, self.model.transformer.heads
+        if width % heads:
+            raise ValueError(f"model.transformer.heads {heads} does not divide the Transformer's width {width}")
+        return self
+
+
+# Reading -------------------------------------------------------------------------------------------------------------
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice and reads `5e-4` as the number it is (YAML 1.1 wants `5.0e-4`)."""
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=deep)
+            if isinstance(key, (str, int, float)):
+                if key in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"key {key!r} is given twice", key_node.start_mark
+                    )
+                seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def _parse_yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)  # a SafeLoader: builds plain data only
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        at = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise InputError(f"{where}{at}: not valid YAML: {problem}.") from None
+
+
+def _apply_override(raw: dict, override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise InputError(f"Override {override!r} is not of the form section.key=value, e.g. train.batch_size=256.")
+    value = _parse_yaml(text, f"override {key}")
+    *sections, last = key.split(".")
+    for i, section in enumerate(sections):
+        if raw.get(section) is None:
+            raw[section] = {}
+        raw = raw[section]
+        if not isinstance(raw, dict):
+            raise InputError(f"Override {key}: {'.'.join(sections[: i + 1])} is not a section; override it as a whole.")
+    raw[last] = value
+
+
+def _fields_at(location: tuple) -> list[str]:
+    """Names of the keys that are known in the section at `location`."""
+    section: Any = Config
+    for part in location:
+        if isinstance(part, int):
+            continue
+        if part in ("categorical", "tags", "embedding"):  # pydantic names the chosen union member in the location
+            section = {"categorical": CategoricalFeature, "tags": TagsFeature, "embedding": EmbeddingFeature}[part]
+        elif part == "item_features":
+            section = CategoricalFeature
+        elif part == "side":
+            section = SideFeature
+        else:
+            section = section.model_fields[part].annotation
+    return list(section.model_fields)
+
+
+def _explain(error: ValidationError) -> str:
+    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")  # a typo explains a missing key better
+    where = [p for p in first["loc"] if p not in ("categorical", "tags", "embedding")]
+    key = ".".join(str(p) for p in where)
+    if first["type"] == "extra_forbidden":
+        known = _fields_at(first["loc"][:-1])
+        near = difflib.get_close_matches(str(where[-1]), known, n=1, cutoff=0.5)
+        prefix = ".".join(str(p) for p in where[:-1])
+        hint = f"did you mean {prefix + '.' if prefix else ''}{near[0]}?" if near else f"known are {', '.join(known)}."
+        return f"{key} is not a known key; {hint}"
+    if first["type"] == "missing":
+        return f"{key} is missing; give it a value."
+    if first["type"] == "value_error":  # raised by the checks above, which name their keys
+        return f"{first['msg'].removeprefix('Value error, ')}."
+    message = first["msg"][0].lower() + first["msg"][1:]
+    value = json.dumps(first["input"], default=str)
+    return f"{key}: {message}, not {value if len(value) <= 60 else value[:57] + '...'}."
+
+
+def parse_config(raw: Any, where: str = "config") -> Config:
+    """A checked `Config` from plain data (what YAML gives). `where` opens the error message.
+
+    Raises: InputError naming the first offending key.
+    """
+    if not isinstance(raw, dict):
+        raise InputError(f"{where}: not a mapping of sections (data, features, model, train).")
+    try:  # Through JSON, where strict typing still takes a list for a tuple and 1 for 1.0, but never "1" for 1.
+        return Config.model_validate_json(json.dumps(raw, default=str))
+    except ValidationError as error:
+        raise InputError(f"{where}: {_explain(error)}") from None
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"{where}: cannot be read as plain settings ({error}).") from None
+
+
+def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
+    """Reads a YAML file, applies `section.key=value` overrides (values are YAML), checks everything.
+
+    Raises: InputError if the file cannot be read, or any key or value is wrong.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not a text file"
+        raise InputError(f"Config {path} cannot be read: {reason}.") from None
+    raw = _parse_yaml(text, str(path))
+    if raw is None:
+        raw = {}
+    if isinstance(raw, dict):
+        for override in overrides:
+            _apply_override(raw, override)
+    return parse_config(raw, str(path))
+
+
+def to_yaml(config: Config) -> str:
+    """The resolved configuration as YAML that `load_config` reads back to an equal `Config`."""
+    return yaml.safe_dump(json.loads(config.model_dump_json()), sort_keys=False, width=120)
+
+
+def first_difference(a: Config, b: Config, ignore: tuple[str, ...] = ()) -> str | None:
+    """The first key, dotted, whose values differ, as `key: a ≠ b`; null if none does. `ignore` lists dotted keys."""
+
+    def walk(x: Any, y: Any, prefix: str) -> str | None:
+        if isinstance(x, BaseModel) and type(x) is type(y):
+            for name in type(x).model_fields:
+                found = walk(getattr(x, name), getattr(y, name), f"{prefix}.{name}" if prefix else name)
+                if found:
+                    return found
+            return None
+        return None if x == y or prefix in ignore else f"{prefix}: {x} ≠ {y}"
+
+    return walk(a, b, "")

@@ -1,0 +1,1 @@
+"""Parquet files → checked, memory-mapped arrays → batches."""

@@ -1,0 +1,177 @@
+"""Sample rows as memory-mapped binary arrays, built once from Parquet and checked while being built.
+
+A cache is one folder named after its fingerprint: SHA-256 over the source files' bytes, the columns and vocabularies
+read from them, and this format's version. So a changed file or config never meets a stale cache. It is built beside
+its final name and renamed when whole: what carries the final name is complete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mmctr_jax.config import FeaturesConfig
+from mmctr_jax.console import Progress, log
+from mmctr_jax.data.parquet import Column, count_rows, part_files, read_columns
+from mmctr_jax.errors import InputError
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Split:
+    """The rows of one file, in its order. Histories are ragged: row i's clicks are values[offsets[i]:offsets[i+1]]."""
+
+    history_values: np.ndarray  # (clicks,) int32, no padding, oldest first within a row
+    history_offsets: np.ndarray  # (rows + 1,) int64
+    item: np.ndarray  # (rows,) int32
+    side: np.ndarray  # (rows, S) int32
+    label: np.ndarray | None  # (rows,) uint8; None where the file has none
+    fingerprint: str
+
+    @property
+    def rows(self) -> int:
+        return len(self.item)
+
+
+def _fingerprint(files: list[Path], features: FeaturesConfig, with_labels: bool) -> str:
+    schema = [_FORMAT, features.history, features.item, features.num_items, with_labels and features.label]
+    schema += [[side.name, side.vocab_size] for side in features.side]
+    digest = hashlib.sha256(json.dumps(schema).encode())
+    for file in files:
+        try:
+            with open(file, "rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+        except OSError as error:
+            raise InputError(f"{file} cannot be read: {error.strerror}.") from None
+    return digest.hexdigest()
+
+
+def load_split(path: str | Path, features: FeaturesConfig, cache_dir: str | Path | None, with_labels: bool) -> Split:
+    """The rows of a Parquet file or folder, from the cache if it is there, else read, checked and cached.
+
+    Args:
+      features: column names and vocabularies, resolved (`num_items` not null).
+      cache_dir: folder of the caches; None: a temporary one, gone with the arrays.
+      with_labels: labels are required (True) or not read at all (False).
+    Raises: InputError if a file, column or row is not as it must be.
+    """
+    files = part_files(path)
+    if cache_dir is None:
+        with tempfile.TemporaryDirectory(prefix="mmctr_") as folder:  # maps outlive their files' names
+            meta = _build(Path(folder), files, path, features, with_labels)
+            return _open(Path(folder), meta | {"fingerprint": ""})
+    fingerprint = _fingerprint(files, features, with_labels)
+    folder = Path(cache_dir) / fingerprint[:24]
+    meta = _read_meta(folder)
+    if meta is None:
+        try:
+            Path(cache_dir).mkdir(parents=True, exist_ok=True)
+            temporary = Path(tempfile.mkdtemp(prefix=f".{fingerprint[:8]}_", dir=cache_dir))
+        except OSError as error:
+            raise InputError(
+                f"Cache folder {cache_dir} cannot be written ({error.strerror}); name another in data.cache_dir."
+            ) from None
+        try:
+            meta = _build(temporary, files, path, features, with_labels) | {"fingerprint": fingerprint}
+            (temporary / "meta.json").write_text(json.dumps(meta))
+            if folder.exists():  # broken, as `_read_meta` saw
+                shutil.rmtree(folder)
+            os.replace(temporary, folder)
+        except OSError as error:
+            if not (meta and _read_meta(folder)):  # not just another process that was faster
+                raise InputError(f"Cache {folder} cannot be written: {error.strerror}.") from None
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return _open(folder, meta)
+
+
+def _read_meta(folder: Path) -> dict | None:
+    """The cache's description, if every array is there in full length."""
+    try:
+        meta = json.loads((folder / "meta.json").read_text())
+        whole = all(
+            (folder / f"{name}.bin").stat().st_size == np.dtype(dtype).itemsize * int(np.prod(shape))
+            for name, (dtype, shape) in meta["arrays"].items()
+        )
+    except (OSError, ValueError, KeyError):
+        return None
+    return meta if whole else None
+
+
+def _open(folder: Path, meta: dict) -> Split:
+    def array(name: str) -> np.ndarray | None:
+        if name not in meta["arrays"]:
+            return None
+        dtype, shape = meta["arrays"][name]
+        if 0 in shape:  # nothing to map
+            return np.zeros(shape, dtype)
+        return np.asarray(np.memmap(folder / f"{name}.bin", dtype, "r", shape=tuple(shape)))
+
+    return Split(
+        **{name: array(name) for name in ("history_values", "history_offsets", "item", "side", "label")},
+        fingerprint=meta["fingerprint"],
+    )
+
+
+def _build(folder: Path, files: list[Path], path: str | Path, features: FeaturesConfig, with_labels: bool) -> dict:
+    """Writes the arrays, chunk by chunk, so that memory stays small whatever the number of rows."""
+    rows = count_rows(files)
+    sides = [side.name for side in features.side]
+    columns = [features.history, features.item, *sides] + ([features.label] if with_labels else [])
+    chunks = read_columns(files, columns)
+    dtypes = {"history_values": np.int32, "history_offsets": np.int64, "item": np.int32, "side": np.int32}
+    if with_labels:
+        dtypes["label"] = np.uint8
+    streams = {name: open(folder / f"{name}.bin", "wb") for name in dtypes}
+    counts = dict.fromkeys(dtypes, 0)
+
+    def write(name: str, values: np.ndarray) -> None:
+        streams[name].write(np.ascontiguousarray(values, dtypes[name]))
+        counts[name] += values.size
+
+    try:
+        write("history_offsets", np.zeros(1))
+        with Progress(f"Reading {path}", rows, "rows") as progress:
+            for chunk in chunks:
+                history, offsets = chunk[features.history].integer_lists()
+                item = chunk[features.item].integers()
+                in_rows = np.searchsorted(offsets, np.arange(len(history)), side="right") - 1 if len(history) else None
+                _check_ids(chunk[features.history], history, features.num_items, "item_info has", in_rows)
+                _check_ids(chunk[features.item], item, features.num_items, "item_info has")
+                padding = np.flatnonzero(item == 0)
+                if padding.size:
+                    raise chunk[features.item].refuse(padding[0], "item 0 is padding and cannot be a target.")
+                levels = np.empty((len(item), len(sides)), np.int64)
+                for i, side in enumerate(features.side):
+                    levels[:, i] = chunk[side.name].integers()
+                    _check_ids(chunk[side.name], levels[:, i], side.vocab_size, "the config's vocab_size allows")
+                write("history_offsets", offsets[1:] + counts["history_values"])
+                write("history_values", history)
+                write("item", item)
+                write("side", levels)
+                if with_labels:
+                    write("label", chunk[features.label].labels())
+                progress.advance(len(item))
+    finally:
+        for stream in streams.values():
+            stream.close()
+    if not rows:
+        raise InputError(f"{path} has no rows.")
+    shapes = {name: [n] for name, n in counts.items()} | {"side": [rows, len(sides)]}
+    log.info(f"Read {path}: {rows:,} rows, {counts['history_values'] / rows:.1f} clicks a history.")
+    return {"arrays": {name: [np.dtype(dtype).name, shapes[name]] for name, dtype in dtypes.items()}}
+
+
+def _check_ids(column: Column, ids: np.ndarray, size: int, owner: str, in_rows: np.ndarray | None = None) -> None:
+    wrong = np.flatnonzero((ids < 0) | (ids >= size))
+    if wrong.size:
+        row = wrong[0] if in_rows is None else in_rows[wrong[0]]
+        raise column.refuse(row, f"id {ids[wrong[0]]}; {owner} ids 0 … {size - 1}.")

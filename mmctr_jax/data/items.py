@@ -1,0 +1,98 @@
+"""The item table: what is known of every item, held once (on the device), indexed by item id. Batches carry ids only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from mmctr_jax.config import CategoricalFeature, Config, EmbeddingFeature, TagsFeature
+from mmctr_jax.data.parquet import Column, count_rows, part_files, read_columns
+from mmctr_jax.errors import InputError
+
+ItemTable = dict[str, np.ndarray]
+"""Item feature name → (V,) int32 categorical ids, (V, L) int32 tags padded with 0, or (V, dim) float32 vectors."""
+
+
+def load_items(config: Config) -> tuple[Config, ItemTable]:
+    """Reads item_info: item ids in any order, each exactly once, without gaps; padding row 0 may be left out.
+
+    Returns `config` with its null `num_items` and item vocabularies filled in from the file, and the table.
+    Raises: InputError on duplicate, negative or missing ids, a row 0 that is not all zero, ids beyond a vocabulary,
+    vectors of another width or not finite.
+    """
+    path, features = config.data.item_info, config.features
+    files = part_files(path)
+    names = [f.name for f in features.item_features]
+    ids, parts = [], {name: [] for name in names}
+    for chunk in read_columns(files, [features.item, *names]):
+        ids.append(chunk[features.item].integers())
+        for feature in features.item_features:
+            parts[feature.name].append(_read(chunk[feature.name], feature))
+    if not count_rows(files):
+        raise InputError(f"{path} has no rows; it must have one row per item.")
+    place_of_id = _places(np.concatenate(ids), path, features.item)
+    num_items = len(place_of_id)
+    if features.num_items not in (None, num_items):
+        raise InputError(
+            f"{path} has {num_items:,} items, padding item 0 included, and features.num_items is "
+            f"{features.num_items:,}; set it to null or to the file's number."
+        )
+    table, resolved = {}, []
+    for feature in features.item_features:
+        rows = parts[feature.name]
+        values = _pad_lists(rows) if feature.kind == "tags" else np.concatenate(rows)
+        values = np.concatenate([values, np.zeros_like(values[:1])])  # where place -1 points: a row 0 not in the file
+        values = values[place_of_id]
+        if values[0].any():
+            raise InputError(f"{path}: item 0 is padding and its {feature.name} is not zero; number items from 1.")
+        table[feature.name] = values
+        if not isinstance(feature, EmbeddingFeature) and feature.vocab_size is None:
+            feature = feature.model_copy(update={"vocab_size": int(values.max()) + 1})
+        resolved.append(feature)
+    features = features.model_copy(update={"num_items": num_items, "item_features": tuple(resolved)})
+    return config.model_copy(update={"features": features}), table
+
+
+def _read(column: Column, feature: CategoricalFeature | TagsFeature | EmbeddingFeature):
+    if feature.kind == "embedding":
+        return column.vectors(feature.dim)
+    limit = feature.vocab_size if feature.vocab_size is not None else np.iinfo(np.int32).max
+    if feature.kind == "tags":
+        values, offsets = column.integer_lists()
+    else:
+        values, offsets = column.integers(), None
+    wrong = np.flatnonzero((values < 0) | (values >= limit))
+    if wrong.size:
+        row = wrong[0] if offsets is None else np.searchsorted(offsets, wrong[0], side="right") - 1
+        raise column.refuse(row, f"id {values[wrong[0]]} is outside 0 … {limit - 1}, the feature's vocabulary.")
+    return values.astype(np.int32) if offsets is None else (values.astype(np.int32), offsets)
+
+
+def _places(ids: np.ndarray, path: str | Path, column: str) -> np.ndarray:
+    """(V,) row in the file of each item id; -1 for a padding item 0 that the file leaves out."""
+    order = np.argsort(ids, kind="stable")
+    ordered = ids[order]
+    if ordered[0] < 0:
+        raise InputError(f"{path}: column {column} holds the id {ordered[0]}; item ids must not be negative.")
+    twice = np.flatnonzero(np.diff(ordered) == 0)
+    if twice.size:
+        first, second = order[twice[0]], order[twice[0] + 1]
+        raise InputError(f"{path}: item {ordered[twice[0]]} stands in rows {first} and {second}; keep one of them.")
+    if ordered[0] != 0:
+        ordered, order = np.concatenate([[0], ordered]), np.concatenate([[-1], order])
+    gap = np.flatnonzero(ordered != np.arange(len(ordered)))
+    if gap.size:
+        raise InputError(
+            f"{path} has no row for item {gap[0]} (its largest id is {ordered[-1]}); "
+            "add the missing items, with empty tags and a zero vector where nothing is known."
+        )
+    return order
+
+
+def _pad_lists(parts: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """(rows, L) int32, each list at the left of its row, zeros behind; L is the longest list, at least 1."""
+    lengths = np.concatenate([np.diff(offsets) for _, offsets in parts])
+    padded = np.zeros((len(lengths), max(int(lengths.max()), 1)), np.int32)
+    padded[np.arange(padded.shape[1]) < lengths[:, None]] = np.concatenate([values for values, _ in parts])
+    return padded

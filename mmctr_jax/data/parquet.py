@@ -1,0 +1,192 @@
+"""Parquet as people have it → plain numpy arrays, or one sentence saying what is wrong with it.
+
+Taken: one file or a folder of part files, any compression, any integer or float width, lists as `list`, `large_list`
+or fixed-size list. Refused, naming file, column and row: missing columns, other types, nulls. Rows count from 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mmctr_jax.errors import InputError
+
+_ROWS_PER_READ = 65_536
+
+
+def part_files(path: str | Path) -> list[Path]:
+    """The Parquet file itself, or a folder's `*.parquet` in name order. Raises InputError if there is none."""
+    path = Path(path)
+    if path.is_dir():
+        files = sorted(p for p in path.glob("*.parquet") if p.is_file() and not p.name.startswith((".", "_")))
+        if not files:
+            raise InputError(f"Folder {path} holds no .parquet file; name a Parquet file or a folder of part files.")
+        return files
+    if not path.is_file():
+        raise InputError(f"Data file {path} does not exist; check the path (it is relative to the current folder).")
+    return [path]
+
+
+def _open(file: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(file)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{file} cannot be read as Parquet: {_first_line(error)}.") from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+
+
+def count_rows(files: list[Path]) -> int:
+    return sum(_open(file).metadata.num_rows for file in files)
+
+
+def column_names(files: list[Path]) -> list[str]:
+    """The first file's columns."""
+    return _open(files[0]).schema_arrow.names
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of up to 65,536 consecutive rows, with its place for error messages."""
+
+    file: Path
+    name: str
+    first_row: int
+    array: pa.Array
+
+    def refuse(self, row: int, problem: str) -> InputError:
+        """The error for the row with this index within the chunk."""
+        return InputError(f"{self.file}: column {self.name}, row {self.first_row + int(row)}: {problem}")
+
+    def _refuse_type(self, wanted: str) -> InputError:
+        return InputError(f"{self.file}: column {self.name} has type {self.array.type}; it must be {wanted}.")
+
+    def _refuse_nulls(self) -> None:
+        if self.array.null_count:
+            row = np.flatnonzero(self.array.is_null().to_numpy(zero_copy_only=False))[0]
+            raise self.refuse(row, "null; fill or drop such rows.")
+
+    def integers(self) -> np.ndarray:
+        """(rows,) int64."""
+        self._refuse_nulls()
+        array = self.array
+        if pa.types.is_dictionary(array.type):
+            array = array.dictionary_decode()
+        if not pa.types.is_integer(array.type):
+            raise self._refuse_type("an integer column")
+        return _to_int64(array)
+
+    def labels(self) -> np.ndarray:
+        """(rows,) uint8 of 0 and 1; integers, floats and booleans are taken."""
+        self._refuse_nulls()
+        kind = self.array.type
+        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+            raise self._refuse_type("0 or 1 as an integer, float or boolean column")
+        values = self.array.to_numpy(zero_copy_only=False)
+        wrong = np.flatnonzero((values != 0) & (values != 1))
+        if wrong.size:
+            raise self.refuse(wrong[0], f"label {values[wrong[0]]}; labels must be 0 or 1.")
+        return values.astype(np.uint8)
+
+    def _lists(self, wanted: str) -> tuple[pa.Array, np.ndarray]:
+        """Flat elements and (rows + 1,) offsets."""
+        self._refuse_nulls()
+        kind = self.array.type
+        if pa.types.is_fixed_size_list(kind):
+            offsets = np.arange(len(self.array) + 1, dtype=np.int64) * kind.list_size
+        elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
+            offsets = self.array.offsets.to_numpy().astype(np.int64)
+            offsets = offsets - offsets[0]
+        else:
+            raise self._refuse_type(wanted)
+        elements = self.array.flatten()
+        if elements.null_count:
+            at = np.flatnonzero(elements.is_null().to_numpy(zero_copy_only=False))[0]
+            raise self.refuse(np.searchsorted(offsets, at, side="right") - 1, "null inside the list; fill or drop it.")
+        return elements, offsets
+
+    def integer_lists(self) -> tuple[np.ndarray, np.ndarray]:
+        """Lists without their zeros (padding, wherever it stands): flat (elements,) int64 and (rows + 1,) offsets."""
+        elements, offsets = self._lists("lists of integers")
+        if pa.types.is_null(elements.type) and len(elements) == 0:  # every list is empty: no type was ever seen
+            return np.empty(0, np.int64), offsets
+        if not pa.types.is_integer(elements.type):
+            raise self._refuse_type("lists of integers")
+        values = _to_int64(elements)
+        real = values != 0
+        kept_before = np.concatenate([[0], np.cumsum(real)])
+        return values[real], kept_before[offsets]
+
+    def vectors(self, dim: int) -> np.ndarray:
+        """(rows, dim) float32, all finite."""
+        elements, offsets = self._lists("lists of floats")
+        if not (pa.types.is_floating(elements.type) or pa.types.is_integer(elements.type)):
+            raise self._refuse_type("lists of floats")
+        lengths = np.diff(offsets)
+        wrong = np.flatnonzero(lengths != dim)
+        if wrong.size:
+            raise self.refuse(wrong[0], f"a vector of {lengths[wrong[0]]} numbers; the config's dim is {dim}.")
+        with np.errstate(over="ignore"):
+            values = elements.to_numpy(zero_copy_only=False).astype(np.float32).reshape(-1, dim)
+        wrong = np.flatnonzero(~np.isfinite(values).all(axis=1))
+        if wrong.size:
+            raise self.refuse(wrong[0], "NaN or infinite (in float32) in the vector; replace or drop it.")
+        return values
+
+
+def _to_int64(array: pa.Array) -> np.ndarray:
+    values = array.to_numpy(zero_copy_only=False)
+    if values.dtype == np.uint64:  # beyond 2⁶³ would wrap around: make it fail every range check instead
+        values = np.minimum(values, np.uint64(np.iinfo(np.int64).max))
+    return values.astype(np.int64)
+
+
+def read_columns(files: list[Path], columns: list[str]) -> Iterator[dict[str, Column]]:
+    """Chunks of the named columns, file after file, in order. All schemas are checked before the first chunk."""
+    for file in files:
+        names = _open(file).schema_arrow.names
+        for column in columns:
+            if names.count(column) != 1:
+                problem = "twice" if column in names else "missing"
+                raise InputError(
+                    f"{file}: column {column} is {problem} (it has {', '.join(map(str, names))}); "
+                    "add it, or name another one in the config's features section."
+                )
+    for file in files:
+        first_row = 0
+        try:
+            for batch in _open(file).iter_batches(_ROWS_PER_READ, columns=columns):
+                yield {name: Column(file, name, first_row, batch.column(name)) for name in columns}
+                first_row += batch.num_rows
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(f"{file} cannot be read from row {first_row} on: {_first_line(error)}.") from None
+
+
+def read_whole(files: list[Path], column: str) -> pa.ChunkedArray:
+    """A column of any type, as it is, over all files. Raises InputError if part files disagree on its type."""
+    chunks = [chunk[column].array for chunk in read_columns(files, [column])]
+    chunks = [chunk.dictionary_decode() if pa.types.is_dictionary(chunk.type) else chunk for chunk in chunks]
+    try:
+        return pa.chunked_array(chunks, None if chunks else pa.int64())
+    except pa.ArrowException:
+        kinds = ", ".join(sorted({str(chunk.type) for chunk in chunks}))
+        raise InputError(f"{files[0].parent}: column {column} is {kinds} in different part files; give it one type.") from None
+
+
+def read_keys(files: list[Path], column: str) -> np.ndarray:
+    """(rows,) int64 codes of a column of integers or text: equal values, equal codes. For grouping rows, e.g. by user."""
+    values = read_whole(files, column)
+    if values.null_count:
+        raise InputError(f"{files[0]}: column {column} has {values.null_count:,} nulls; fill or drop such rows.")
+    try:
+        codes = values.combine_chunks().dictionary_encode().indices
+    except pa.ArrowException:
+        raise InputError(f"{files[0]}: column {column} has type {values.type}; it must be integers or text.") from None
+    return codes.to_numpy(zero_copy_only=False).astype(np.int64)

@@ -1,0 +1,68 @@
+"""The embedding layer (Eq. 2–3): ids and frozen vectors → one vector per item, one per side feature."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mmctr_jax.config import Config
+
+
+def padded_normal(std: float):
+    """Initialiser N(0, std²) with row 0, the padding row, zero."""
+
+    def init(key, shape, dtype=jnp.float32):
+        return (std * jax.random.normal(key, shape, dtype)).at[0].set(0.0)
+
+    return init
+
+
+def lookup(table: jax.Array, ids: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """Rows of `table`. Padding (id 0) is the zero vector whatever the table holds, and passes no gradient on."""
+    return jnp.where((ids != 0)[..., None], table[ids], 0).astype(dtype)
+
+
+def mean_of_tags(table: jax.Array, tags: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """(..., L) tag ids → (..., E): mean over the non-padding ones; zero, with a finite gradient, if there are none."""
+    count = (tags != 0).sum(axis=-1, keepdims=True)
+    return lookup(table, tags, dtype).sum(axis=-2) / jnp.maximum(count, 1).astype(dtype)
+
+
+class Embedding(nn.Module):
+    """Owns every table; target and history share them. `items` is the item table (data.items.ItemTable) on the device."""
+
+    config: Config
+    dtype: jnp.dtype
+
+    def setup(self):
+        features, model = self.config.features, self.config.model
+        sizes = {side.name: side.vocab_size for side in features.side}
+        sizes[features.item] = features.num_items
+        sizes |= {f.name: f.vocab_size for f in features.item_features if f.kind != "embedding"}
+        init = padded_normal(model.embedding_init_std)
+        self.tables = {name: self.param(name, init, (size, model.embedding_dim)) for name, size in sizes.items()}
+        self.projections = {
+            f.name: nn.Dense(f.dim, use_bias=False, kernel_init=nn.initializers.xavier_normal(), dtype=self.dtype, name=f.name)
+            for f in features.item_features
+            if f.kind == "embedding" and model.project_mm
+        }
+
+    def item(self, ids: jax.Array, items: dict[str, jax.Array]) -> jax.Array:
+        """(...,) item ids → (..., D), e_item of Eq. 3: id embedding, then the item features in the config's order."""
+        features = self.config.features
+        parts = [lookup(self.tables[features.item], ids, self.dtype)]
+        for f in features.item_features:
+            values = items[f.name][ids]
+            if f.kind == "categorical":
+                parts.append(lookup(self.tables[f.name], values, self.dtype))
+            elif f.kind == "tags":
+                parts.append(mean_of_tags(self.tables[f.name], values, self.dtype))
+            else:
+                values = values.astype(self.dtype)
+                parts.append(self.projections[f.name](values) if self.config.model.project_mm else values)
+        return jnp.concatenate(parts, axis=-1)
+
+    def side(self, levels_BxS: jax.Array) -> jax.Array:
+        """(B, S) side feature ids → (B, S·E)."""
+        names = [side.name for side in self.config.features.side]
+        parts = [lookup(self.tables[name], levels_BxS[:, i], self.dtype) for i, name in enumerate(names)]
+        return jnp.concatenate(parts, axis=-1) if parts else jnp.zeros((len(levels_BxS), 0), self.dtype)

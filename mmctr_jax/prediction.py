@@ -1,0 +1,181 @@
+"""Scoring a file with a trained model, from the run directory alone."""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import jax
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from mmctr_jax import metrics, run_dir
+from mmctr_jax.checkpoint import Checkpoints
+from mmctr_jax.config import Config
+from mmctr_jax.console import Progress, log
+from mmctr_jax.data.cache import Split, load_split
+from mmctr_jax.data.parquet import column_names, count_rows, part_files, read_columns, read_keys, read_whole
+from mmctr_jax.errors import InputError
+from mmctr_jax.models import build_model
+from mmctr_jax.scoring import score
+from mmctr_jax.sharding import make_mesh, put_replicated, replicated
+from mmctr_jax.step import init_state, make_predict_step
+
+TASKS = ("Task1", "Task2", "Task1&2")
+_SUFFIXES = (".parquet", ".csv", ".zip")
+
+
+@dataclass
+class Predictor:
+    """A trained model on this host's devices."""
+
+    config: Config
+    step: int
+    _score: Any
+
+    @classmethod
+    def load(cls, directory: Path) -> Predictor:
+        """The checkpoint of the best validation AUC in a run directory. Raises InputError."""
+        config = run_dir.read_config(directory)
+        mesh = make_mesh()
+        items = put_replicated(run_dir.read_items(directory), mesh)
+        model = build_model(config)
+        with Checkpoints(directory / run_dir.CHECKPOINTS) as checkpoints:
+            step = checkpoints.best_step
+            if step is None:
+                step = checkpoints.last_step
+                if step is None:
+                    raise InputError(f"{directory} has no checkpoint yet; let the training reach its first one.")
+                log.warning(f"No validation was reached yet: scoring with the last checkpoint, step {step}.")
+            like = jax.eval_shape(lambda items: init_state(model, config, items, mesh), items)
+            like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)), like)
+            params, batch_stats = checkpoints.restore_model(step, like)
+        predict_step = make_predict_step(model, config, mesh)
+
+        def score_split(split: Split, on_rows) -> np.ndarray:
+            return score(
+                predict_step,
+                params,
+                batch_stats,
+                split,
+                items,
+                mesh,
+                batch_size=config.train.eval_batch_size,
+                length=config.model.max_history,
+                on_rows=on_rows,
+            )
+
+        return cls(config, step, score_split)
+
+    def logits(self, path: str | Path) -> np.ndarray:
+        """(rows,) float32 logits of a Parquet file's or folder's rows, in their order. Raises InputError."""
+        split = load_split(path, self.config.features, cache_dir=None, with_labels=False)
+        with Progress("Scoring", split.rows, "samples") as bar:
+            return self._score(split, bar.advance)
+
+
+def predict(
+    directory: Path, data: str | Path | None, out: Path | None, task: str | None = None, labels: str | Path | None = None
+) -> dict[str, Any]:
+    """Scores `data` (default: the config's test file), writes `out` (default: predictions.parquet in the run directory).
+
+    labels: a file of labels in the same row order; without it, labels are taken from `data` if it has them.
+    Returns rows, seconds, where it was written, and metrics where labels are known. Raises InputError.
+    """
+    out = out or directory / "predictions.parquet"
+    _check_output(out, task)
+    config = run_dir.read_config(directory)
+    data = data or config.data.test
+    if data is None:
+        raise InputError("The run's config names no test file; say what to score with --data.")
+    if Path(data).is_dir() and (Path(data) / "test.parquet").is_file():
+        data = Path(data) / "test.parquet"  # a whole data set was given
+    files = part_files(data)
+    columns = [name for name in config.features.id_columns if name in column_names(files)]
+    ids = {name: read_whole(files, name) for name in columns}
+    known = _read_labels(files, config, labels, ids.get("ID"))
+
+    predictor = Predictor.load(directory)
+    log.info(f"Scoring {data} with {directory}, step {predictor.step:,}.")
+    started = time.monotonic()
+    logits = predictor.logits(data)
+    seconds = time.monotonic() - started
+    for name, values in ids.items():
+        assert len(values) == len(logits), (name, len(values), len(logits))
+    _write(out, ids, 1 / (1 + np.exp(-logits.astype(np.float64))), task)
+    result = {"rows": len(logits), "seconds": seconds, "out": str(out), "metrics": {}}
+    if known is not None:
+        users = read_keys(files, config.features.user) if config.features.user in column_names(files) else None
+        result["metrics"] = metrics.evaluate(known, logits, users)
+    return result
+
+
+def _check_output(out: Path, task: str | None) -> None:
+    if out.suffix not in _SUFFIXES:
+        raise InputError(f"Output {out} must end in {', '.join(_SUFFIXES)}; the ending chooses the format.")
+    if (out.suffix == ".zip") != (task is not None):
+        raise InputError(
+            f"--task ({', '.join(TASKS)}) names the score column of a .zip submission: give it with --out NAME.zip, and only there."
+        )
+    if not out.parent.is_dir():
+        raise InputError(f"Folder {out.parent} for the output does not exist; make it first.")
+
+
+def _read_labels(files: list[Path], config: Config, labels: str | Path | None, ids: Any) -> np.ndarray | None:
+    name = config.features.label
+    label_files = files if labels is None else part_files(labels)
+    if labels is None and name not in column_names(files):
+        return None
+    try:
+        chunks = [chunk[name].labels() for chunk in read_columns(label_files, [name])]
+    except InputError as error:
+        if labels is not None:
+            raise
+        log.warning(f"No metrics: {error}")  # labels are not needed for scoring
+        return None
+    values = np.concatenate(chunks) if chunks else np.empty(0, np.uint8)
+    if len(values) != count_rows(files):
+        raise InputError(f"{labels} has {len(values):,} labels for {count_rows(files):,} rows to score; give one a row.")
+    if labels is not None and ids is not None and "ID" in column_names(label_files):
+        if not read_whole(label_files, "ID").equals(ids):
+            raise InputError(f"{labels}: its ID column is not that of the scored file; labels must be in the same order.")
+    return values
+
+
+def _write_csv(table: pa.Table, stream: BinaryIO) -> None:
+    """CSV whose header is bare, as the challenge's is (pyarrow would put it in quotes)."""
+    stream.write((",".join(table.column_names) + "\n").encode())
+    pyarrow.csv.write_csv(table, stream, pyarrow.csv.WriteOptions(include_header=False))
+
+
+def _write(out: Path, ids: dict[str, pa.ChunkedArray], scores: np.ndarray, task: str | None) -> None:
+    """Writes beside the final name, then renames: the file is whole or not there."""
+    temporary = out.with_name(f".{out.name}.tmp")
+    try:
+        if out.suffix == ".zip":
+            row_ids = ids.get("ID", pa.chunked_array([np.arange(len(scores))]))
+            buffer = io.BytesIO()
+            _write_csv(pa.table({"ID": row_ids, task: scores}), buffer)
+            with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+                archive.writestr(zipfile.ZipInfo("prediction.csv"), buffer.getvalue(), zipfile.ZIP_DEFLATED)
+        else:
+            table = pa.table({**ids, "score": scores})
+            if out.suffix == ".csv":
+                with open(temporary, "wb") as stream:
+                    _write_csv(table, stream)
+            else:
+                pq.write_table(table, temporary)
+        os.replace(temporary, out)
+    except OSError as error:
+        raise InputError(f"Output {out} cannot be written: {error.strerror}.") from None
+    except pa.ArrowException as error:
+        raise InputError(f"Output {out}: {str(error).splitlines()[0]}; choose .parquet.") from None
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""Published data sets → the files that training takes."""

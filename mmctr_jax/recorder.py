@@ -1,0 +1,96 @@
+"""What happened during training, step by step: metrics.jsonl, TensorBoard events and the curves picture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, TextIO
+
+import matplotlib
+from tensorboardX import SummaryWriter
+
+from mmctr_jax.run_dir import write_atomically
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402
+
+
+class Recorder:
+    """Appends records to a run directory. A context manager, to be opened at the step where the run stands."""
+
+    def __init__(self, run_dir: Path):
+        self.run_dir = run_dir
+        self.records: list[dict[str, Any]] = []
+        self._file: TextIO | None = None
+
+    def open_at(self, step: int) -> None:
+        """Goes on after `step`: what an interrupted run wrote beyond it is forgotten."""
+        path = self.run_dir / "metrics.jsonl"
+        self.records = [r for r in read_records(path) if r["step"] <= step]
+        write_atomically(path, "".join(json.dumps(r) + "\n" for r in self.records))
+        self._file = open(path, "a", encoding="utf-8")
+        self._events = SummaryWriter(str(self.run_dir / "tensorboard"), purge_step=step + 1 if step else None)
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self._file:
+            self._file.close()
+            self._events.close()
+
+    def add(self, kind: str, step: int, **values: Any) -> None:
+        """`kind` is "train" or "validation"; numbers among `values` become TensorBoard scalars too."""
+        record = {"kind": kind, "step": step, **values}
+        self.records.append(record)
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            if isinstance(value, (int, float)):
+                self._events.add_scalar(f"{kind}/{name}", value, step)
+
+    def draw(self) -> None:
+        draw_curves(self.records, self.run_dir / "curves.png")
+        self._events.flush()
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """Records of a metrics.jsonl; a last line cut short by a kill is left out. Empty if there is no file."""
+    records = []
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                records.append(json.loads(line))
+            except ValueError:
+                break
+    return records
+
+
+def draw_curves(records: list[dict[str, Any]], path: Path) -> None:
+    """Loss, validation AUC and learning rate over steps, as one PNG."""
+    train = [r for r in records if r["kind"] == "train"]
+    validation = [r for r in records if r["kind"] == "validation"]
+    figure, (loss, auc, rate) = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
+    loss.plot([r["step"] for r in train], [r["loss"] for r in train], label="training")
+    loss.plot([r["step"] for r in validation], [r["logloss"] for r in validation], "o-", label="validation")
+    loss.set(title="Loss (binary cross-entropy)", xlabel="step")
+    if train or validation:
+        loss.legend()
+    auc.plot([r["step"] for r in validation], [r["auc"] for r in validation], "o-", color="C1")
+    best = max((r for r in validation if r["improved"]), key=lambda r: r["step"], default=None)
+    if best:
+        auc.axvline(best["step"], color="0.7", linestyle="--", zorder=0)
+        auc.annotate(
+            f"best {best['auc']:.4f}", (best["step"], best["auc"]), (4, -14), textcoords="offset points", fontsize=9
+        )
+    auc.set(title="Validation AUC", xlabel="step")
+    rate.step([r["step"] for r in train], [r["learning_rate"] for r in train], where="post", color="C2")
+    rate.set(title="Learning rate", xlabel="step", yscale="log")
+    for axes in (loss, auc, rate):
+        axes.grid(alpha=0.3)
+        axes.ticklabel_format(axis="x", style="plain")
+        axes.locator_params(axis="x", nbins=6)
+    temporary = path.with_name(f".{path.name}")
+    figure.savefig(temporary, dpi=110, format="png")
+    plt.close(figure)
+    temporary.replace(path)

@@ -1,0 +1,149 @@
+"""The run directory: what a training leaves behind, and all that predicting needs besides the data.
+
+    config.yaml     resolved configuration          metrics.jsonl   a line per log interval and per validation
+    metadata.json   versions, devices, fingerprints curves.png      loss, AUC and learning rate over steps
+    items.npz       the item table                  tensorboard/    the same as metrics.jsonl, as events
+    checkpoints/    best and last                   train.log       what the terminal showed
+    summary.json    the result, once training ended
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import IO, Any
+
+import jax
+import numpy as np
+
+from mmctr_jax.config import Config, first_difference, load_config, to_yaml
+from mmctr_jax.data.items import ItemTable
+from mmctr_jax.errors import InputError
+
+CHECKPOINTS = "checkpoints"
+# What may change between a run and its resumption without changing the model that was being trained.
+_MAY_CHANGE = ("data.cache_dir", "data.test", "train.epochs", "train.patience", "train.checkpoint_every")
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pyarrow", "scikit-learn")
+
+
+def write_atomically(path: Path, data: str | bytes) -> None:
+    """A file that is either the old one or the new one, never half of either."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+    os.replace(temporary, path)
+
+
+def check_free(run_dir: Path, resume: bool) -> None:
+    """Raises InputError where a training would overwrite something that is not its own."""
+    if run_dir.exists() and not run_dir.is_dir():
+        raise InputError(f"Run directory {run_dir} is a file; name another with --run-dir.")
+    used = run_dir.is_dir() and any(run_dir.iterdir())
+    if used and not resume:
+        raise InputError(f"Run directory {run_dir} exists; add --resume to go on with it, or name another with --run-dir.")
+    # A .lock without a config.yaml is a run that was killed before it had written its configuration.
+    if used and not is_started(run_dir) and not (run_dir / ".lock").exists():
+        raise InputError(f"{run_dir} is not a run directory (it has no config.yaml); name another with --run-dir.")
+
+
+def is_started(run_dir: Path) -> bool:
+    return (run_dir / "config.yaml").is_file()
+
+
+def read_config(run_dir: Path) -> Config:
+    if not is_started(run_dir):
+        raise InputError(f"{run_dir} is not a run directory (it has no config.yaml); --ckpt wants what train.py wrote.")
+    return load_config(run_dir / "config.yaml")
+
+
+def check_same_run(run_dir: Path, config: Config, fingerprints: dict[str, str]) -> None:
+    """Raises InputError if the run was begun with another configuration or on other data."""
+    difference = first_difference(read_config(run_dir), config, ignore=_MAY_CHANGE)
+    if difference:
+        raise InputError(
+            f"{run_dir} was begun with another config ({difference}, run ≠ now); "
+            "resume with the same one, or name another --run-dir."
+        )
+    before = read_metadata(run_dir)["data"]
+    for name, fingerprint in fingerprints.items():
+        if before.get(name) != fingerprint:
+            raise InputError(
+                f"{run_dir} was begun on other data: data.{name} has changed since; "
+                "bring the old files back, or name another --run-dir."
+            )
+
+
+def lock(run_dir: Path) -> IO:
+    """Makes this process the only one that trains in `run_dir` for as long as the returned file is open.
+
+    Raises: InputError if another process holds it, or the directory cannot be written.
+    """
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        handle = open(run_dir / ".lock", "w")
+    except OSError as error:
+        raise InputError(f"Run directory {run_dir} cannot be written: {error.strerror}.") from None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        handle.close()
+        raise InputError(f"Another training is at work in {run_dir}; wait for it, or name another --run-dir.") from None
+    return handle
+
+
+def items_fingerprint(items: ItemTable) -> str:
+    digest = hashlib.sha256()
+    for name, values in sorted(items.items()):
+        digest.update(f"{name}{values.dtype}{values.shape}".encode())
+        digest.update(np.ascontiguousarray(values))
+    return digest.hexdigest()
+
+
+def start(run_dir: Path, config: Config, items: ItemTable, fingerprints: dict[str, str]) -> None:
+    """Writes what does not change during training; config.yaml last, as the sign that the rest is there."""
+    with open(run_dir / ".items.npz.tmp", "wb") as stream:
+        np.savez(stream, **{f"feature/{name}": values for name, values in items.items()})
+    os.replace(run_dir / ".items.npz.tmp", run_dir / "items.npz")
+    write_atomically(run_dir / "metadata.json", json.dumps(_metadata(config, fingerprints), indent=1) + "\n")
+    write_atomically(run_dir / "config.yaml", to_yaml(config))
+
+
+def _metadata(config: Config, fingerprints: dict[str, str]) -> dict[str, Any]:
+    devices = jax.devices()
+    return {
+        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "python": platform.python_version(),
+        "devices": {"count": len(devices), "kind": devices[0].device_kind, "processes": jax.process_count()},
+        "seed": config.train.seed,
+        "data": fingerprints,
+        "git": _git_revision(),
+    }
+
+
+def _git_revision() -> str | None:
+    """Of the code that runs; null where it is not a git checkout."""
+    try:
+        command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def read_metadata(run_dir: Path) -> dict[str, Any]:
+    try:
+        return json.loads((run_dir / "metadata.json").read_text())
+    except (OSError, ValueError):
+        raise InputError(f"{run_dir / 'metadata.json'} is missing or damaged; the run cannot be resumed.") from None
+
+
+def read_items(run_dir: Path) -> ItemTable:
+    try:
+        with np.load(run_dir / "items.npz", allow_pickle=False) as file:
+            return {name.removeprefix("feature/"): file[name] for name in file.files}
+    except Exception:  # zip and numpy raise many kinds
+        raise InputError(f"{run_dir / 'items.npz'} is missing or damaged; the run cannot be used.") from None

@@ -1,0 +1,43 @@
+"""Where arrays live. The one place that decides it: batches split over the devices, everything else on each of them.
+
+This is what pmap does, in the form pmap itself has become: jit over a mesh with named shardings. XLA sees global
+arrays, so a loss over the batch is the global one and the gradients' all-reduce follows from it.
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from mmctr_jax.data.loader import Share
+
+
+def make_mesh() -> Mesh:
+    """All devices of all processes along one axis, `data`."""
+    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, P())
+
+
+def split_rows(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, P("data"))
+
+
+def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """This process's rows of a batch → the global batch, split over all devices."""
+    sharding = split_rows(mesh)
+    return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}
+
+
+def put_replicated(tree: Any, mesh: Mesh) -> Any:
+    """The same arrays on every device; every process must hold the same values."""
+    return jax.device_put(tree, replicated(mesh))
+
+
+def share() -> Share:
+    """The rows of each global batch that this process reads."""
+    return Share(jax.process_index(), jax.process_count(), jax.device_count())

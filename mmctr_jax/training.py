@@ -1,0 +1,318 @@
+"""The training loop: batches → steps → validations → the best checkpoint."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from mmctr_jax import metrics, run_dir
+from mmctr_jax.checkpoint import Checkpoints
+from mmctr_jax.config import Config
+from mmctr_jax.console import Progress, log, log_to_file
+from mmctr_jax.data.cache import Split, load_split
+from mmctr_jax.data.items import ItemTable, load_items
+from mmctr_jax.data.loader import Batch, batches_per_epoch, train_batches
+from mmctr_jax.data.parquet import column_names, part_files, read_keys
+from mmctr_jax.errors import InputError, TrainingError
+from mmctr_jax.interrupt import Interrupt
+from mmctr_jax.models import build_model
+from mmctr_jax.plateau import Plateau
+from mmctr_jax.recorder import Recorder
+from mmctr_jax.scoring import score
+from mmctr_jax.sharding import make_mesh, put_batch, put_replicated, share
+from mmctr_jax.step import init_state, make_predict_step, make_train_step
+
+_RECORDS_PER_VALIDATION = 20  # training records between two validations
+
+
+@dataclass
+class Position:
+    """Where the run stands, apart from the device's state. Saved with it; equal positions continue equally."""
+
+    step: int = 0  # steps done: the loader's position, too
+    loss_sum: float = 0.0  # over the rows trained on since the last training record
+    row_sum: int = 0
+    seconds: float = 0.0  # at work so far, all sessions together
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    config: Config  # resolved against the item table
+    items: ItemTable
+    train: Split
+    valid: Split
+    valid_users: np.ndarray | None  # group keys for grouped AUC
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        return {
+            "train": self.train.fingerprint,
+            "valid": self.valid.fingerprint,
+            "item_info": run_dir.items_fingerprint(self.items),
+        }
+
+
+def load_training_data(config: Config) -> TrainingData:
+    """Reads and checks all that training needs. Raises InputError."""
+    config, items = load_items(config)
+    cache_dir, features = config.data.cache_dir, config.features
+    valid = load_split(config.data.valid, features, cache_dir, with_labels=True)
+    if valid.label.min() == valid.label.max():
+        raise InputError(
+            f"{config.data.valid}: every label is {valid.label[0]}; validation AUC needs rows of both classes."
+        )
+    train = load_split(config.data.train, features, cache_dir, with_labels=True)
+    files = part_files(config.data.valid)
+    users = read_keys(files, features.user) if features.user in column_names(files) else None
+    return TrainingData(config, items, train, valid, users)
+
+
+def train(config: Config, directory: Path, resume: bool = False) -> dict[str, Any]:
+    """Trains, keeping everything in `directory`; returns the summary that is also written there as summary.json.
+
+    Its `stopped` says why training ended; "interrupted": on request, having saved.
+    Raises: InputError before anything is overwritten; TrainingError if the loss is not finite.
+    """
+    run_dir.check_free(directory, resume)
+    if config.train.batch_size < jax.device_count():
+        raise InputError(
+            f"train.batch_size {config.train.batch_size} is smaller than the number of devices, "
+            f"{jax.device_count()}; raise it, or make fewer devices visible."
+        )
+    data = load_training_data(config)
+    begun = resume and run_dir.is_started(directory)
+    if begun:
+        run_dir.check_same_run(directory, data.config, data.fingerprints)
+    multihost_utils.sync_global_devices("checked")  # before the first process writes what others check
+    with ExitStack() as stack:
+        recorder = None
+        if jax.process_index() == 0:
+            stack.enter_context(run_dir.lock(directory))
+            if not begun:
+                run_dir.start(directory, data.config, data.items, data.fingerprints)
+            stack.enter_context(log_to_file(directory / "train.log"))
+            recorder = stack.enter_context(Recorder(directory))
+        checkpoints = stack.enter_context(Checkpoints(directory / run_dir.CHECKPOINTS, writable=True))
+        trainer = _Trainer(data, checkpoints, recorder)
+        interrupt = stack.enter_context(Interrupt())
+        summary = trainer.run(interrupt)
+        if recorder:
+            recorder.draw()
+            run_dir.write_atomically(directory / "summary.json", json.dumps(summary, indent=1) + "\n")
+    return summary
+
+
+class _Trainer:
+    """State, data and helpers of one training. `run` is the loop; the other methods are its verbs."""
+
+    def __init__(self, data: TrainingData, checkpoints: Checkpoints, recorder: Recorder | None):
+        self.data, self.checkpoints, self.recorder = data, checkpoints, recorder
+        config = self.config = data.config
+        self.mesh = make_mesh()
+        self.items = put_replicated(data.items, self.mesh)
+        model = build_model(config)
+        self.train_step = make_train_step(model, config, self.mesh)
+        self.predict_step = make_predict_step(model, config, self.mesh)
+        self.state = init_state(model, config, self.items, self.mesh)
+        self.position, self.plateau = Position(), Plateau(config.train.learning_rate)
+        self.best_metrics: dict[str, float] = {}
+
+        self.steps_per_epoch = batches_per_epoch(data.train.rows, config.train.batch_size)
+        self.total_steps = self.steps_per_epoch * config.train.epochs
+        self.validate_every = config.train.eval_every or self.steps_per_epoch
+        self.record_every = -(-self.validate_every // _RECORDS_PER_VALIDATION)
+        self._pending: tuple[dict[str, jax.Array], int] | None = None  # of a step dispatched and not read yet
+        self._smoothed_loss = self._last_auc = None
+        self._stepping_rows, self._stepping_seconds = 0, 0.0  # this session's, without its first, compiling step
+        if checkpoints.last_step is not None:
+            self._restore(checkpoints.last_step)
+        if recorder:
+            recorder.open_at(self.position.step)
+        self._session_start = time.monotonic() - self.position.seconds
+
+    # The loop
+
+    def run(self, interrupt: Interrupt) -> dict[str, Any]:
+        train, position = self.config.train, self.position
+        log.info(
+            f"Training {count_parameters(self.state.params):,} parameters on {self.data.train.rows:,} rows with "
+            f"{jax.device_count()} {jax.devices()[0].device_kind} device(s): "
+            f"at most {train.epochs} epochs of {self.steps_per_epoch:,} steps."
+        )
+        batches = train_batches(
+            self.data.train,
+            batch_size=train.batch_size,
+            length=self.config.model.max_history,
+            seed=train.seed,
+            epochs=train.epochs,
+            start=position.step,
+            share=share(),
+        )
+        total, done = (self._rows_until(step) for step in (self.total_steps, position.step))
+        with Progress("Training", total, "samples", done) as bar:
+            while (stop := self._reason_to_stop(interrupt)) is None:
+                bar.advance(self._step(next(batches)), self._status())
+                if position.step % self.record_every == 0:
+                    self._record_training()
+                if position.step % self.validate_every == 0 or position.step == self.total_steps:
+                    self._validate()
+                    self._save()
+                elif train.checkpoint_every and position.step % train.checkpoint_every == 0:
+                    self._save()
+        self._save()
+        self.checkpoints.wait()
+        return self._summary(stop)
+
+    def _reason_to_stop(self, interrupt: Interrupt) -> str | None:
+        train = self.config.train
+        if self.plateau.exhausted(train):
+            return f"no better validation AUC in {train.patience} validations"
+        if self.position.step >= self.total_steps:
+            return f"{train.epochs} epochs done"
+        return "interrupted" if interrupt.requested(self.position.step) else None
+
+    # One step
+
+    def _step(self, batch: Batch) -> int:
+        """Dispatches a step, then reads the metrics of the one before: the device never waits for the host."""
+        started = time.monotonic()
+        rows = self._rows_until(self.position.step + 1) - self._rows_until(self.position.step)
+        learning_rate = np.float32(self.plateau.learning_rate)
+        self.state, metrics = self.train_step(self.state, put_batch(batch, self.mesh), self.items, learning_rate)
+        first = self._pending is None and self._smoothed_loss is None
+        self._read_metrics()
+        self.position.step += 1
+        self._pending = metrics, rows
+        if first:
+            self._read_metrics()  # waits for the compilation, which is not to count below
+        else:
+            self._stepping_rows += rows
+            self._stepping_seconds += time.monotonic() - started
+        return rows
+
+    def _read_metrics(self) -> None:
+        """Waits for the pending step. Raises TrainingError if its loss or gradient is not finite."""
+        if self._pending is None:
+            return
+        (metrics, rows), self._pending = self._pending, None
+        loss, norm = float(metrics["loss"]), float(metrics["grad_norm"])
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            last = self.checkpoints.last_step
+            kept = f"step {last:,} is the last good checkpoint" if last is not None else "no checkpoint was made yet"
+            raise TrainingError(
+                f"Step {int(self.state.step):,} or the one before it diverged: loss {loss}, gradient norm {norm}, "
+                f"learning rate {self.plateau.learning_rate:g}; {kept}. Lower train.learning_rate."
+            )
+        self.position.loss_sum += loss * rows
+        self.position.row_sum += rows
+        self._smoothed_loss = loss if self._smoothed_loss is None else 0.98 * self._smoothed_loss + 0.02 * loss
+
+    def _rows_until(self, step: int) -> int:
+        """Rows trained on in the first `step` steps; the last batch of an epoch may be a partial one."""
+        epochs, batches = divmod(step, self.steps_per_epoch)
+        return epochs * self.data.train.rows + batches * self.config.train.batch_size
+
+    # Between steps
+
+    def _record_training(self) -> None:
+        self._read_metrics()
+        position = self.position
+        if self.recorder:
+            self.recorder.add(
+                "train",
+                position.step,
+                epoch=position.step / self.steps_per_epoch,
+                loss=position.loss_sum / max(position.row_sum, 1),  # weighted by rows
+                learning_rate=self.plateau.learning_rate,
+                samples_per_second=self._samples_per_second,
+            )
+        position.loss_sum, position.row_sum = 0.0, 0
+
+    def _validate(self) -> None:
+        self._read_metrics()
+        train, valid, step = self.config.train, self.data.valid, self.position.step
+        with Progress("Validating", valid.rows, "rows") as bar:
+            logits = score(
+                self.predict_step,
+                self.state.params,
+                self.state.batch_stats,
+                valid,
+                self.items,
+                self.mesh,
+                batch_size=train.eval_batch_size,
+                length=self.config.model.max_history,
+                on_rows=bar.advance,
+            )
+        result = metrics.evaluate(np.asarray(valid.label), logits, self.data.valid_users)
+        rate = self.plateau.learning_rate
+        improved = self.plateau.update(result["auc"], step, train)
+        if improved:
+            self.best_metrics = result
+        self._last_auc = result["auc"]
+        log.info(
+            f"Step {step:,} (epoch {step / self.steps_per_epoch:.2f}): loss {_show(self._smoothed_loss)}, validation "
+            + ", ".join(f"{name} {_show(value)}" for name, value in result.items())
+            + (" — best so far" if improved else f"; best {_show(self.plateau.best_auc)} at {self.plateau.best_step}")
+            + (f"; learning rate now {self.plateau.learning_rate:g}" if self.plateau.learning_rate != rate else "")
+        )
+        if self.recorder:
+            self.recorder.add("validation", step, improved=improved, learning_rate=rate, **result)
+            self.recorder.draw()
+
+    # Saving and restoring
+
+    def _save(self) -> None:
+        if self.checkpoints.last_step == self.position.step:
+            return
+        self._read_metrics()
+        self.position.seconds = time.monotonic() - self._session_start
+        progress = {
+            "position": asdict(self.position),
+            "plateau": asdict(self.plateau),
+            "best_metrics": self.best_metrics,
+        }
+        self.checkpoints.save(self.state, progress, self.position.step, self.plateau.best_step)
+
+    def _restore(self, step: int) -> None:
+        self.state, progress = self.checkpoints.restore(step, like=self.state)
+        self.position, self.plateau = Position(**progress["position"]), Plateau(**progress["plateau"])
+        self.best_metrics = progress["best_metrics"]
+        log.info(f"Resuming at step {step:,}; best validation AUC so far {_show(self.plateau.best_auc)}.")
+
+    # Reporting
+
+    @property
+    def _samples_per_second(self) -> float | None:
+        return self._stepping_rows / self._stepping_seconds if self._stepping_seconds else None
+
+    def _status(self) -> str:
+        return f"loss {_show(self._smoothed_loss)}  AUC {_show(self._last_auc)}, best {_show(self.plateau.best_auc)}"
+
+    def _summary(self, stop: str) -> dict[str, Any]:
+        return {
+            "stopped": stop,
+            "steps": self.position.step,
+            "epochs": self.position.step / self.steps_per_epoch,
+            "best_step": self.plateau.best_step,
+            "validation": self.best_metrics,
+            "samples_per_second": self._samples_per_second,
+            "seconds": self.position.seconds,
+            "parameters": count_parameters(self.state.params),
+        }
+
+
+def count_parameters(params: Any) -> int:
+    return sum(x.size for x in jax.tree.leaves(params))
+
+
+def _show(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
