@@ -41,7 +41,9 @@ def main(argv: list[str]) -> None:
         areas = [result["metrics"]["auc"] for _, _, result in rows]
         deviation = statistics.stdev(areas) if len(areas) > 1 else 0.0
         print(f"test AUC {statistics.mean(areas):.4f} ± {deviation:.4f} over {len(areas)} seeds")
-        (out / "accuracy.json").write_text(json.dumps([{"seed": s, **a, "test": b["metrics"]} for s, a, b in rows], indent=1))
+        (out / "accuracy.json").write_text(
+            json.dumps([{"seed": s, **a, "test": b["metrics"]} for s, a, b in rows], indent=1)
+        )
         return 0
 
     cli.run_main(measure)

@@ -119,7 +119,9 @@ class TransformerConfig(_Section):
 
 class DCNConfig(_Section):
     cross_layers: Annotated[int, Field(ge=0)] = 3
-    cross_dropout: Rate = 0.0  # after each cross layer's linear map; the paper's Table 1 lists 0.2, the release has none
+    cross_dropout: Rate = (
+        0.0  # after each cross layer's linear map; the paper's Table 1 lists 0.2, the release has none
+    )
     deep: tuple[Width, ...] = (1024, 512, 256)  # widths of the parallel deep layers
     deep_dropout: Rate = 0.2
     batch_norm: bool = False  # in the deep layers, before the ReLU
@@ -139,7 +141,7 @@ class ModelConfig(_Section):
     def _history_reaches_the_model(self) -> ModelConfig:
         if self.transformer.first_k == 0 and not self.transformer.max_pool:
             raise ValueError(
-                "model.transformer.first_k 0 without max_pool drops the history; set first_k to 1 or more, or max_pool to true"
+                "model.transformer.first_k 0 without max_pool drops the history; raise first_k, or set max_pool to true"
             )
         return self
 

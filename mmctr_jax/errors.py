@@ -1,4 +1,4 @@
-"""The two ways a run ends badly, each carrying one sentence for the user. `mmctr_jax.cli` turns them into exit codes."""
+"""The two ways a run ends badly, each with one sentence for the user. `mmctr_jax.cli` turns them into exit codes."""
 
 
 class InputError(Exception):

@@ -20,7 +20,7 @@ def update(
 
     Adam is dense: rows without a gradient keep moving on their momentum.
     """
-    norm = optax.global_norm(grads)
+    norm = optax.tree.norm(grads)
     # The 1e-6 is that of torch's clip_grad_norm_, which the reference uses; optax's own clipping has none.
     scale = jnp.minimum(1.0, clip_norm / (norm + 1e-6))
     grads = jax.tree.map(lambda g: g * scale, grads)

@@ -82,16 +82,20 @@ class Predictor:
 
 
 def predict(
-    directory: Path, data: str | Path | None, out: Path | None, task: str | None = None, labels: str | Path | None = None
+    directory: Path,
+    data: str | Path | None,
+    out: Path | None,
+    task: str | None = None,
+    labels: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Scores `data` (default: the config's test file), writes `out` (default: predictions.parquet in the run directory).
+    """Scores `data` (default: the config's test file) into `out` (default: predictions.parquet in the run directory).
 
     labels: a file of labels in the same row order; without it, labels are taken from `data` if it has them.
     Returns rows, seconds, where it was written, and metrics where labels are known. Raises InputError.
     """
+    config = run_dir.read_config(directory)
     out = out or directory / "predictions.parquet"
     _check_output(out, task)
-    config = run_dir.read_config(directory)
     data = data or config.data.test
     if data is None:
         raise InputError("The run's config names no test file; say what to score with --data.")
@@ -122,7 +126,7 @@ def _check_output(out: Path, task: str | None) -> None:
         raise InputError(f"Output {out} must end in {', '.join(_SUFFIXES)}; the ending chooses the format.")
     if (out.suffix == ".zip") != (task is not None):
         raise InputError(
-            f"--task ({', '.join(TASKS)}) names the score column of a .zip submission: give it with --out NAME.zip, and only there."
+            f"--task ({', '.join(TASKS)}) names the score column of a .zip file; give it with --out NAME.zip only."
         )
     if not out.parent.is_dir():
         raise InputError(f"Folder {out.parent} for the output does not exist; make it first.")
@@ -142,10 +146,13 @@ def _read_labels(files: list[Path], config: Config, labels: str | Path | None, i
         return None
     values = np.concatenate(chunks) if chunks else np.empty(0, np.uint8)
     if len(values) != count_rows(files):
-        raise InputError(f"{labels} has {len(values):,} labels for {count_rows(files):,} rows to score; give one a row.")
+        raise InputError(
+            f"{labels} has {len(values):,} labels for {count_rows(files):,} rows to score; give one a row."
+        )
     if labels is not None and ids is not None and "ID" in column_names(label_files):
-        if not read_whole(label_files, "ID").equals(ids):
-            raise InputError(f"{labels}: its ID column is not that of the scored file; labels must be in the same order.")
+        same = np.array_equal(read_whole(label_files, "ID").to_numpy(), ids.to_numpy())
+        if not same:
+            raise InputError(f"{labels}: its ID column is not that of the scored file; give labels in the same order.")
     return values
 
 

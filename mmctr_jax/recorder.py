@@ -12,7 +12,7 @@ from tensorboardX import SummaryWriter
 from mmctr_jax.run_dir import write_atomically
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
 
 class Recorder:

@@ -1,10 +1,10 @@
 """The run directory: what a training leaves behind, and all that predicting needs besides the data.
 
-    config.yaml     resolved configuration          metrics.jsonl   a line per log interval and per validation
-    metadata.json   versions, devices, fingerprints curves.png      loss, AUC and learning rate over steps
-    items.npz       the item table                  tensorboard/    the same as metrics.jsonl, as events
-    checkpoints/    best and last                   train.log       what the terminal showed
-    summary.json    the result, once training ended
+config.yaml     resolved configuration          metrics.jsonl   a line per log interval and per validation
+metadata.json   versions, devices, fingerprints curves.png      loss, AUC and learning rate over steps
+items.npz       the item table                  tensorboard/    the same as metrics.jsonl, as events
+checkpoints/    best and last                   train.log       what the terminal showed
+summary.json    the result, once training ended
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ def check_free(run_dir: Path, resume: bool) -> None:
         raise InputError(f"Run directory {run_dir} is a file; name another with --run-dir.")
     used = run_dir.is_dir() and any(run_dir.iterdir())
     if used and not resume:
-        raise InputError(f"Run directory {run_dir} exists; add --resume to go on with it, or name another with --run-dir.")
+        raise InputError(
+            f"Run directory {run_dir} exists; add --resume to go on with it, or name another with --run-dir."
+        )
     # A .lock without a config.yaml is a run that was killed before it had written its configuration.
     if used and not is_started(run_dir) and not (run_dir / ".lock").exists():
         raise InputError(f"{run_dir} is not a run directory (it has no config.yaml); name another with --run-dir.")

@@ -4,6 +4,7 @@ This is what pmap does, in the form pmap itself has become: jit over a mesh with
 arrays, so a loss over the batch is the global one and the gradients' all-reduce follows from it.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -14,9 +15,10 @@ from jax.sharding import PartitionSpec as P
 from mmctr_jax.data.loader import Share
 
 
-def make_mesh() -> Mesh:
-    """All devices of all processes along one axis, `data`."""
-    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The devices (default: all, of all processes) along one axis, `data`."""
+    devices = jax.devices() if devices is None else devices
+    return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -90,9 +90,7 @@ def make_train_step(model: nn.Module, config: Config, mesh: Mesh) -> Callable:
 
         with jax.default_matmul_precision(_MATMUL[train.precision]):
             grads, (loss, batch_stats) = jax.grad(objective, has_aux=True)(state.params)
-        params, opt_state, norm = optimizer.update(
-            grads, state.opt_state, state.params, learning_rate, train.clip_norm
-        )
+        params, opt_state, norm = optimizer.update(grads, state.opt_state, state.params, learning_rate, train.clip_norm)
         state = TrainState(params, batch_stats, opt_state, state.step + 1, state.rng)
         return state, {"loss": loss, "grad_norm": norm}
 

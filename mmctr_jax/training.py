@@ -41,7 +41,10 @@ class Position:
     step: int = 0  # steps done: the loader's position, too
     loss_sum: float = 0.0  # over the rows trained on since the last training record
     row_sum: int = 0
-    seconds: float = 0.0  # at work so far, all sessions together
+    # For reporting alone, all sessions together:
+    seconds: float = 0.0  # at work
+    stepping_rows: int = 0  # trained on, and the time that took, without each session's first, compiling step
+    stepping_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,6 @@ class _Trainer:
         self.record_every = -(-self.validate_every // _RECORDS_PER_VALIDATION)
         self._pending: tuple[dict[str, jax.Array], int] | None = None  # of a step dispatched and not read yet
         self._smoothed_loss = self._last_auc = None
-        self._stepping_rows, self._stepping_seconds = 0, 0.0  # this session's, without its first, compiling step
         if checkpoints.last_step is not None:
             self._restore(checkpoints.last_step)
         if recorder:
@@ -195,8 +197,8 @@ class _Trainer:
         if first:
             self._read_metrics()  # waits for the compilation, which is not to count below
         else:
-            self._stepping_rows += rows
-            self._stepping_seconds += time.monotonic() - started
+            self.position.stepping_rows += rows
+            self.position.stepping_seconds += time.monotonic() - started
         return rows
 
     def _read_metrics(self) -> None:
@@ -292,7 +294,8 @@ class _Trainer:
 
     @property
     def _samples_per_second(self) -> float | None:
-        return self._stepping_rows / self._stepping_seconds if self._stepping_seconds else None
+        position = self.position
+        return position.stepping_rows / position.stepping_seconds if position.stepping_seconds else None
 
     def _status(self) -> str:
         return f"loss {_show(self._smoothed_loss)}  AUC {_show(self._last_auc)}, best {_show(self.plateau.best_auc)}"

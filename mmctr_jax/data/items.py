@@ -1,4 +1,4 @@
-"""The item table: what is known of every item, held once (on the device), indexed by item id. Batches carry ids only."""
+"""The item table: what is known of every item, held once, on the device, by item id. Batches carry ids only."""
 
 from __future__ import annotations
 

@@ -177,11 +177,13 @@ def read_whole(files: list[Path], column: str) -> pa.ChunkedArray:
         return pa.chunked_array(chunks, None if chunks else pa.int64())
     except pa.ArrowException:
         kinds = ", ".join(sorted({str(chunk.type) for chunk in chunks}))
-        raise InputError(f"{files[0].parent}: column {column} is {kinds} in different part files; give it one type.") from None
+        raise InputError(
+            f"{files[0].parent}: column {column} is {kinds} in different part files; give it one type."
+        ) from None
 
 
 def read_keys(files: list[Path], column: str) -> np.ndarray:
-    """(rows,) int64 codes of a column of integers or text: equal values, equal codes. For grouping rows, e.g. by user."""
+    """(rows,) int64 codes of a column of integers or text: equal values, equal codes. For grouping rows."""
     values = read_whole(files, column)
     if values.null_count:
         raise InputError(f"{files[0]}: column {column} has {values.null_count:,} nulls; fill or drop such rows.")

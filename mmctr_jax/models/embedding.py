@@ -28,7 +28,7 @@ def mean_of_tags(table: jax.Array, tags: jax.Array, dtype: jnp.dtype) -> jax.Arr
 
 
 class Embedding(nn.Module):
-    """Owns every table; target and history share them. `items` is the item table (data.items.ItemTable) on the device."""
+    """Owns every table; target and history share them. `items` is the item table (data.items.ItemTable)."""
 
     config: Config
     dtype: jnp.dtype
@@ -41,7 +41,9 @@ class Embedding(nn.Module):
         init = padded_normal(model.embedding_init_std)
         self.tables = {name: self.param(name, init, (size, model.embedding_dim)) for name, size in sizes.items()}
         self.projections = {
-            f.name: nn.Dense(f.dim, use_bias=False, kernel_init=nn.initializers.xavier_normal(), dtype=self.dtype, name=f.name)
+            f.name: nn.Dense(
+                f.dim, use_bias=False, kernel_init=nn.initializers.xavier_normal(), dtype=self.dtype, name=f.name
+            )
             for f in features.item_features
             if f.kind == "embedding" and model.project_mm
         }
@@ -57,7 +59,8 @@ class Embedding(nn.Module):
             elif f.kind == "tags":
                 parts.append(mean_of_tags(self.tables[f.name], values, self.dtype))
             else:
-                values = values.astype(self.dtype)
+                # Padding again: through the projection a NaN times a gradient of 0 would be NaN.
+                values = jnp.where((ids != 0)[..., None], values, 0).astype(self.dtype)
                 parts.append(self.projections[f.name](values) if self.config.model.project_mm else values)
         return jnp.concatenate(parts, axis=-1)
 

@@ -1,9 +1,9 @@
 """MovieLens (ratings.csv, movies.csv) → train, valid and test in the schema of the challenge.
 
-A rating of 4 or more is a click. A tenth of the users are test, a tenth validation, the rest training. Every click but a
-user's first is a sample, its history all earlier clicks (the most recent `HISTORY`); with each come `NEGATIVES` items
-that this user never clicks, drawn by popularity^0.75. What is counted (popularity, levels) sees training users alone;
-tags and text vectors come from the catalogue, which holds no clicks.
+A rating of 4 or more is a click. A tenth of the users are test, a tenth validation, the rest training. Every click
+but a user's first is a sample, its history all earlier clicks (the most recent `HISTORY`); with each come `NEGATIVES`
+items that this user never clicks, drawn by popularity^0.75. What is counted (popularity, levels) sees training users
+alone; tags and text vectors come from the catalogue, which holds no clicks.
 """
 
 from __future__ import annotations

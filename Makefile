@@ -1,0 +1,33 @@
+# Two commands: `make demo` and `make test`. Both make .venv on first use; `PYTHON=python3.12 make demo` chooses the Python.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+MOVIELENS := data/prepared/movielens
+
+.PHONY: demo test lint clean
+
+$(VENV)/installed: requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install -q --disable-pip-version-check -r requirements.txt
+	touch $@
+
+$(VENV)/installed-test: requirements-test.txt $(VENV)/installed
+	$(RUN) -m pip install -q --disable-pip-version-check -r requirements-test.txt
+	touch $@
+
+$(MOVIELENS): | $(VENV)/installed
+	$(RUN) -m mmctr_jax.prepare movielens data/ml-latest-small --out $@
+
+demo: $(VENV)/installed $(MOVIELENS)
+	$(RUN) train.py --config configs/quickstart.yaml --resume
+	$(RUN) -m benchmarks.demo
+
+test: $(VENV)/installed-test
+	$(RUN) -m pytest -q
+
+lint: $(VENV)/installed-test
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+clean:
+	rm -rf $(VENV) cache runs data/prepared

@@ -1,0 +1,77 @@
+"""Made-up data of real shapes, for measuring."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mmctr_jax.data.cache import Split
+
+ITEMS = 91_718  # the challenge's, padding item included
+TAGS = 11_740
+
+
+def generated_split(folder: Path, rows: int, lengths: np.ndarray, seed: int = 0) -> Split:
+    """Rows with histories of the given lengths, memory-mapped from `folder` like a cache."""
+    rng = np.random.default_rng(seed)
+    rng.integers(1, ITEMS, lengths.sum(), dtype=np.int32).tofile(folder / "history_values.bin")
+    return Split(
+        history_values=np.asarray(np.memmap(folder / "history_values.bin", np.int32, "r")),
+        history_offsets=np.concatenate([[0], np.cumsum(lengths)]),
+        item=rng.integers(1, ITEMS, rows, dtype=np.int32),
+        side=rng.integers(1, 11, (rows, 2), dtype=np.int32),
+        label=rng.integers(0, 2, rows, dtype=np.uint8),
+        fingerprint="generated",
+    )
+
+
+def write_samples(path: Path, rows: int, seed: int = 0, history: int = 64, padded: bool = True) -> None:
+    """A file in the challenge's schema: fixed-size lists of 64, left-padded, real lengths like MicroLens'."""
+    rng = np.random.default_rng(seed)
+    schema = pa.schema(
+        [
+            ("user_id", pa.int64()),
+            ("item_seq", pa.list_(pa.int64(), history)),
+            *[(name, pa.int64()) for name in ("item_id", "likes_level", "views_level", "label")],
+        ]
+    )
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for start in range(0, rows, 200_000):
+            n = min(200_000, rows - start)
+            lengths = np.full(n, history) if not padded else np.minimum(rng.geometric(1 / 5, n), history)
+            values = rng.integers(1, ITEMS, (n, history))
+            values[np.arange(history) < history - lengths[:, None]] = 0
+            writer.write_table(
+                pa.table(
+                    {
+                        "user_id": rng.integers(1, 1_000_001, n),
+                        "item_seq": pa.FixedSizeListArray.from_arrays(values.ravel(), history),
+                        "item_id": rng.integers(1, ITEMS, n),
+                        "likes_level": rng.integers(1, 11, n),
+                        "views_level": rng.integers(1, 11, n),
+                        "label": (rng.random(n) < 0.25).astype(np.int64),
+                    },
+                    schema=schema,
+                )
+            )
+
+
+def write_item_info(path: Path, seed: int = 0) -> None:
+    """The challenge's item table: five left-padded tags and a float64 vector of 128 for each of 91,717 items."""
+    rng = np.random.default_rng(seed)
+    tags = rng.integers(1, TAGS, (ITEMS, 5))
+    tags[rng.random((ITEMS, 5)) < 0.5] = 0
+    tags[1, 0] = TAGS - 1
+    vectors = rng.normal(size=(ITEMS, 128))
+    tags[0], vectors[0] = 0, 0
+    pq.write_table(
+        pa.table(
+            {
+                "item_id": np.arange(ITEMS),
+                "item_tags": pa.FixedSizeListArray.from_arrays(np.sort(tags, axis=1).ravel(), 5),
+                "item_emb_d128": pa.FixedSizeListArray.from_arrays(vectors.ravel(), 128),
+            }
+        ),
+        path,
+    )

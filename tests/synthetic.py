@@ -1,0 +1,106 @@
+"""Small made-up data in the challenge's schema, with something to learn, and the config that fits it."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mmctr_jax.config import Config, parse_config
+
+ITEMS, TAGS, DIM, MAX_HISTORY = 60, 12, 8, 10  # ITEMS and TAGS count their padding id 0
+
+
+def item_table(rng: np.random.Generator) -> pa.Table:
+    tags = [[]] + [list(rng.integers(1, TAGS, rng.integers(0, 4))) for _ in range(ITEMS - 1)]
+    tags[1] = [TAGS - 1]  # the largest id is in use
+    vectors = rng.normal(size=(ITEMS, DIM)).astype(np.float32)
+    vectors[:, 0] = np.arange(ITEMS) % 2 * 2 - 1  # odd or even: what the clicks depend on
+    vectors[0] = 0
+    return pa.table(
+        {
+            "item_id": np.arange(ITEMS),
+            "item_tags": pa.array(tags, pa.list_(pa.int64())),
+            "item_emb_d8": pa.array(list(vectors), pa.list_(pa.float32())),
+        }
+    )
+
+
+def samples(rng: np.random.Generator, rows: int) -> pa.Table:
+    """Clicks follow the likes level, and whether target and last click are alike (both odd or both even)."""
+    histories = [list(rng.integers(1, ITEMS, rng.integers(0, 15))) for _ in range(rows)]
+    target = rng.integers(1, ITEMS, rows)
+    likes = rng.integers(0, 11, rows)
+    alike = np.array([bool(h) and h[-1] % 2 == t % 2 for h, t in zip(histories, target, strict=True)])
+    label = (rng.random(rows) < 1 / (1 + np.exp(5 - likes - 2 * alike))).astype(np.int64)
+    label[:2] = 0, 1
+    return pa.table(
+        {
+            "user_id": rng.integers(1, 20, rows),
+            "item_seq": pa.array(histories, pa.list_(pa.int64())),
+            "item_id": target,
+            "likes_level": likes,
+            "views_level": rng.integers(0, 11, rows),
+            "label": label,
+        }
+    )
+
+
+def write_dataset(folder: Path, rows: int = 300, seed: int = 0) -> Path:
+    """train, valid, test (without labels, with ID), test_labels and item_info .parquet."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(item_table(rng), folder / "item_info.parquet")
+    pq.write_table(samples(rng, rows), folder / "train.parquet")
+    pq.write_table(samples(rng, 70), folder / "valid.parquet")
+    test = samples(rng, 90)
+    ids = pa.array(np.arange(test.num_rows))
+    pq.write_table(pa.table({"ID": ids, "label": test["label"]}), folder / "test_labels.parquet")
+    pq.write_table(test.drop_columns("label").add_column(0, "ID", ids), folder / "test.parquet")
+    return folder
+
+
+def raw_config(data: Path) -> dict:
+    """Plain settings of a tiny model on the data set in `data`, as YAML would give them."""
+    return {
+        "data": {
+            **{name: str(data / f"{name}.parquet") for name in ("train", "valid", "test", "item_info")},
+            "cache_dir": str(data / "cache"),
+        },
+        "features": {
+            "item_features": [
+                {"kind": "tags", "name": "item_tags"},
+                {"kind": "embedding", "name": "item_emb_d8", "dim": DIM},
+            ]
+        },
+        "model": {
+            "embedding_dim": 4,
+            "max_history": MAX_HISTORY,
+            "transformer": {"feedforward": 8, "first_k": 3},
+            "dcn": {"cross_layers": 2, "deep": [16, 8]},
+            "head": [8],
+        },
+        "train": {"batch_size": 64, "eval_batch_size": 32, "epochs": 2, "learning_rate": 0.01, "seed": 1},
+    }
+
+
+def merged(base: dict, change: dict) -> dict:
+    """`base` with `change` laid over it, section by section."""
+    result = dict(base)
+    for key, value in change.items():
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = merged(result[key], value) if both else value
+    return result
+
+
+def resolved_config(change: dict | None = None) -> Config:
+    """A config whose vocabularies are known without any file: for tests of the model alone."""
+    raw = raw_config(Path("unused"))
+    raw["features"] = {
+        "num_items": ITEMS,
+        "item_features": [
+            {"kind": "tags", "name": "item_tags", "vocab_size": TAGS},
+            {"kind": "embedding", "name": "item_emb_d8", "dim": DIM},
+        ],
+    }
+    return parse_config(merged(raw, change or {}))

@@ -1,0 +1,100 @@
+import json
+import os
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from synthetic import ITEMS, samples
+
+from mmctr_jax.config import parse_config
+from mmctr_jax.data import cache
+from mmctr_jax.data.cache import load_split
+from mmctr_jax.errors import InputError
+
+RAW = {"data": {"train": "t", "valid": "v", "item_info": "i"}, "features": {"num_items": ITEMS, "item_features": []}}
+FEATURES = parse_config(RAW).features
+
+
+@pytest.fixture
+def rows(tmp_path):
+    pq.write_table(samples(np.random.default_rng(0), 50), tmp_path / "rows.parquet")
+    return tmp_path / "rows.parquet"
+
+
+@pytest.fixture
+def builds(monkeypatch):
+    """Counts how often Parquet is really read."""
+    calls = []
+    build = cache._build
+    monkeypatch.setattr(cache, "_build", lambda *args: calls.append(1) or build(*args))
+    return calls
+
+
+def equal(a, b):
+    return all(
+        np.array_equal(getattr(a, n), getattr(b, n)) for n in ("history_values", "history_offsets", "item", "side")
+    )
+
+
+def test_histories_are_ragged_and_memory_mapped(rows, tmp_path):
+    table = pq.read_table(rows)
+    split = load_split(rows, FEATURES, tmp_path / "cache", True)
+    for i, history in enumerate(table["item_seq"].to_pylist()):
+        assert split.history_values[split.history_offsets[i] : split.history_offsets[i + 1]].tolist() == history
+    assert isinstance(split.history_values.base, np.memmap) and split.history_values.dtype == np.int32
+
+
+def test_built_once_then_reused(rows, tmp_path, builds):
+    first = load_split(rows, FEATURES, tmp_path / "cache", True)
+    again = load_split(rows, FEATURES, tmp_path / "cache", True)
+    assert len(builds) == 1 and equal(first, again) and first.fingerprint == again.fingerprint
+    assert len(list((tmp_path / "cache").iterdir())) == 1  # and nothing temporary is left
+
+
+def test_another_file_or_vocabulary_never_meets_a_stale_cache(rows, tmp_path, builds):
+    load_split(rows, FEATURES, tmp_path / "cache", True)
+    mtime = rows.stat().st_mtime_ns
+    table = pq.read_table(rows)
+    pq.write_table(table.take(np.arange(49, -1, -1)), rows)
+    os.utime(rows, ns=(mtime, mtime))  # the content counts, not the date
+    reversed_rows = load_split(rows, FEATURES, tmp_path / "cache", True)
+    assert reversed_rows.item.tolist() == table["item_id"].to_pylist()[::-1] and len(builds) == 2
+    smaller = FEATURES.model_copy(update={"num_items": 5})
+    with pytest.raises(InputError, match="item_info has"):
+        load_split(rows, smaller, tmp_path / "cache", True)
+    one_side = FEATURES.model_copy(update={"side": FEATURES.side[:1]})
+    assert load_split(rows, one_side, tmp_path / "cache", True).side.shape == (50, 1)
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone", "meta"])
+def test_a_damaged_cache_is_built_anew(rows, tmp_path, builds, damage):
+    first = load_split(rows, FEATURES, tmp_path / "cache", True)
+    kept = np.array(first.item)
+    folder = next((tmp_path / "cache").iterdir())
+    if damage == "cut":
+        (folder / "item.bin").write_bytes((folder / "item.bin").read_bytes()[:-4])
+    elif damage == "gone":
+        (folder / "side.bin").unlink()
+    else:
+        (folder / "meta.json").write_text(json.dumps({"arrays": {}})[:-1])
+    assert load_split(rows, FEATURES, tmp_path / "cache", True).item.tolist() == kept.tolist()
+    assert len(builds) == 2
+
+
+def test_bad_rows_leave_no_cache(rows, tmp_path):
+    with pytest.raises(InputError):
+        load_split(rows, FEATURES.model_copy(update={"num_items": 5}), tmp_path / "cache", True)
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_cache_folder_that_cannot_be_written(rows, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="data.cache_dir"):
+        load_split(rows, FEATURES, tmp_path / "file", True)
+
+
+def test_rows_without_any_click(tmp_path):
+    table = samples(np.random.default_rng(0), 5)
+    table = table.set_column(1, "item_seq", [[[]] * 5])
+    pq.write_table(table, tmp_path / "rows.parquet")
+    assert load_split(tmp_path / "rows.parquet", FEATURES, tmp_path / "cache", True).history_values.shape == (0,)

@@ -1,0 +1,107 @@
+"""The programs as a user runs them: exit codes, one sentence for what is wrong, Ctrl-C."""
+
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from synthetic import merged, raw_config
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def config_file(dataset, tmp_path):
+    def write(change=None):
+        path = tmp_path / "tiny.yaml"
+        path.write_text(yaml.safe_dump(merged(raw_config(dataset), change or {"train": {"epochs": 1}})))
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Runs a program of the top level in this process, in a folder of its own: (exit code, standard out, error)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(program, *args):
+        monkeypatch.setattr(sys, "argv", [program, *map(str, args)])
+        with pytest.raises(SystemExit) as exit:
+            runpy.run_path(str(ROOT / program), run_name="__main__")
+        return exit.value.code, *capsys.readouterr()
+
+    return run
+
+
+def test_train_then_predict(run, config_file, tmp_path, dataset):
+    code, out, err = run("train.py", "--config", config_file(), "train.batch_size=60")
+    assert (code, err) == (0, "") and "Everything is in runs/tiny." in out
+    code, out, err = run("predict.py", "--ckpt", "runs/tiny", "--labels", dataset / "test_labels.parquet")
+    assert (code, err) == (0, "") and "Scored 90 rows" in out and "auc 0." in out and "gauc 0." in out
+    assert (tmp_path / "runs/tiny/predictions.parquet").is_file()
+    code, out, _ = run("predict.py", "--ckpt", "runs/tiny", "--data", dataset, "--out", "s.zip", "--task", "Task1&2")
+    assert code == 0 and (tmp_path / "s.zip").is_file()
+    code, _, err = run("train.py", "--config", config_file())
+    assert code == 2 and err.startswith("error: ") and "--resume" in err and err.count("\n") == 1
+    assert run("train.py", "--config", config_file(), "train.batch_size=60", "--resume")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["train.batchsize=3"], "did you mean train.batch_size?"),
+        (["train.batch_size=0"], "greater than or equal to 1"),
+        (["data.train=nowhere.parquet"], "nowhere.parquet does not exist"),
+        (["features.side=[{name: age, vocab_size: 4}]"], "column age is missing"),
+        (["--process-id", "0"], "give all three"),
+    ],
+)
+def test_bad_config_or_data_is_one_sentence_and_exit_code_2(run, config_file, args, words, tmp_path):
+    code, out, err = run("train.py", "--config", config_file(), *args)
+    assert code == 2 and words in err and err.startswith("error: ") and err.count("\n") == 1
+    assert "Traceback" not in out + err and not (tmp_path / "runs").exists()
+
+
+def test_predict_without_a_run(run):
+    code, _, err = run("predict.py", "--ckpt", "nowhere")
+    assert code == 2 and "not a run directory" in err
+
+
+def test_divergence_is_exit_code_1(run, config_file):
+    config = config_file({"train": {"epochs": 3, "learning_rate": 1e30}})
+    code, _, err = run("train.py", "--config", config)
+    assert code == 1 and "diverged" in err and err.count("\n") == 1
+
+
+def start(config, *args, cwd):
+    command = [sys.executable, str(ROOT / "train.py"), "--config", config, *args]
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    return subprocess.Popen(
+        command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_process_saves_says_how_to_go_on_and_does(config_file, tmp_path, number):
+    config = config_file({"train": {"epochs": 100_000, "eval_every": 50, "patience": 100_000, "lr_factor": 1.0}})
+    process = start(config, cwd=tmp_path)
+    metrics = tmp_path / "runs/tiny/metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and '"validation"' in metrics.read_text()):
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
+        time.sleep(0.05)
+    process.send_signal(number)
+    out = process.communicate(timeout=60)[0]
+    assert process.returncode == 130, out
+    assert "--resume" in out and "Saved at step" in out and "Traceback" not in out
+    step = int(out.split("Saved at step ")[1].split(".")[0].replace(",", ""))
+    epochs = step // 5 + 1  # to the end of the epoch it is in
+    finish = start(config, f"train.epochs={epochs}", "--resume", cwd=tmp_path)
+    out = finish.communicate(timeout=120)[0]
+    assert finish.returncode == 0 and f"Resuming at step {step:,}" in out, out

@@ -1,0 +1,105 @@
+"""The loader: every row once an epoch, in an order of seed and epoch alone, at a position that is one number."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmctr_jax.data.cache import Split
+from mmctr_jax.data.loader import Share, batches_per_epoch, eval_batches, pad_histories, train_batches
+
+
+def make_split(rows: int, seed: int = 0) -> Split:
+    """Row i has target item i + 1, so that batches tell which rows they hold."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(0, 9, rows)
+    return Split(
+        history_values=rng.integers(1, 100, lengths.sum()).astype(np.int32),
+        history_offsets=np.concatenate([[0], np.cumsum(lengths)]),
+        item=np.arange(1, rows + 1, dtype=np.int32),
+        side=np.stack([np.arange(rows), np.arange(rows) % 7], axis=1).astype(np.int32),
+        label=(np.arange(rows) % 2).astype(np.uint8),
+        fingerprint="",
+    )
+
+
+def batches(split, **options):
+    return list(train_batches(split, **{"batch_size": 8, "length": 5, "seed": 3, "epochs": 2, **options}))
+
+
+def rows_of(some_batches):
+    return [int(i) - 1 for b in some_batches for i in b["item"][b["weight"] > 0]]
+
+
+def same(a, b):
+    return len(a) == len(b) and all(np.array_equal(x[k], y[k]) for x, y in zip(a, b, strict=True) for k in x)
+
+
+@given(st.integers(1, 40), st.integers(1, 17), st.integers(1, 3))
+@settings(max_examples=25, deadline=None)
+def test_every_row_exactly_once_an_epoch(rows, batch_size, epochs):
+    taken = batches(make_split(rows), batch_size=batch_size, epochs=epochs)
+    per_epoch = batches_per_epoch(rows, batch_size)
+    assert len(taken) == per_epoch * epochs
+    for epoch in range(epochs):
+        assert sorted(rows_of(taken[epoch * per_epoch : (epoch + 1) * per_epoch])) == list(range(rows))
+
+
+def test_a_batch_holds_what_its_rows_hold():
+    split = make_split(30)
+    for batch in batches(split):
+        for at in np.flatnonzero(batch["weight"]):
+            row = batch["item"][at] - 1
+            clicks = split.history_values[split.history_offsets[row] : split.history_offsets[row + 1]][-5:]
+            assert batch["history"][at].tolist() == [0] * (5 - len(clicks)) + clicks.tolist()
+            assert batch["side"][at].tolist() == [row, row % 7]
+            assert batch["label"][at] == row % 2
+
+
+def test_the_last_batch_is_filled_up_with_rows_of_weight_0():
+    last = batches(make_split(10), epochs=1)[-1]
+    assert last["weight"].tolist() == [1, 1] + [0] * 6
+    assert not last["item"][2:].any() and not last["history"][2:].any()
+
+
+def test_order_depends_on_seed_and_epoch_alone():
+    split = make_split(50)
+    assert same(batches(split), batches(split))
+    assert rows_of(batches(split, seed=3)) != rows_of(batches(split, seed=4))
+    first, second = batches(split)[:7], batches(split)[7:]
+    assert rows_of(first) != rows_of(second)
+    assert rows_of(batches(split, batch_size=5)) == rows_of(batches(split))
+
+
+@pytest.mark.parametrize("start", [0, 1, 3, 4, 7, 8])
+def test_position_is_the_number_of_batches_taken(start):
+    split = make_split(30)
+    assert same(batches(split, start=start), batches(split)[start:])
+
+
+@pytest.mark.parametrize(("count", "devices", "batch_size"), [(2, 2, 8), (2, 4, 8), (4, 8, 10), (2, 8, 7)])
+def test_processes_share_each_global_batch(count, devices, batch_size):
+    split = make_split(30)
+    whole = batches(split, batch_size=batch_size, share=Share(0, 1, devices))
+    parts = [batches(split, batch_size=batch_size, share=Share(i, count, devices)) for i in range(count)]
+    joined = [{k: np.concatenate([b[k] for b in some]) for k in some[0]} for some in zip(*parts, strict=True)]
+    assert same(whole, joined)
+    assert all(len(b["item"]) % devices == 0 for b in whole)
+    assert rows_of(whole) == rows_of(batches(split, batch_size=batch_size))  # filling changes no batch's rows
+
+
+def test_scoring_reads_rows_in_file_order():
+    split = make_split(30)
+    taken = list(eval_batches(split, batch_size=8, length=5, share=Share(0, 1, 3)))
+    assert rows_of(taken) == list(range(30))
+
+
+@given(st.lists(st.lists(st.integers(1, 99), max_size=7), min_size=1, max_size=6), st.integers(1, 9))
+@settings(deadline=None)
+def test_padding_keeps_the_most_recent_clicks_at_the_right(histories, length):
+    split = make_split(1)
+    flat = np.array([i for h in histories for i in h], np.int32)
+    offsets = np.concatenate([[0], np.cumsum([len(h) for h in histories])])
+    split = Split(flat, offsets, split.item, split.side, None, "")
+    expected = [[0] * (length - len(h[-length:])) + h[-length:] for h in histories]
+    assert pad_histories(split, np.arange(len(histories)), length).tolist() == expected

@@ -1,0 +1,277 @@
+"""What the model must do whatever its weights are."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from synthetic import DIM, ITEMS, MAX_HISTORY, TAGS, resolved_config
+
+from mmctr_jax import optimizer
+from mmctr_jax.config import parse_config
+from mmctr_jax.models import build_model
+from mmctr_jax.models.embedding import mean_of_tags
+from mmctr_jax.models.masking import attended_positions
+from mmctr_jax.sharding import make_mesh
+from mmctr_jax.step import init_state, weighted_bce
+
+NO_DROPOUT = {"model": {"transformer": {"dropout": 0.0}, "dcn": {"deep_dropout": 0.0}}}
+LENGTHS = [0, 1, 2, 3, 5, MAX_HISTORY - 1, MAX_HISTORY, MAX_HISTORY]
+
+
+def make_items(rng):
+    tags = rng.integers(0, TAGS, (ITEMS, 4)).astype(np.int32)
+    tags[5] = 0  # an item without tags
+    vectors = rng.normal(size=(ITEMS, DIM)).astype(np.float32)
+    tags[0], vectors[0] = 0, 0
+    return {"item_tags": tags, "item_emb_d8": vectors}
+
+
+def make_batch(rng, lengths=LENGTHS, width=MAX_HISTORY):
+    history = np.zeros((len(lengths), width), np.int32)
+    for row, length in enumerate(lengths):
+        history[row, width - length :] = rng.integers(1, ITEMS, length)
+    return {
+        "history": history,
+        "item": rng.integers(1, ITEMS, len(lengths)).astype(np.int32),
+        "side": rng.integers(0, 11, (len(lengths), 2)).astype(np.int32),
+        "label": rng.integers(0, 2, len(lengths)).astype(np.float32),
+        "weight": np.ones(len(lengths), np.float32),
+    }
+
+
+def randomised(params, rng):
+    """Weights of order 1, so that every path matters (fresh embeddings are nearly 0); padding rows stay 0."""
+
+    def draw(path, w):
+        values = rng.normal(0, 0.3, w.shape).astype(np.float32)
+        if path[0].key == "embedding" and path[-1].key != "kernel":
+            values[0] = 0
+        return jnp.asarray(values)
+
+    return jax.tree_util.tree_map_with_path(draw, params)
+
+
+class Case:
+    def __init__(self, change=None, seed=0, items=None):
+        rng = self.rng = np.random.default_rng(seed)
+        self.config = resolved_config(change)
+        self.model = build_model(self.config)
+        self.items = items or make_items(rng)
+        state = init_state(self.model, self.config, self.items, make_mesh(jax.devices()[:1]))
+        self.fresh, self.batch_stats = state.params, state.batch_stats
+        self.params = randomised(self.fresh, rng)
+        self._apply = jax.jit(
+            lambda p, b, i: self.model.apply({"params": p, "batch_stats": self.batch_stats}, b, i, train=False)
+        )
+
+    def logits(self, batch, params=None, items=None):
+        return np.asarray(self._apply(params or self.params, batch, items or self.items))
+
+
+@pytest.fixture(scope="module", params=["valid", "released"])
+def either(request):
+    return Case({"model": {"history_mask": request.param}})
+
+
+@pytest.fixture(scope="module")
+def valid():
+    return Case()
+
+
+@pytest.fixture(scope="module")
+def released():
+    return Case({"model": {"history_mask": "released"}})
+
+
+def test_the_published_configuration_has_267_898_881_parameters():
+    config = parse_config(
+        {
+            "data": {"train": "-", "valid": "-", "item_info": "-"},
+            "features": {
+                "num_items": 91_718,
+                "item_features": [
+                    {"kind": "tags", "name": "item_tags", "vocab_size": 11_740},
+                    {"kind": "embedding", "name": "item_emb_d128", "dim": 128},
+                ],
+            },
+        }
+    )
+    items = {"item_tags": jnp.zeros((91_718, 5), jnp.int32), "item_emb_d128": jnp.zeros((91_718, 128))}
+    state = jax.eval_shape(lambda i: init_state(build_model(config), config, i, make_mesh()), items)
+    assert state.params["cross"]["layer_0"]["kernel"].shape == (9088, 9088)
+    assert sum(x.size for x in jax.tree.leaves(state.params)) == 267_898_881
+
+
+def test_padding_never_changes_a_prediction(valid):
+    batch = make_batch(valid.rng)
+    wider = {**batch, "history": np.pad(batch["history"], ((0, 0), (6, 0)))}
+    narrower = {k: v[:5] for k, v in batch.items()} | {"history": batch["history"][:5, -5:]}
+    logits = valid.logits(batch)
+    np.testing.assert_allclose(valid.logits(wider), logits, rtol=0, atol=2e-5)
+    np.testing.assert_allclose(valid.logits(narrower), logits[:5], rtol=0, atol=2e-5)
+
+
+def test_a_batch_may_come_in_any_order_and_in_parts(either):
+    batch = make_batch(either.rng)
+    logits = either.logits(batch)
+    order = either.rng.permutation(len(logits))
+    np.testing.assert_allclose(either.logits({k: v[order] for k, v in batch.items()}), logits[order], rtol=0, atol=2e-5)
+    one = {k: v[3:4] for k, v in batch.items()}
+    np.testing.assert_allclose(either.logits(one), logits[3:4], rtol=0, atol=2e-5)
+
+
+def test_history_target_tags_vectors_and_levels_all_matter(valid):
+    batch = make_batch(valid.rng)
+    logits = valid.logits(batch)
+    real = batch["history"] != 0
+    others = np.where(real, batch["history"] % (ITEMS - 1) + 1, 0)
+    changed = valid.logits({**batch, "history": others}) != logits
+    assert changed.tolist() == [length > 0 for length in LENGTHS]
+    assert (valid.logits({**batch, "item": batch["item"] % (ITEMS - 1) + 1}) != logits).all()
+    assert (valid.logits({**batch, "side": (batch["side"] + 1) % 11}) != logits).all()
+    shifted = {**valid.items, "item_emb_d8": np.roll(valid.items["item_emb_d8"], 1, axis=1)}
+    assert (valid.logits(batch, items=shifted) != logits).all()
+
+
+def test_the_order_of_the_last_k_clicks_matters_and_no_other(valid):
+    """No positional encoding: attention and max-pool see a set; only the last K outputs know their place."""
+    batch = make_batch(valid.rng, [MAX_HISTORY] * 4)
+    logits = valid.logits(batch)
+    early, late = batch["history"].copy(), batch["history"].copy()
+    early[:, :7] = early[:, 6::-1]
+    late[:, 7:] = late[:, :6:-1]
+    np.testing.assert_allclose(valid.logits({**batch, "history": early}), logits, rtol=0, atol=2e-5)
+    assert (np.abs(valid.logits({**batch, "history": late}) - logits) > 1e-4).all()
+
+
+def test_released_mask_sees_only_the_length_of_a_history_shorter_than_n(released):
+    """Replace every clicked item: logits stay bit-identical. Add a click: they change. A full history is seen."""
+    batch = make_batch(released.rng)
+    logits = released.logits(batch)
+    others = np.where(batch["history"] != 0, batch["history"] % (ITEMS - 1) + 1, 0)
+    same = released.logits({**batch, "history": others}) == logits
+    assert same.tolist() == [length < MAX_HISTORY for length in LENGTHS]
+    longer = batch["history"].copy()
+    longer[2, -3] = 7  # length 2 → 3: one padding position fewer among the last K
+    assert abs(released.logits({**batch, "history": longer})[2] - logits[2]) > 1e-4
+
+
+def test_attended_positions_by_hand():
+    history = jnp.array([[0, 0, 0], [0, 0, 5], [0, 4, 5], [3, 4, 5]])
+    assert attended_positions(history, "valid").astype(int).tolist() == [[0, 0, 1], [0, 0, 1], [0, 1, 1], [1, 1, 1]]
+    assert attended_positions(history, "released").astype(int).tolist() == [[1, 1, 1], [1, 1, 0], [1, 0, 0], [0, 0, 1]]
+
+
+def test_an_empty_history_is_finite_forward_and_backward(either):
+    batch = make_batch(either.rng, [0, 0, 0])
+    assert np.isfinite(either.logits(batch)).all()
+    grads = jax.grad(lambda p: either._apply(p, batch, either.items).sum())(either.params)
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
+
+
+def test_a_nan_in_an_ignored_item_reaches_no_logit_and_no_gradient():
+    """The item that only padding could show: poison row 0 of the frozen vectors."""
+    case = Case(seed=3)
+    batch = make_batch(case.rng, [1, 2, 5])
+    poisoned = {**case.items, "item_emb_d8": case.items["item_emb_d8"].copy()}
+    poisoned["item_emb_d8"][0] = np.nan
+    assert np.isfinite(case.logits(batch, items=poisoned)).all()
+    grads = jax.grad(lambda p: case._apply(p, batch, poisoned).sum())(case.params)
+    bad = [jax.tree_util.keystr(k) for k, g in jax.tree_util.tree_leaves_with_path(grads) if not np.isfinite(g).all()]
+    assert bad == []
+
+
+def test_a_mean_without_tags_is_zero_with_a_finite_gradient():
+    table = jnp.ones((4, 3))
+    mean = lambda t: mean_of_tags(t, jnp.array([[0, 0], [1, 0], [2, 2]]), jnp.float32)  # noqa: E731
+    assert mean(table).tolist() == [[0, 0, 0], [1, 1, 1], [1, 1, 1]]
+    grad = jax.grad(lambda t: mean(t).sum())(table)
+    assert grad[:, 0].tolist() == [0, 1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    "change", [{}, {"model": {"history_mask": "released"}}, {"model": {"dcn": {"batch_norm": True}}}]
+)
+def test_gradient_reaches_every_parameter_that_should_learn_and_no_padding_row(change):
+    """Training mode, fresh weights, a loss over real labels; then Adam: what got no gradient did not move."""
+    case = Case(change)
+    batch = make_batch(case.rng, [0, 1, 4, MAX_HISTORY, MAX_HISTORY, 3] * 6)
+
+    @jax.jit
+    def loss(params):
+        logits, _ = case.model.apply(
+            {"params": params, "batch_stats": case.batch_stats},
+            batch,
+            case.items,
+            train=True,
+            rngs={"dropout": jax.random.PRNGKey(0)},
+            mutable=["batch_stats"],
+        )
+        return weighted_bce(logits, batch["label"], batch["weight"])
+
+    grads = jax.grad(loss)(case.params)
+    for path, grad in jax.tree_util.tree_leaves_with_path(grads):
+        assert np.abs(grad).max() > 0, f"nothing reaches {jax.tree_util.keystr(path)}"
+    tables = {n: g for n, g in grads["embedding"].items() if not isinstance(g, dict)}
+    assert set(tables) == {"item_id", "item_tags", "likes_level", "views_level"}
+    for name, grad in tables.items():
+        assert not np.asarray(grad[0]).any(), name
+    params, _, _ = optimizer.update(grads, optimizer.init(case.params), case.params, jnp.float32(0.1), 10.0)
+    for name in tables:
+        assert (
+            not np.asarray(params["embedding"][name][0]).any()
+            and not np.asarray(case.fresh["embedding"][name][0]).any()
+        )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": {"transformer": {"first_k": 0}}},
+        {"model": {"transformer": {"first_k": MAX_HISTORY + 4}}},
+        {"model": {"transformer": {"layers": 0, "max_pool": False}}},
+        {"model": {"transformer": {"heads": 4}, "project_mm": False, "dcn": {"cross_layers": 0}}},
+        {"model": {"dcn": {"deep": [], "batch_norm": True}, "head": []}},
+        {"train": {"precision": "bfloat16"}},
+    ],
+)
+def test_every_option_gives_finite_logits(change):
+    case = Case(change)
+    batch = make_batch(case.rng)
+    logits = case.logits(batch)
+    assert logits.shape == (len(LENGTHS),) and np.isfinite(logits).all() and np.ptp(logits) > 0
+
+
+def test_bfloat16_is_near_float32_and_keeps_float32_parameters(valid):
+    case = Case({"train": {"precision": "bfloat16"}})
+    assert {w.dtype for w in jax.tree.leaves(case.fresh)} == {jnp.dtype("float32")}
+    batch = make_batch(case.rng)
+    exact, rounded = valid.logits(batch), case.logits(batch, params=valid.params, items=valid.items)
+    assert 0 < np.abs(exact - rounded).max() < 0.05 * np.abs(exact).max() + 0.05
+
+
+def test_another_feature_is_a_line_in_the_config():
+    features = {
+        "side": [{"name": "age", "vocab_size": 11}, {"name": "country", "vocab_size": 11}],
+        "item_features": [
+            {"kind": "categorical", "name": "category", "vocab_size": 7},
+            {"kind": "embedding", "name": "text", "dim": 3},
+            {"kind": "embedding", "name": "picture", "dim": 5},
+        ],
+    }
+    rng = np.random.default_rng(0)
+    items = {"category": rng.integers(0, 7, ITEMS).astype(np.int32)}
+    items |= {name: rng.normal(size=(ITEMS, dim)).astype(np.float32) for name, dim in (("text", 3), ("picture", 5))}
+    case = Case({"features": features}, items=items)
+    assert case.config.item_width == 4 + 4 + 3 + 5
+    assert set(case.params["embedding"]) == {"age", "country", "item_id", "category", "text", "picture"}
+    batch = make_batch(rng)
+    for name in items:
+        changed = {**items, name: np.roll(items[name], 1, axis=0)}
+        assert (case.logits(batch, items=changed) != case.logits(batch)).all()
+
+
+def test_without_any_side_or_item_feature():
+    case = Case({"features": {"side": [], "item_features": []}}, items={"unused": np.zeros(1)})
+    logits = case.logits({**make_batch(case.rng), "side": np.zeros((len(LENGTHS), 0), np.int32)})
+    assert np.isfinite(logits).all() and np.ptp(logits) > 0

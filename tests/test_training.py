@@ -1,0 +1,316 @@
+"""Training as a whole: it learns, keeps what it says, and resumes as if nothing had happened."""
+
+import json
+import os
+import shutil
+
+import jax
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from synthetic import merged, raw_config, write_dataset
+
+from mmctr_jax import run_dir, training
+from mmctr_jax.checkpoint import Checkpoints
+from mmctr_jax.config import load_config, parse_config
+from mmctr_jax.errors import InputError, TrainingError
+from mmctr_jax.metrics import auc, logloss
+from mmctr_jax.models import build_model
+from mmctr_jax.prediction import Predictor
+from mmctr_jax.recorder import read_records
+from mmctr_jax.sharding import make_mesh
+from mmctr_jax.step import init_state
+from mmctr_jax.training import train
+
+
+def config_for(folder, **change):
+    return parse_config(merged(raw_config(folder), change))
+
+
+@pytest.fixture(scope="module")
+def whole(dataset, tmp_path_factory):
+    """An uninterrupted run: 300 rows in batches of 64 (the last of 44), 3 epochs of 5 steps."""
+    config = config_for(dataset, train={"epochs": 3, "eval_every": 4})
+    directory = tmp_path_factory.mktemp("runs") / "whole"
+    return config, directory, train(config, directory)
+
+
+def last_checkpoint(directory):
+    """All that the newest checkpoint holds, as numpy."""
+    config = run_dir.read_config(directory)
+    items = run_dir.read_items(directory)
+    like = init_state(build_model(config), config, items, make_mesh())
+    with Checkpoints(directory / "checkpoints") as checkpoints:
+        state, progress = checkpoints.restore(checkpoints.last_step, like)
+        return jax.tree.map(np.asarray, state), progress, checkpoints.best_step
+
+
+def assert_same_run(a, b):
+    (state_a, progress_a, best_a), (state_b, progress_b, best_b) = last_checkpoint(a), last_checkpoint(b)
+    for x, y in zip(jax.tree.leaves(state_a), jax.tree.leaves(state_b), strict=True):
+        np.testing.assert_array_equal(x, y)
+    for progress in (progress_a, progress_b):
+        for measured in ("seconds", "stepping_rows", "stepping_seconds"):
+            progress["position"].pop(measured)
+    assert progress_a == progress_b and best_a == best_b
+    records_a, records_b = (
+        [{k: v for k, v in r.items() if k != "samples_per_second"} for r in read_records(d / "metrics.jsonl")]
+        for d in (a, b)
+    )
+    assert records_a == records_b
+
+
+def test_run_directory_holds_what_it_says(whole):
+    config, directory, summary = whole
+    assert {p.name for p in directory.iterdir() if not p.name.startswith(".")} == {
+        "config.yaml", "metadata.json", "items.npz", "metrics.jsonl", "tensorboard", "curves.png", "train.log",
+        "checkpoints", "summary.json",
+    }  # fmt: skip
+    resolved = load_config(directory / "config.yaml")
+    assert resolved.features.num_items == 60 and resolved.features.item_features[0].vocab_size == 12
+    metadata = json.loads((directory / "metadata.json").read_text())
+    assert set(metadata) == {"versions", "python", "devices", "seed", "data", "git"}
+    assert (
+        metadata["seed"] == 1
+        and metadata["devices"]["count"] == 8
+        and set(metadata["data"]) == {"train", "valid", "item_info"}
+    )
+    assert json.loads((directory / "summary.json").read_text()) == summary
+    assert (directory / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert any((directory / "tensorboard").iterdir())
+    assert "validation auc" in (directory / "train.log").read_text()
+    assert len(list((directory / "checkpoints").iterdir())) <= 2
+
+
+def test_the_summary_says_how_it_ended(whole):
+    _, _, summary = whole
+    assert summary["stopped"] == "3 epochs done" and summary["steps"] == 15 and summary["epochs"] == 3
+
+
+def test_it_learns(dataset, tmp_path):
+    """The clicks' true probabilities have an AUC of about 0.94; 300 rows teach a part of them."""
+    summary = train(config_for(dataset, train={"epochs": 12, "patience": 12, "lr_factor": 1.0}), tmp_path / "run")
+    assert summary["validation"]["auc"] > 0.75
+
+
+def test_validations_come_when_due_and_once_more_at_the_end(whole):
+    _, directory, _ = whole
+    records = read_records(directory / "metrics.jsonl")
+    assert [r["step"] for r in records if r["kind"] == "validation"] == [4, 8, 12, 15]
+    assert [r["step"] for r in records if r["kind"] == "train"] == list(range(1, 16))
+
+
+def test_training_loss_weighs_the_partial_batch_by_its_rows(dataset, tmp_path):
+    """One record over an epoch of 4 full batches and one of 44 rows; a rate of nearly 0 keeps the model still."""
+    config = config_for(
+        dataset,
+        train={"epochs": 1, "eval_every": 100, "learning_rate": 1e-30},
+        model={"transformer": {"dropout": 0.0}, "dcn": {"deep_dropout": 0.0}},
+    )
+    train(config, tmp_path / "run")
+    record = [r for r in read_records(tmp_path / "run" / "metrics.jsonl") if r["kind"] == "train"][-1]
+    logits = Predictor.load(tmp_path / "run").logits(config.data.train)
+    labels = pq.read_table(config.data.train)["label"].to_numpy()
+    assert record["step"] == 5 and record["loss"] == pytest.approx(logloss(labels, logits), rel=1e-5)
+
+
+class StopAt:
+    """Stands for the signal handler: asks to stop before a given step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def requested(self, step):
+        return step == self.step
+
+
+@pytest.mark.parametrize("steps", [(7,), (1, 4, 14)])
+def test_an_interrupted_and_resumed_run_equals_the_uninterrupted_one(whole, tmp_path, monkeypatch, steps):
+    """In the middle of an epoch, after the first step, right after a validation, before the last step."""
+    config, directory, summary = whole
+    for i, step in enumerate(steps):
+        monkeypatch.setattr(training, "Interrupt", lambda step=step: StopAt(step))
+        partial = train(config, tmp_path / "run", resume=i > 0)
+        assert partial["stopped"] == "interrupted" and partial["steps"] == step
+    monkeypatch.undo()
+    resumed = train(config, tmp_path / "run", resume=True)
+    assert resumed["validation"] == summary["validation"] and resumed["best_step"] == summary["best_step"]
+    assert_same_run(directory, tmp_path / "run")
+
+
+def test_a_run_killed_before_a_checkpoint_goes_back_to_the_one_before(whole, tmp_path):
+    """What the killed run wrote beyond its last checkpoint is forgotten: as if it had never been."""
+    config, directory, _ = whole
+    train(config.model_copy(update={"train": config.train.model_copy(update={"epochs": 2})}), tmp_path / "run")
+    assert last_checkpoint(tmp_path / "run")[1]["position"]["step"] == 10
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "10")
+    with open(tmp_path / "run" / "metrics.jsonl", "a") as stream:
+        stream.write('{"kind": "train", "step": 11, "lo')
+    train(config, tmp_path / "run", resume=True)
+    ours, theirs = last_checkpoint(tmp_path / "run")[0], last_checkpoint(directory)[0]
+    for x, y in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_array_equal(x, y)
+    assert [r["step"] for r in read_records(tmp_path / "run" / "metrics.jsonl") if r["kind"] == "train"] == list(
+        range(1, 16)
+    )
+
+
+def test_resuming_a_finished_run_changes_nothing(whole, tmp_path):
+    config, directory, summary = whole
+    shutil.copytree(directory, tmp_path / "run")
+    again = train(config, tmp_path / "run", resume=True)
+    assert again["validation"] == summary["validation"] and again["steps"] == summary["steps"]
+    assert_same_run(directory, tmp_path / "run")
+
+
+def test_resume_without_a_run_starts_one(dataset, tmp_path):
+    assert train(config_for(dataset, train={"epochs": 1}), tmp_path / "run", resume=True)["steps"] == 5
+
+
+def test_checkpoints_between_validations(dataset, tmp_path, monkeypatch):
+    saved = []
+    save = Checkpoints.save
+    monkeypatch.setattr(
+        Checkpoints,
+        "save",
+        lambda self, state, progress, step, best: saved.append(step) or save(self, state, progress, step, best),
+    )
+    train(config_for(dataset, train={"epochs": 2, "checkpoint_every": 2}), tmp_path / "run")
+    assert saved == [2, 4, 5, 6, 8, 10]
+    kept = {int(p.name) for p in (tmp_path / "run" / "checkpoints").iterdir()}
+    assert 10 in kept and len(kept) <= 2
+
+
+def test_the_best_checkpoint_stays_and_is_the_one_that_scores(dataset, tmp_path):
+    """A learning rate that ruins the model after its first validation: best stays at the first."""
+    config = config_for(dataset, train={"epochs": 4, "learning_rate": 0.01, "patience": 2, "lr_factor": 1.0})
+    ruin = config_for(dataset, train={"epochs": 50, "learning_rate": 3.0, "patience": 2})
+    for i, c in enumerate((config, ruin)):
+        summary = train(c, tmp_path / f"run{i}")
+        kept = {int(p.name) for p in (tmp_path / f"run{i}" / "checkpoints").iterdir()}
+        assert kept == {summary["best_step"], summary["steps"]}
+        predictor = Predictor.load(tmp_path / f"run{i}")
+        assert predictor.step == summary["best_step"]
+        labels = pq.read_table(c.data.valid)["label"].to_numpy()
+        assert auc(labels, predictor.logits(c.data.valid)) == pytest.approx(summary["validation"]["auc"], abs=1e-9)
+    assert summary["stopped"] == "no better validation AUC in 2 validations" and summary["best_step"] < summary["steps"]
+
+
+def test_a_loss_that_is_not_finite_stops_at_its_step_and_keeps_the_last_checkpoint(dataset, tmp_path, monkeypatch):
+    make = training.make_train_step
+
+    def poisoned(*args):
+        step = make(*args)
+
+        def run(state, batch, items, rate):
+            if int(state.step) == 7:
+                rate = np.float32("nan")  # parameters are NaN from step 8 on, the loss from step 9 on
+            return step(state, batch, items, rate)
+
+        return run
+
+    monkeypatch.setattr(training, "make_train_step", poisoned)
+    with pytest.raises(TrainingError) as error:
+        train(config_for(dataset), tmp_path / "run")
+    assert "Step 9" in str(error.value) and "nan" in str(error.value) and "step 5 is the last good" in str(error.value)
+    state, progress, _ = last_checkpoint(tmp_path / "run")
+    assert progress["position"]["step"] == 5
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(state))
+
+
+def refused(config, directory, resume=False):
+    before = {p: p.stat().st_mtime_ns for p in sorted(directory.rglob("*"))} if directory.exists() else {}
+    with pytest.raises(InputError) as error:
+        train(config, directory, resume)
+    after = {p: p.stat().st_mtime_ns for p in sorted(directory.rglob("*"))} if directory.exists() else {}
+    assert {p: t for p, t in after.items() if p.name != ".lock"} == {
+        p: t for p, t in before.items() if p.name != ".lock"
+    }
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_an_existing_run_is_never_overwritten(whole):
+    config, directory, _ = whole
+    assert "--resume" in refused(config, directory)
+
+
+def test_resume_refuses_another_config_and_other_data(whole, dataset, tmp_path):
+    config, directory, _ = whole
+    shutil.copytree(directory, tmp_path / "run")
+    other = config_for(dataset, train={"epochs": 3, "eval_every": 4, "seed": 2})
+    assert "train.seed: 1 ≠ 2" in refused(other, tmp_path / "run", resume=True)
+    data = write_dataset(tmp_path / "data")
+    same_shape = json.loads((directory / "metadata.json").read_text())
+    assert same_shape["data"]
+    moved = (directory / "config.yaml").read_text().replace(str(dataset), str(data))
+    (tmp_path / "run" / "config.yaml").write_text(moved)
+    there = config_for(data, train={"epochs": 3, "eval_every": 4})
+    assert train(there, tmp_path / "run", resume=True)["steps"] == 15  # the same bytes elsewhere are the same data
+    write_dataset(data, seed=5)
+    assert "data.train has changed" in refused(there, tmp_path / "run", resume=True)
+
+
+def test_a_folder_that_is_no_run_directory(dataset, tmp_path):
+    (tmp_path / "precious.txt").write_text("do not touch")
+    config = config_for(dataset)
+    assert "exists" in refused(config, tmp_path)
+    assert "not a run directory" in refused(config, tmp_path, resume=True)
+    assert "is a file" in refused(config, tmp_path / "precious.txt")
+
+
+def test_two_trainings_on_one_run_directory(whole):
+    config, directory, _ = whole
+    with run_dir.lock(directory):
+        assert "Another training" in refused(config, directory, resume=True)
+
+
+def test_a_checkpoint_that_is_damaged_or_of_another_model(whole, tmp_path):
+    config, directory, _ = whole
+    shutil.copytree(directory, tmp_path / "cut")
+    for file in (tmp_path / "cut" / "checkpoints" / "15" / "model").rglob("*"):
+        if file.is_file() and "d" in file.parent.name:
+            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(InputError, match="cannot be restored"):
+        train(config, tmp_path / "cut", resume=True)
+    shutil.copytree(directory, tmp_path / "other")
+    text = (tmp_path / "other" / "config.yaml").read_text().replace("first_k: 3", "first_k: 2")
+    (tmp_path / "other" / "config.yaml").write_text(text)
+    with pytest.raises(InputError, match="cannot be restored"):
+        Predictor.load(tmp_path / "other")
+
+
+def test_a_batch_smaller_than_the_number_of_devices(dataset, tmp_path):
+    assert "number of devices, 8" in refused(config_for(dataset, train={"batch_size": 7}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_batch_that_the_devices_do_not_divide(dataset, tmp_path):
+    summary = train(config_for(dataset, train={"batch_size": 61, "eval_batch_size": 13, "epochs": 1}), tmp_path / "run")
+    assert summary["steps"] == 5
+
+
+def test_a_validation_set_of_one_class(dataset, tmp_path):
+    table = pq.read_table(dataset / "valid.parquet")
+    pq.write_table(table.filter(table["label"].to_numpy() == 1), tmp_path / "valid.parquet")
+    config = config_for(dataset, data={"valid": str(tmp_path / "valid.parquet")})
+    assert "every label is 1" in refused(config, tmp_path / "run")
+
+
+def test_a_place_that_cannot_be_written(dataset, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written"):
+        train(config_for(dataset), tmp_path / "file" / "run")
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write anywhere")
+def test_a_read_only_place(dataset, tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    with pytest.raises(InputError, match="cannot be written"):
+        train(config_for(dataset), tmp_path / "locked" / "run")
