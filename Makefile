@@ -23,7 +23,7 @@ demo: $(VENV)/installed $(MOVIELENS)
 	$(RUN) -m benchmarks.demo
 
 test: $(VENV)/installed-test
-	$(RUN) -m pytest -q
+	$(RUN) -m pytest -q -n 2 --dist loadfile
 
 lint: $(VENV)/installed-test
 	$(RUN) -m ruff check .

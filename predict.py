@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from mmctr_jax import cli
-from mmctr_jax.console import log
+from mmctr_jax.console import log, show
 from mmctr_jax.prediction import TASKS, predict
 
 
@@ -23,7 +23,7 @@ def main() -> int:
         f"({result['rows'] / result['seconds']:,.0f} samples/s); predictions are in {result['out']}."
     )
     if result["metrics"]:
-        log.info(", ".join(f"{name} {value:.4f}" for name, value in result["metrics"].items()))
+        log.info(", ".join(f"{name} {show(value)}" for name, value in result["metrics"].items()))
     return 0
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mmctr_jax import cli
 from mmctr_jax.config import load_config
-from mmctr_jax.console import clock, log
+from mmctr_jax.console import clock, log, show
 from mmctr_jax.interrupt import EXIT_CODE
 
 
@@ -28,7 +28,7 @@ def main() -> int:
     if summary["stopped"] == "interrupted":
         log.info(f"Saved at step {summary['steps']:,}. To go on: the same command with --resume.")
         return EXIT_CODE
-    scores = ", ".join(f"{name} {value:.4f}" for name, value in summary["validation"].items())
+    scores = ", ".join(f"{name} {show(value)}" for name, value in summary["validation"].items())
     log.info(
         f"Done after {summary['epochs']:.2f} epochs in {clock(summary['seconds'])} ({summary['stopped']}). "
         f"Best at step {summary['best_step']}: validation {scores}. Everything is in {directory}."

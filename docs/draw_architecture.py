@@ -18,13 +18,17 @@ def main() -> None:
 
     def box(x, y, w, h, title, text="", color=LEARNED):
         axes.add_patch(FancyBboxPatch((x, y), w, h, "round,pad=0,rounding_size=1", fc=color, ec="0.35"))
-        axes.text(x + w / 2, y + h / 2 + (1.6 if text else 0), title, ha="center", va="center", fontsize=10, weight="bold")
+        axes.text(
+            x + w / 2, y + h / 2 + (1.6 if text else 0), title, ha="center", va="center", fontsize=10, weight="bold"
+        )
         if text:
             axes.text(x + w / 2, y + h / 2 - 1.8, text, ha="center", va="center", fontsize=8.2, linespacing=1.35)
         return x, y, w, h
 
     def arrow(start, end, label="", dy=1.2):
-        axes.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=12, color="0.25", shrinkA=0, shrinkB=0))
+        axes.add_patch(
+            FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=12, color="0.25", shrinkA=0, shrinkB=0)
+        )
         if label:
             axes.text((start[0] + end[0]) / 2, (start[1] + end[1]) / 2 + dy, label, ha="center", fontsize=8)
 
@@ -37,7 +41,8 @@ def main() -> None:
     axes.text(
         39,
         42,
-        "item id → 64\n‖\nmean of tags → 64\n‖\nfrozen multimodal\nvector → Linear → 128\n\nD = 256, one set of tables\nfor history and target",
+        "item id → 64\n‖\nmean of tags → 64\n‖\nfrozen multimodal\nvector → Linear → 128\n\n"
+        "D = 256, one set of tables\nfor history and target",
         ha="center",
         va="center",
         fontsize=8.6,

@@ -7,8 +7,11 @@ beside its final name and renames it when whole, in the background.
 
 from __future__ import annotations
 
+import gc
 import json
+import sys
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +56,12 @@ class Checkpoints:
     @property
     def best_step(self) -> int | None:
         """The step of the best validation AUC; None before the first validation."""
-        return self._orbax.latest.metrics["best_step"] if self._orbax.latest else None
+        latest = self._orbax.latest
+        if latest and not latest.metrics:
+            raise InputError(
+                f"Checkpoint {self.folder / str(latest.step)} is damaged; remove it to use the one before."
+            )
+        return latest.metrics["best_step"] if latest else None
 
     def save(self, state: TrainState, progress: dict[str, Any], step: int, best_step: int | None) -> None:
         """Starts saving; returns once the state may be donated to the next step."""
@@ -69,14 +77,21 @@ class Checkpoints:
         self._orbax.wait()
 
     def _load(self, step: int, parts: dict[str, Any]) -> dict[str, Any]:
-        try:
-            return self._orbax.load_checkpointables(step, parts)
-        except Exception as error:  # Orbax's readers raise many kinds
-            first_line = (str(error).splitlines() or [""])[0][:200]
+        # Where one of Orbax's readers fails, the others complain at length, the moment they are collected.
+        hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+        loaded = None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            with suppress(Exception):  # of many kinds
+                loaded = self._orbax.load_checkpointables(step, parts)
+            gc.collect()
+        sys.unraisablehook = hook
+        if loaded is None:
             raise InputError(
-                f"Checkpoint {self.folder / str(step)} cannot be restored ({type(error).__name__}: {first_line}); "
-                "it is damaged, or of another model than the run's config."
-            ) from error
+                f"Checkpoint {self.folder / str(step)} cannot be restored: "
+                "it is damaged, or of another model than the run's config.yaml describes."
+            )
+        return loaded
 
     def restore(self, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
         """State and progress at `step`, on the shardings of `like`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import os
+import signal
 import sys
 from collections.abc import Callable
 
@@ -17,6 +17,7 @@ def run_main(main: Callable[[], int]) -> None:
     Errors meant for the user become one sentence on standard error; others stay tracebacks, for they are ours.
     """
     start_logging()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what is half-written is cleared away
     try:
         code = main()
     except InputError as error:
@@ -25,7 +26,8 @@ def run_main(main: Callable[[], int]) -> None:
     except TrainingError as error:
         print(f"error: {error}", file=sys.stderr)
         code = 1
-    except KeyboardInterrupt:  # outside of training, where there is nothing to save
+    except KeyboardInterrupt:  # outside of the training loop, which saves
+        print("error: interrupted before there was anything to save.", file=sys.stderr)
         code = 130
     sys.exit(code)
 
@@ -38,17 +40,9 @@ def add_host_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def join_hosts(args: argparse.Namespace) -> None:
-    """Connects the processes of a run on several hosts, if this is one. Must come before any other use of JAX."""
-    import jax
+    """Connects the processes of a run on several hosts, if this is one; only the first goes on speaking."""
+    from mmctr_jax import hosts  # imports JAX, which programs that end in an argument error need not wait for
 
-    given = [args.coordinator, args.num_processes, args.process_id]
-    if any(value is not None for value in given):
-        if any(value is None for value in given):
-            raise InputError("--coordinator, --num-processes and --process-id go together; give all three.")
-        if not 0 <= args.process_id < args.num_processes:
-            raise InputError(f"--process-id {args.process_id} is not in 0 … {args.num_processes - 1}.")
-        jax.distributed.initialize(args.coordinator, args.num_processes, args.process_id)
-    elif int(os.environ.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in os.environ:
-        jax.distributed.initialize()
-    if jax.process_index() != 0:
+    hosts.join(args.coordinator, args.num_processes, args.process_id)
+    if hosts.jax.process_index() != 0:
         log.setLevel("WARNING")

@@ -6,6 +6,7 @@ below carries its unit, its constraint and what null means; `configs/*.yaml` nee
 
 from __future__ import annotations
 
+import datetime
 import difflib
 import json
 import re
@@ -18,7 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from mmctr_jax.errors import InputError
 
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
-Width = Annotated[int, Field(ge=1)]
+Width = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Rows = Annotated[int, Field(ge=1, le=2**20)]
 NonNegative = Annotated[float, Field(ge=0.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Name = Annotated[str, Field(min_length=1)]
@@ -147,10 +149,10 @@ class ModelConfig(_Section):
 
 
 class TrainConfig(_Section):
-    batch_size: Width = 128  # rows per step over all devices and hosts together
-    eval_batch_size: Width = 1024  # rows per scoring step; changes memory and speed, not results
-    epochs: Width = 100  # at most; early stopping usually ends sooner
-    learning_rate: Positive = 5e-4
+    batch_size: Rows = 128  # rows per step over all devices and hosts together
+    eval_batch_size: Rows = 1024  # rows per scoring step; changes memory and speed, not results
+    epochs: Annotated[int, Field(ge=1, le=10**6)] = 100  # at most; early stopping usually ends sooner
+    learning_rate: Annotated[float, Field(ge=1e-12)] = 5e-4
     clip_norm: Positive = 10.0  # global norm of all gradients
     embedding_l2: NonNegative = 0.0  # λ of λ/2·‖w‖² on the embedding tables
     net_l2: NonNegative = 0.0  # λ of λ/2·‖w‖² on all other weight matrices
@@ -188,7 +190,7 @@ class Config(_Section):
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice and reads `5e-4` as the number it is (YAML 1.1 wants `5.0e-4`)."""
+    """SafeLoader that refuses a key given twice."""
 
     def construct_mapping(self, node, deep=False):
         seen = set()
@@ -203,9 +205,23 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
+def _plain_numbers(loader: type[yaml.SafeLoader]) -> None:
+    """Numbers as everyone writes them: `5e-4` is one (YAML 1.1: `5.0e-4`), `012` and `1:30` are not (10 and 90)."""
+    numbers = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+    loader.yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag not in numbers]
+        for first, resolvers in loader.yaml_implicit_resolvers.items()
+    }
+    integer, point = (
+        r"[-+]?(0|[1-9][0-9]*(_[0-9]+)*)",
+        r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?",
+    )
+    special = r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+    loader.add_implicit_resolver(numbers[0], re.compile(rf"^({integer})$"), list("-+0123456789"))
+    loader.add_implicit_resolver(numbers[1], re.compile(rf"^({point}|{special})$"), list("-+.0123456789"))
+
+
+_plain_numbers(_Loader)
 
 
 def _parse_yaml(text: str, where: str) -> Any:
@@ -233,32 +249,37 @@ def _apply_override(raw: dict, override: str) -> None:
     raw[last] = value
 
 
-def _fields_at(location: tuple) -> list[str]:
-    """Names of the keys that are known in the section at `location`."""
+_ITEM_FEATURES = {"categorical": CategoricalFeature, "tags": TagsFeature, "embedding": EmbeddingFeature}
+
+
+def _walk(location: tuple) -> tuple[list, list[str]]:
+    """A pydantic error's location as our keys, and the names known in the section that holds the last of them."""
+    keys: list = []
     section: Any = Config
+    known: list[str] = []
     for part in location:
-        if isinstance(part, int):
+        if len(keys) == 3 and keys[1] == "item_features" and part in _ITEM_FEATURES and section is None:
+            section = _ITEM_FEATURES[part]  # pydantic names the union's chosen member here; it is no key
             continue
-        if part in ("categorical", "tags", "embedding"):  # pydantic names the chosen union member in the location
-            section = {"categorical": CategoricalFeature, "tags": TagsFeature, "embedding": EmbeddingFeature}[part]
-        elif part == "item_features":
-            section = CategoricalFeature
-        elif part == "side":
-            section = SideFeature
-        else:
-            section = section.model_fields[part].annotation
-    return list(section.model_fields)
+        keys.append(part)
+        if isinstance(part, int):
+            section = SideFeature if keys[1] == "side" else None
+            continue
+        known = list(section.model_fields) if section else ["kind", "name"]
+        field = section.model_fields.get(part) if section else None
+        section = field.annotation if field and isinstance(field.annotation, type) else section
+    return keys, known
 
 
 def _explain(error: ValidationError) -> str:
     first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")  # a typo explains a missing key better
-    where = [p for p in first["loc"] if p not in ("categorical", "tags", "embedding")]
-    key = ".".join(str(p) for p in where)
+    keys, known = _walk(first["loc"])
+    key = ".".join(str(k) for k in keys)
     if first["type"] == "extra_forbidden":
-        known = _fields_at(first["loc"][:-1])
-        near = difflib.get_close_matches(str(where[-1]), known, n=1, cutoff=0.5)
-        prefix = ".".join(str(p) for p in where[:-1])
-        hint = f"did you mean {prefix + '.' if prefix else ''}{near[0]}?" if near else f"known are {', '.join(known)}."
+        near = difflib.get_close_matches(str(keys[-1]), known, n=1, cutoff=0.5)
+        hint = (
+            f"did you mean {'.'.join(map(str, [*keys[:-1], near[0]]))}?" if near else f"known are {', '.join(known)}."
+        )
         return f"{key} is not a known key; {hint}"
     if first["type"] == "missing":
         return f"{key} is missing; give it a value."
@@ -269,6 +290,12 @@ def _explain(error: ValidationError) -> str:
     return f"{key}: {message}, not {value if len(value) <= 60 else value[:57] + '...'}."
 
 
+def _as_text(value: Any) -> str:
+    if isinstance(value, datetime.date):  # 2020-01-01 without quotes
+        return str(value)
+    raise TypeError(f"{type(value).__name__} value")
+
+
 def parse_config(raw: Any, where: str = "config") -> Config:
     """A checked `Config` from plain data (what YAML gives). `where` opens the error message.
 
@@ -277,7 +304,7 @@ def parse_config(raw: Any, where: str = "config") -> Config:
     if not isinstance(raw, dict):
         raise InputError(f"{where}: not a mapping of sections (data, features, model, train).")
     try:  # Through JSON, where strict typing still takes a list for a tuple and 1 for 1.0, but never "1" for 1.
-        return Config.model_validate_json(json.dumps(raw, default=str))
+        return Config.model_validate_json(json.dumps(raw, default=_as_text))
     except ValidationError as error:
         raise InputError(f"{where}: {_explain(error)}") from None
     except (TypeError, ValueError, RecursionError) as error:

@@ -51,6 +51,11 @@ def clock(seconds: float) -> str:
     return f"{hours}:{m:02d}:{s:02d}" if hours else f"{m}:{s:02d}"
 
 
+def show(value: float | None) -> str:
+    """A metric with four decimals; a dash where there is none."""
+    return "–" if value is None else f"{value:.4f}"
+
+
 class Progress:
     """Progress over `total` units of work, `done` of which are behind us. A context manager; `advance` is cheap."""
 

@@ -41,9 +41,9 @@ def grouped_auc(labels: np.ndarray, logits: np.ndarray, groups: np.ndarray) -> f
     return float(np.average(areas, weights=rows[both]))
 
 
-def evaluate(labels: np.ndarray, logits: np.ndarray, users: np.ndarray | None = None) -> dict[str, float]:
-    """AUC, logloss, and grouped AUC where users are known."""
+def evaluate(labels: np.ndarray, logits: np.ndarray, users: np.ndarray | None = None) -> dict[str, float | None]:
+    """AUC, logloss, and grouped AUC where users are known; None where one is not defined (JSON has no NaN)."""
     metrics = {"auc": auc(labels, logits), "logloss": logloss(labels, logits)}
     if users is not None:
         metrics["gauc"] = grouped_auc(labels, logits, users)
-    return metrics
+    return {name: value if np.isfinite(value) else None for name, value in metrics.items()}

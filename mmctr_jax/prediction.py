@@ -95,33 +95,39 @@ def predict(
     """
     config = run_dir.read_config(directory)
     out = out or directory / "predictions.parquet"
-    _check_output(out, task)
     data = data or config.data.test
     if data is None:
         raise InputError("The run's config names no test file; say what to score with --data.")
     if Path(data).is_dir() and (Path(data) / "test.parquet").is_file():
         data = Path(data) / "test.parquet"  # a whole data set was given
     files = part_files(data)
+    _check_output(out, task, inputs=[*files, *(part_files(labels) if labels else [])])
     columns = [name for name in config.features.id_columns if name in column_names(files)]
     ids = {name: read_whole(files, name) for name in columns}
     known = _read_labels(files, config, labels, ids.get("ID"))
+    users = _read_users(files, config) if known is not None else None
 
     predictor = Predictor.load(directory)
     log.info(f"Scoring {data} with {directory}, step {predictor.step:,}.")
     started = time.monotonic()
     logits = predictor.logits(data)
     seconds = time.monotonic() - started
+    broken = np.flatnonzero(~np.isfinite(logits))
+    if broken.size:
+        raise InputError(
+            f"{directory}: the model at step {predictor.step:,} gives row {broken[0]} a score that is not finite "
+            f"({broken.size:,} rows in all); train it anew."
+        )
     for name, values in ids.items():
         assert len(values) == len(logits), (name, len(values), len(logits))
     _write(out, ids, 1 / (1 + np.exp(-logits.astype(np.float64))), task)
     result = {"rows": len(logits), "seconds": seconds, "out": str(out), "metrics": {}}
     if known is not None:
-        users = read_keys(files, config.features.user) if config.features.user in column_names(files) else None
         result["metrics"] = metrics.evaluate(known, logits, users)
     return result
 
 
-def _check_output(out: Path, task: str | None) -> None:
+def _check_output(out: Path, task: str | None, inputs: list[Path]) -> None:
     if out.suffix not in _SUFFIXES:
         raise InputError(f"Output {out} must end in {', '.join(_SUFFIXES)}; the ending chooses the format.")
     if (out.suffix == ".zip") != (task is not None):
@@ -130,6 +136,10 @@ def _check_output(out: Path, task: str | None) -> None:
         )
     if not out.parent.is_dir():
         raise InputError(f"Folder {out.parent} for the output does not exist; make it first.")
+    if out.is_dir() or not os.access(out.parent, os.W_OK):
+        raise InputError(f"Output {out} cannot be written; name another file.")
+    if out.resolve() in [file.resolve() for file in inputs]:
+        raise InputError(f"Output {out} would overwrite what is to be read; name another file.")
 
 
 def _read_labels(files: list[Path], config: Config, labels: str | Path | None, ids: Any) -> np.ndarray | None:
@@ -154,6 +164,17 @@ def _read_labels(files: list[Path], config: Config, labels: str | Path | None, i
         if not same:
             raise InputError(f"{labels}: its ID column is not that of the scored file; give labels in the same order.")
     return values
+
+
+def _read_users(files: list[Path], config: Config) -> np.ndarray | None:
+    """Group keys for grouped AUC, if the file has usable ones."""
+    if config.features.user not in column_names(files):
+        return None
+    try:
+        return read_keys(files, config.features.user)
+    except InputError as error:
+        log.warning(f"No grouped AUC: {error}")
+        return None
 
 
 def _write_csv(table: pa.Table, stream: BinaryIO) -> None:

@@ -28,7 +28,11 @@ from mmctr_jax.errors import InputError
 
 CHECKPOINTS = "checkpoints"
 # What may change between a run and its resumption without changing the model that was being trained.
-_MAY_CHANGE = ("data.cache_dir", "data.test", "train.epochs", "train.patience", "train.checkpoint_every")
+_MAY_CHANGE = (
+    *("data.train", "data.valid", "data.item_info"),  # moved: their contents are compared
+    *("data.test", "data.cache_dir"),
+    *("train.epochs", "train.patience", "train.checkpoint_every", "train.eval_batch_size"),
+)
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pyarrow", "scikit-learn")
 
 
@@ -60,7 +64,10 @@ def is_started(run_dir: Path) -> bool:
 def read_config(run_dir: Path) -> Config:
     if not is_started(run_dir):
         raise InputError(f"{run_dir} is not a run directory (it has no config.yaml); --ckpt wants what train.py wrote.")
-    return load_config(run_dir / "config.yaml")
+    config = load_config(run_dir / "config.yaml")
+    if config.features.num_items is None:
+        raise InputError(f"{run_dir / 'config.yaml'} is not as training wrote it: features.num_items is null.")
+    return config
 
 
 def check_same_run(run_dir: Path, config: Config, fingerprints: dict[str, str]) -> None:
@@ -71,7 +78,7 @@ def check_same_run(run_dir: Path, config: Config, fingerprints: dict[str, str]) 
             f"{run_dir} was begun with another config ({difference}, run ≠ now); "
             "resume with the same one, or name another --run-dir."
         )
-    before = read_metadata(run_dir)["data"]
+    before = _fingerprints(run_dir)
     for name, fingerprint in fingerprints.items():
         if before.get(name) != fingerprint:
             raise InputError(
@@ -136,16 +143,25 @@ def _git_revision() -> str | None:
         return None
 
 
-def read_metadata(run_dir: Path) -> dict[str, Any]:
+def go_on(run_dir: Path, config: Config) -> None:
+    """Takes over what may change when a run is resumed."""
+    write_atomically(run_dir / "config.yaml", to_yaml(config))
+
+
+def _fingerprints(run_dir: Path) -> dict[str, str]:
     try:
-        return json.loads((run_dir / "metadata.json").read_text())
-    except (OSError, ValueError):
-        raise InputError(f"{run_dir / 'metadata.json'} is missing or damaged; the run cannot be resumed.") from None
+        return dict(json.loads((run_dir / "metadata.json").read_text())["data"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"{run_dir / 'metadata.json'} is missing or damaged; the run cannot be used.") from None
 
 
 def read_items(run_dir: Path) -> ItemTable:
+    """The item table that the run was trained with. Raises InputError if it is not that any more."""
     try:
         with np.load(run_dir / "items.npz", allow_pickle=False) as file:
-            return {name.removeprefix("feature/"): file[name] for name in file.files}
+            items = {name.removeprefix("feature/"): file[name] for name in file.files}
     except Exception:  # zip and numpy raise many kinds
-        raise InputError(f"{run_dir / 'items.npz'} is missing or damaged; the run cannot be used.") from None
+        items = None
+    if items is None or items_fingerprint(items) != _fingerprints(run_dir).get("item_info"):
+        raise InputError(f"{run_dir / 'items.npz'} is missing or damaged; the run cannot be used.")
+    return items

@@ -18,7 +18,8 @@ from mmctr_jax.data.loader import Share
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
     """The devices (default: all, of all processes) along one axis, `data`."""
     devices = jax.devices() if devices is None else devices
-    return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
+    # Not jax.make_mesh, which may reorder devices: rows must lie in the order of the processes that read them.
+    return Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -97,6 +97,12 @@ def make_train_step(model: nn.Module, config: Config, mesh: Mesh) -> Callable:
     return jax.jit(train_step, donate_argnums=0, out_shardings=replicated(mesh))
 
 
+@jax.jit
+def all_finite(tree: Any) -> jax.Array:
+    """Whether every number of a tree of arrays is finite; () bool."""
+    return jnp.all(jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(tree)]))
+
+
 def make_predict_step(model: nn.Module, config: Config, mesh: Mesh) -> Callable:
     """`(params, batch_stats, batch, items) → logits (B,) float32`, whole on every device."""
 

@@ -12,24 +12,24 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 from mmctr_jax import metrics, run_dir
 from mmctr_jax.checkpoint import Checkpoints
 from mmctr_jax.config import Config
-from mmctr_jax.console import Progress, log, log_to_file
+from mmctr_jax.console import Progress, log, log_to_file, show
 from mmctr_jax.data.cache import Split, load_split
 from mmctr_jax.data.items import ItemTable, load_items
 from mmctr_jax.data.loader import Batch, batches_per_epoch, train_batches
 from mmctr_jax.data.parquet import column_names, part_files, read_keys
 from mmctr_jax.errors import InputError, TrainingError
+from mmctr_jax.hosts import together
 from mmctr_jax.interrupt import Interrupt
 from mmctr_jax.models import build_model
 from mmctr_jax.plateau import Plateau
 from mmctr_jax.recorder import Recorder
 from mmctr_jax.scoring import score
 from mmctr_jax.sharding import make_mesh, put_batch, put_replicated, share
-from mmctr_jax.step import init_state, make_predict_step, make_train_step
+from mmctr_jax.step import all_finite, init_state, make_predict_step, make_train_step
 
 _RECORDS_PER_VALIDATION = 20  # training records between two validations
 
@@ -85,25 +85,35 @@ def train(config: Config, directory: Path, resume: bool = False) -> dict[str, An
     Its `stopped` says why training ended; "interrupted": on request, having saved.
     Raises: InputError before anything is overwritten; TrainingError if the loss is not finite.
     """
-    run_dir.check_free(directory, resume)
-    if config.train.batch_size < jax.device_count():
-        raise InputError(
-            f"train.batch_size {config.train.batch_size} is smaller than the number of devices, "
-            f"{jax.device_count()}; raise it, or make fewer devices visible."
-        )
-    data = load_training_data(config)
-    begun = resume and run_dir.is_started(directory)
-    if begun:
-        run_dir.check_same_run(directory, data.config, data.fingerprints)
-    multihost_utils.sync_global_devices("checked")  # before the first process writes what others check
+
+    def check() -> tuple[TrainingData, bool]:
+        run_dir.check_free(directory, resume)
+        if config.train.batch_size < jax.device_count():
+            raise InputError(
+                f"train.batch_size {config.train.batch_size} is smaller than the number of devices, "
+                f"{jax.device_count()}; raise it, or make fewer devices visible."
+            )
+        data = load_training_data(config)
+        begun = resume and run_dir.is_started(directory)
+        if begun:
+            run_dir.check_same_run(directory, data.config, data.fingerprints)
+        return data, begun
+
+    data, begun = together(check)
     with ExitStack() as stack:
-        recorder = None
-        if jax.process_index() == 0:
+
+        def prepare() -> Recorder | None:
+            if jax.process_index() != 0:
+                return None
             stack.enter_context(run_dir.lock(directory))
-            if not begun:
+            if begun:
+                run_dir.go_on(directory, data.config)
+            else:
                 run_dir.start(directory, data.config, data.items, data.fingerprints)
             stack.enter_context(log_to_file(directory / "train.log"))
-            recorder = stack.enter_context(Recorder(directory))
+            return stack.enter_context(Recorder(directory))
+
+        recorder = together(prepare)
         checkpoints = stack.enter_context(Checkpoints(directory / run_dir.CHECKPOINTS, writable=True))
         trainer = _Trainer(data, checkpoints, recorder)
         interrupt = stack.enter_context(Interrupt())
@@ -135,6 +145,7 @@ class _Trainer:
         self.record_every = -(-self.validate_every // _RECORDS_PER_VALIDATION)
         self._pending: tuple[dict[str, jax.Array], int] | None = None  # of a step dispatched and not read yet
         self._smoothed_loss = self._last_auc = None
+        self._lap_start: float | None = None
         if checkpoints.last_step is not None:
             self._restore(checkpoints.last_step)
         if recorder:
@@ -162,14 +173,20 @@ class _Trainer:
         total, done = (self._rows_until(step) for step in (self.total_steps, position.step))
         with Progress("Training", total, "samples", done) as bar:
             while (stop := self._reason_to_stop(interrupt)) is None:
-                bar.advance(self._step(next(batches)), self._status())
+                rows = self._step(next(batches))
+                bar.advance(rows, self._status())
                 if position.step % self.record_every == 0:
                     self._record_training()
-                if position.step % self.validate_every == 0 or position.step == self.total_steps:
+                validate = position.step % self.validate_every == 0 or position.step == self.total_steps
+                save = validate or (train.checkpoint_every and position.step % train.checkpoint_every == 0)
+                if save:
+                    self._read_metrics()
+                self._count_time(rows)
+                if validate:
                     self._validate()
+                if save:
                     self._save()
-                elif train.checkpoint_every and position.step % train.checkpoint_every == 0:
-                    self._save()
+                    self._lap_start = time.monotonic()
         self._save()
         self.checkpoints.wait()
         return self._summary(stop)
@@ -185,38 +202,46 @@ class _Trainer:
     # One step
 
     def _step(self, batch: Batch) -> int:
-        """Dispatches a step, then reads the metrics of the one before: the device never waits for the host."""
-        started = time.monotonic()
+        """Dispatches a step, then reads the metrics of the one before: the device never waits for the host.
+
+        Returns the rows trained on.
+        """
         rows = self._rows_until(self.position.step + 1) - self._rows_until(self.position.step)
         learning_rate = np.float32(self.plateau.learning_rate)
         self.state, metrics = self.train_step(self.state, put_batch(batch, self.mesh), self.items, learning_rate)
-        first = self._pending is None and self._smoothed_loss is None
         self._read_metrics()
         self.position.step += 1
         self._pending = metrics, rows
-        if first:
-            self._read_metrics()  # waits for the compilation, which is not to count below
-        else:
-            self.position.stepping_rows += rows
-            self.position.stepping_seconds += time.monotonic() - started
         return rows
 
+    def _count_time(self, rows: int) -> None:
+        """Adds what passed since the last call, loading included, to the time that `rows` rows took."""
+        if self._lap_start is None:  # the session's first step: it compiles, and does not count
+            self._read_metrics()
+        else:
+            self.position.stepping_rows += rows
+            self.position.stepping_seconds += time.monotonic() - self._lap_start
+        self._lap_start = time.monotonic()
+
     def _read_metrics(self) -> None:
-        """Waits for the pending step. Raises TrainingError if its loss or gradient is not finite."""
+        """Waits for the pending step, `position.step`. Raises TrainingError if its loss or gradient is not finite."""
         if self._pending is None:
             return
         (metrics, rows), self._pending = self._pending, None
         loss, norm = float(metrics["loss"]), float(metrics["grad_norm"])
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            last = self.checkpoints.last_step
-            kept = f"step {last:,} is the last good checkpoint" if last is not None else "no checkpoint was made yet"
-            raise TrainingError(
-                f"Step {int(self.state.step):,} or the one before it diverged: loss {loss}, gradient norm {norm}, "
-                f"learning rate {self.plateau.learning_rate:g}; {kept}. Lower train.learning_rate."
-            )
+            raise self._diverged(f"loss {loss}, gradient norm {norm}")
         self.position.loss_sum += loss * rows
         self.position.row_sum += rows
         self._smoothed_loss = loss if self._smoothed_loss is None else 0.98 * self._smoothed_loss + 0.02 * loss
+
+    def _diverged(self, what: str) -> TrainingError:
+        last = self.checkpoints.last_step
+        kept = f"step {last:,} is the last good checkpoint" if last is not None else "no checkpoint was made yet"
+        return TrainingError(
+            f"Step {self.position.step:,} diverged: {what}, learning rate {self.plateau.learning_rate:g}; {kept}. "
+            "Begin again in another run directory with a lower train.learning_rate."
+        )
 
     def _rows_until(self, step: int) -> int:
         """Rows trained on in the first `step` steps; the last batch of an epoch may be a partial one."""
@@ -254,6 +279,9 @@ class _Trainer:
                 length=self.config.model.max_history,
                 on_rows=bar.advance,
             )
+        broken = np.count_nonzero(~np.isfinite(logits))
+        if broken:
+            raise self._diverged(f"{broken:,} of {valid.rows:,} validation logits are not finite")
         result = metrics.evaluate(np.asarray(valid.label), logits, self.data.valid_users)
         rate = self.plateau.learning_rate
         improved = self.plateau.update(result["auc"], step, train)
@@ -261,9 +289,9 @@ class _Trainer:
             self.best_metrics = result
         self._last_auc = result["auc"]
         log.info(
-            f"Step {step:,} (epoch {step / self.steps_per_epoch:.2f}): loss {_show(self._smoothed_loss)}, validation "
-            + ", ".join(f"{name} {_show(value)}" for name, value in result.items())
-            + (" — best so far" if improved else f"; best {_show(self.plateau.best_auc)} at {self.plateau.best_step}")
+            f"Step {step:,} (epoch {step / self.steps_per_epoch:.2f}): loss {show(self._smoothed_loss)}, validation "
+            + ", ".join(f"{name} {show(value)}" for name, value in result.items())
+            + (" — best so far" if improved else f"; best {show(self.plateau.best_auc)} at {self.plateau.best_step}")
             + (f"; learning rate now {self.plateau.learning_rate:g}" if self.plateau.learning_rate != rate else "")
         )
         if self.recorder:
@@ -276,6 +304,8 @@ class _Trainer:
         if self.checkpoints.last_step == self.position.step:
             return
         self._read_metrics()
+        if not all_finite(self.state):
+            raise self._diverged("parameters or moments are not finite")
         self.position.seconds = time.monotonic() - self._session_start
         progress = {
             "position": asdict(self.position),
@@ -288,7 +318,7 @@ class _Trainer:
         self.state, progress = self.checkpoints.restore(step, like=self.state)
         self.position, self.plateau = Position(**progress["position"]), Plateau(**progress["plateau"])
         self.best_metrics = progress["best_metrics"]
-        log.info(f"Resuming at step {step:,}; best validation AUC so far {_show(self.plateau.best_auc)}.")
+        log.info(f"Resuming at step {step:,}; best validation AUC so far {show(self.plateau.best_auc)}.")
 
     # Reporting
 
@@ -298,7 +328,7 @@ class _Trainer:
         return position.stepping_rows / position.stepping_seconds if position.stepping_seconds else None
 
     def _status(self) -> str:
-        return f"loss {_show(self._smoothed_loss)}  AUC {_show(self._last_auc)}, best {_show(self.plateau.best_auc)}"
+        return f"loss {show(self._smoothed_loss)}  AUC {show(self._last_auc)}, best {show(self.plateau.best_auc)}"
 
     def _summary(self, stop: str) -> dict[str, Any]:
         return {
@@ -315,7 +345,3 @@ class _Trainer:
 
 def count_parameters(params: Any) -> int:
     return sum(x.size for x in jax.tree.leaves(params))
-
-
-def _show(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"

@@ -76,7 +76,7 @@ def raw_config(data: Path) -> dict:
         "model": {
             "embedding_dim": 4,
             "max_history": MAX_HISTORY,
-            "transformer": {"feedforward": 8, "first_k": 3},
+            "transformer": {"layers": 1, "feedforward": 8, "first_k": 3},
             "dcn": {"cross_layers": 2, "deep": [16, 8]},
             "head": [8],
         },

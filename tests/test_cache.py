@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 
@@ -91,6 +92,30 @@ def test_a_cache_folder_that_cannot_be_written(rows, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="data.cache_dir"):
         load_split(rows, FEATURES, tmp_path / "file", True)
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(rows, tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(cache, "_build", full)
+    for folder, setting in ((tmp_path / "cache", "data.cache_dir"), (None, "TMPDIR")):
+        with pytest.raises(InputError, match=f"No space left on device.*{setting}"):
+            load_split(rows, FEATURES, folder, True)
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_another_process_may_have_been_faster(rows, tmp_path, monkeypatch):
+    build = cache._build
+
+    def slow(*args):
+        monkeypatch.setattr(cache, "_build", build)
+        load_split(rows, FEATURES, tmp_path / "cache", True)  # the other one
+        return build(*args)
+
+    monkeypatch.setattr(cache, "_build", slow)
+    assert load_split(rows, FEATURES, tmp_path / "cache", True).rows == 50
+    assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
 def test_rows_without_any_click(tmp_path):

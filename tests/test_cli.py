@@ -8,7 +8,10 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
+import test_items
+import test_parquet
 import yaml
 from synthetic import merged, raw_config
 
@@ -60,12 +63,53 @@ def test_train_then_predict(run, config_file, tmp_path, dataset):
         (["data.train=nowhere.parquet"], "nowhere.parquet does not exist"),
         (["features.side=[{name: age, vocab_size: 4}]"], "column age is missing"),
         (["--process-id", "0"], "give all three"),
+        (["--coordinator", "nonsense", "--num-processes", "1", "--process-id", "0"], "not of the form HOST:PORT"),
+        (["--coordinator", "a:1", "--num-processes", "2", "--process-id", "2"], "not in 0 … 1"),
     ],
 )
 def test_bad_config_or_data_is_one_sentence_and_exit_code_2(run, config_file, args, words, tmp_path):
     code, out, err = run("train.py", "--config", config_file(), *args)
     assert code == 2 and words in err and err.startswith("error: ") and err.count("\n") == 1
     assert "Traceback" not in out + err and not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("split", ["train", "valid"])
+def test_every_fault_of_the_data_ends_the_same_way(run, config_file, split, tmp_path):
+    """The faults of test_parquet and test_items, through the program."""
+    config = config_file()
+    for name, (table, words) in test_parquet.BAD.items():
+        pq.write_table(table, tmp_path / "rows.parquet")
+        code, out, err = run("train.py", "--config", config, f"data.{split}=rows.parquet", "data.cache_dir=cache")
+        assert code == 2 and err.startswith("error: rows.parquet") and err.count("\n") == 1, (name, err)
+        assert all(word in err for word in words), (name, err)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_every_fault_of_the_items_ends_the_same_way(run, config_file, tmp_path):
+    features = [
+        {"kind": "tags", "name": "item_tags"},
+        {"kind": "embedding", "name": "vector", "dim": 2},
+        {"kind": "categorical", "name": "category"},
+    ]
+    for name, (table, change, words) in test_items.BAD.items():
+        pq.write_table(table, tmp_path / "item_info.parquet")
+        features_now = {"item_features": features, **change}
+        config = config_file({"data": {"item_info": "item_info.parquet"}, "features": features_now})
+        code, out, err = run("train.py", "--config", config)
+        assert code == 2 and err.startswith("error: item_info.parquet") and err.count("\n") == 1, (name, err)
+        assert all(word in err for word in words), (name, err)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_interrupt_before_training_says_so(run, config_file, monkeypatch, tmp_path):
+    from mmctr_jax import training
+
+    def interrupted(config):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(training, "load_training_data", interrupted)
+    code, _, err = run("train.py", "--config", config_file())
+    assert code == 130 and "before there was anything to save" in err and not (tmp_path / "runs").exists()
 
 
 def test_predict_without_a_run(run):

@@ -49,6 +49,10 @@ def test_resolved_config_reads_back_to_itself(tmp_path):
         ({"features": {"side": [{"name": "label", "vocab_size": 3}]}}, ["'label'"]),
         ({"data": {"train": 3}}, ["data.train", "string"]),
         ({"train": 3}, ["train", "object"]),
+        ({"model": {"embedding": 64}}, ["model.embedding is not a known key", "model.embedding_dim?"]),
+        ({"features": {"side": [{"name": "a", "vocab_size": 3, "tags": 1}]}}, ["features.side.0.tags is not"]),
+        ({"train": {"batch_size": 2**40}}, ["train.batch_size", "1048576"]),
+        ({"train": {"learning_rate": 1e-50}}, ["train.learning_rate"]),
     ],
 )
 def test_a_wrong_setting_is_refused_in_one_sentence(change, words):
@@ -91,8 +95,15 @@ def test_overrides_reach_any_field_and_are_checked(tmp_path):
             load_config(path, [wrong])
 
 
-def test_numbers_may_be_written_without_a_point(tmp_path):
-    assert load_config(write(tmp_path, HEAD + "train: {learning_rate: 5e-4}")).train.learning_rate == 5e-4
+@pytest.mark.parametrize(("text", "value"), [("5e-4", 5e-4), ("1E-3", 1e-3), ("0.01", 0.01), (".5", 0.5), ("1", 1.0)])
+def test_numbers_are_read_as_everyone_writes_them(tmp_path, text, value):
+    assert load_config(write(tmp_path, HEAD + f"train: {{learning_rate: {text}}}")).train.learning_rate == value
+
+
+@pytest.mark.parametrize("text", ["012", "1:30", "0x10", "1_", "yes", "'1'", ".nan", ".inf", "1.2.3"])
+def test_what_is_not_plainly_a_number_is_none(tmp_path, text):
+    with pytest.raises(InputError):
+        load_config(write(tmp_path, HEAD + f"train: {{learning_rate: {text}, batch_size: {text}}}"))
 
 
 @pytest.mark.parametrize(
@@ -105,6 +116,7 @@ def test_numbers_may_be_written_without_a_point(tmp_path):
         ("", "data is missing"),
         (HEAD + "train: !!python/object/apply:os.getcwd []", "not valid YAML"),
         (HEAD + "train: {seed: 2020-01-01}", "train.seed"),
+        ("data: {train: !!binary aGk=, valid: v, item_info: i}", "plain settings"),
     ],
 )
 def test_a_file_that_is_not_a_config_is_refused(tmp_path, text, words):

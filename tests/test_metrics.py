@@ -41,7 +41,9 @@ def test_logloss_is_scikit_learns():
 def test_auc_of_what_cannot_be_ranked_is_nan():
     assert math.isnan(auc(np.array([0, 1]), np.array([0.0, np.nan])))
     assert math.isnan(auc(np.array([1, 1]), np.array([0.0, 1.0])))
-    assert math.isnan(evaluate(np.array([0, 1]), np.array([0.0, np.inf]), np.array([1, 1]))["gauc"])
+    assert math.isnan(grouped_auc(np.array([0, 1]), np.array([0.0, np.inf]), np.array([1, 1])))
+    one_class_each = evaluate(np.array([0, 1]), np.array([0.0, 1.0]), np.array([1, 2]))
+    assert one_class_each["auc"] == 1.0 and one_class_each["gauc"] is None  # None, for JSON has no NaN
 
 
 def run(aucs, **config):

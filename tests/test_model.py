@@ -128,9 +128,15 @@ def test_history_target_tags_vectors_and_levels_all_matter(valid):
     changed = valid.logits({**batch, "history": others}) != logits
     assert changed.tolist() == [length > 0 for length in LENGTHS]
     assert (valid.logits({**batch, "item": batch["item"] % (ITEMS - 1) + 1}) != logits).all()
-    assert (valid.logits({**batch, "side": (batch["side"] + 1) % 11}) != logits).all()
-    shifted = {**valid.items, "item_emb_d8": np.roll(valid.items["item_emb_d8"], 1, axis=1)}
-    assert (valid.logits(batch, items=shifted) != logits).all()
+    for column in range(2):
+        side = batch["side"].copy()
+        side[:, column] = (side[:, column] + 1) % 11
+        assert (valid.logits({**batch, "side": side}) != logits).all()
+    for name, other in (
+        ("item_emb_d8", -valid.items["item_emb_d8"]),
+        ("item_tags", (valid.items["item_tags"] + 1) % TAGS),
+    ):
+        assert (valid.logits(batch, items={**valid.items, name: other}) != logits).all(), name
 
 
 def test_the_order_of_the_last_k_clicks_matters_and_no_other(valid):
@@ -227,7 +233,7 @@ def test_gradient_reaches_every_parameter_that_should_learn_and_no_padding_row(c
 @pytest.mark.parametrize(
     "change",
     [
-        {"model": {"transformer": {"first_k": 0}}},
+        {"model": {"transformer": {"first_k": 0, "layers": 2}}},
         {"model": {"transformer": {"first_k": MAX_HISTORY + 4}}},
         {"model": {"transformer": {"layers": 0, "max_pool": False}}},
         {"model": {"transformer": {"heads": 4}, "project_mm": False, "dcn": {"cross_layers": 0}}},
@@ -248,6 +254,9 @@ def test_bfloat16_is_near_float32_and_keeps_float32_parameters(valid):
     batch = make_batch(case.rng)
     exact, rounded = valid.logits(batch), case.logits(batch, params=valid.params, items=valid.items)
     assert 0 < np.abs(exact - rounded).max() < 0.05 * np.abs(exact).max() + 0.05
+    # The logit itself has float32's resolution: bfloat16 would tie most of 400 scores together.
+    many = make_batch(case.rng, case.rng.integers(0, MAX_HISTORY + 1, 400))
+    assert len(np.unique(case.logits(many, params=valid.params))) > 390
 
 
 def test_another_feature_is_a_line_in_the_config():

@@ -150,6 +150,7 @@ def test_files_that_are_not_there_or_not_parquet(tmp_path):
     (tmp_path / "cut.parquet").write_bytes(whole[: len(whole) // 2])
     for name, words in (
         ("nowhere.parquet", "does not exist"),
+        ("long" * 100, "cannot be read"),
         ("empty", "holds no .parquet file"),
         ("text.parquet", "cannot be read as Parquet"),
         ("cut.parquet", "cannot be read as Parquet"),

@@ -1,5 +1,6 @@
 """Scoring a file: every row once, in order, with its ids; from the run directory alone."""
 
+import shutil
 import zipfile
 
 import jax
@@ -125,6 +126,46 @@ def test_unusable_labels_in_the_file_cost_the_metrics_not_the_scores(run, tmp_pa
     table = pq.read_table(data / "test.parquet")
     pq.write_table(table.append_column("label", pa.nulls(90, pa.int64())), tmp_path / "t.parquet")
     assert predict(directory, tmp_path / "t.parquet", tmp_path / "out.parquet")["metrics"] == {}
+
+
+def test_unusable_users_cost_grouped_auc_alone(run, tmp_path):
+    directory, data = run
+    table = pq.read_table(data / "valid.parquet")
+    users = pa.array([None, *table["user_id"].to_pylist()[1:]], pa.int64())
+    pq.write_table(table.set_column(table.column_names.index("user_id"), "user_id", users), tmp_path / "t.parquet")
+    assert set(predict(directory, tmp_path / "t.parquet", tmp_path / "out.parquet")["metrics"]) == {"auc", "logloss"}
+
+
+def test_an_output_never_replaces_an_input(run, tmp_path):
+    directory, data = run
+    for name in ("test.parquet", "test_labels.parquet"):
+        (tmp_path / name).write_bytes((data / name).read_bytes())
+    before = {p: p.read_bytes() for p in tmp_path.iterdir()}
+    for out in before:
+        with pytest.raises(InputError, match="would overwrite"):
+            predict(directory, tmp_path / "test.parquet", out, labels=tmp_path / "test_labels.parquet")
+    assert {p: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_a_damaged_item_table_is_refused(run, tmp_path):
+    directory, data = run
+    shutil.copytree(directory, tmp_path / "run")
+    items = read_items(directory)
+    for broken in ({n: v[:6] for n, v in items.items()}, {"item_tags": items["item_tags"]}, {}):
+        np.savez(tmp_path / "run" / "items.npz", **{f"feature/{n}": v for n, v in broken.items()})
+        with pytest.raises(InputError, match="items.npz is missing or damaged"):
+            predict(tmp_path / "run", data / "test.parquet", tmp_path / "out.parquet")
+    (tmp_path / "run" / "metadata.json").write_text("{}")
+    with pytest.raises(InputError, match="metadata.json is missing or damaged"):
+        predict(tmp_path / "run", data / "test.parquet", tmp_path / "out.parquet")
+
+
+def test_scores_that_are_not_finite_are_not_delivered(run, tmp_path, monkeypatch):
+    directory, data = run
+    monkeypatch.setattr(Predictor, "logits", lambda self, path: np.full(90, np.nan, np.float32))
+    with pytest.raises(InputError, match="row 0 a score that is not finite"):
+        predict(directory, data / "test.parquet", tmp_path / "out.parquet")
+    assert not (tmp_path / "out.parquet").exists()
 
 
 def test_csv_and_submission(run, tmp_path):

@@ -12,6 +12,8 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,32 +67,43 @@ def load_split(path: str | Path, features: FeaturesConfig, cache_dir: str | Path
     """
     files = part_files(path)
     if cache_dir is None:
-        with tempfile.TemporaryDirectory(prefix="mmctr_") as folder:  # maps outlive their files' names
-            meta = _build(Path(folder), files, path, features, with_labels)
-            return _open(Path(folder), meta | {"fingerprint": ""})
+        with _writing(tempfile.gettempdir(), "TMPDIR"), tempfile.TemporaryDirectory(prefix="mmctr_") as temporary:
+            meta = _build(Path(temporary), files, path, features, with_labels)
+            return _open(Path(temporary), meta | {"fingerprint": ""})  # maps outlive their files' names
     fingerprint = _fingerprint(files, features, with_labels)
     folder = Path(cache_dir) / fingerprint[:24]
     meta = _read_meta(folder)
     if meta is None:
-        try:
+        with _writing(cache_dir, "data.cache_dir"):
             Path(cache_dir).mkdir(parents=True, exist_ok=True)
-            temporary = Path(tempfile.mkdtemp(prefix=f".{fingerprint[:8]}_", dir=cache_dir))
-        except OSError as error:
-            raise InputError(
-                f"Cache folder {cache_dir} cannot be written ({error.strerror}); name another in data.cache_dir."
-            ) from None
-        try:
-            meta = _build(temporary, files, path, features, with_labels) | {"fingerprint": fingerprint}
-            (temporary / "meta.json").write_text(json.dumps(meta))
-            if folder.exists():  # broken, as `_read_meta` saw
-                shutil.rmtree(folder)
-            os.replace(temporary, folder)
-        except OSError as error:
-            if not (meta and _read_meta(folder)):  # not just another process that was faster
-                raise InputError(f"Cache {folder} cannot be written: {error.strerror}.") from None
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            temporary = tempfile.mkdtemp(prefix=f".{fingerprint[:8]}_", dir=cache_dir)
+            try:
+                meta = _build(Path(temporary), files, path, features, with_labels) | {"fingerprint": fingerprint}
+                (Path(temporary) / "meta.json").write_text(json.dumps(meta))
+                _put_in_place(Path(temporary), folder)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
     return _open(folder, meta)
+
+
+@contextmanager
+def _writing(folder: str | Path, setting: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"Cache folder {folder} cannot be written: {error.strerror}; make room there, or name another in {setting}."
+        ) from None
+
+
+def _put_in_place(temporary: Path, folder: Path) -> None:
+    if folder.exists() and _read_meta(folder) is None:  # damaged
+        shutil.rmtree(folder)
+    try:
+        os.replace(temporary, folder)
+    except OSError:
+        if _read_meta(folder) is None:  # not just another process that was faster
+            raise
 
 
 def _read_meta(folder: Path) -> dict | None:

@@ -21,7 +21,13 @@ _ROWS_PER_READ = 65_536
 
 def part_files(path: str | Path) -> list[Path]:
     """The Parquet file itself, or a folder's `*.parquet` in name order. Raises InputError if there is none."""
-    path = Path(path)
+    try:
+        return _part_files(Path(path))
+    except OSError as error:  # no permission, a name too long, ...
+        raise InputError(f"Data file {str(path)[:200]} cannot be read: {error.strerror}.") from None
+
+
+def _part_files(path: Path) -> list[Path]:
     if path.is_dir():
         files = sorted(p for p in path.glob("*.parquet") if p.is_file() and not p.name.startswith((".", "_")))
         if not files:
@@ -165,6 +171,8 @@ def read_columns(files: list[Path], columns: list[str]) -> Iterator[dict[str, Co
             for batch in _open(file).iter_batches(_ROWS_PER_READ, columns=columns):
                 yield {name: Column(file, name, first_row, batch.column(name)) for name in columns}
                 first_row += batch.num_rows
+                del batch
+            pa.default_memory_pool().release_unused()  # Arrow would keep a gigabyte for later use that never comes
         except (pa.ArrowException, OSError) as error:
             raise InputError(f"{file} cannot be read from row {first_row} on: {_first_line(error)}.") from None
 

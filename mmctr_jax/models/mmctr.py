@@ -35,5 +35,7 @@ class MMCTR(nn.Module):
         cross = CrossNetwork(model.dcn.cross_layers, model.dcn.cross_dropout, self.dtype, name="cross")
         deep = MLP(model.dcn.deep, self.dtype, model.dcn.deep_dropout, model.dcn.batch_norm, name="deep")
         both = jnp.concatenate([cross(f_BxF, train), deep(f_BxF, train, batch["weight"])], axis=-1)  # Eq. 8
-        logits_Bx1 = MLP(model.head, self.dtype, outputs=1, name="head")(both, train)  # Eq. 9
+        # Never in bfloat16: its 8 bits would tie scores together, and the loss is computed from them.
+        head_dtype = jnp.promote_types(self.dtype, jnp.float32)
+        logits_Bx1 = MLP(model.head, head_dtype, outputs=1, name="head")(both, train)  # Eq. 9
         return logits_Bx1[:, 0]

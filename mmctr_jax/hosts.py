@@ -1,0 +1,55 @@
+"""Several processes acting as one run: joining, and failing together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from mmctr_jax.errors import InputError
+
+T = TypeVar("T")
+
+
+def join(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
+    """Connects this process to the others of its run, if it has any: from the three arguments, or from SLURM.
+
+    Must come before any other use of JAX. Raises InputError.
+    """
+    given = [coordinator, num_processes, process_id]
+    slurm = os.environ.get("SLURM_STEP_NUM_TASKS", "1")  # set by srun alone: a batch script without it is one process
+    if all(value is None for value in given) and not (slurm.isdigit() and int(slurm) > 1):
+        return
+    if any(value is not None for value in given):
+        if coordinator is None or num_processes is None or process_id is None:
+            raise InputError("--coordinator, --num-processes and --process-id go together; give all three.")
+        host, colon, port = coordinator.rpartition(":")
+        if not (host and colon and port.isdigit()):
+            raise InputError(f"--coordinator {coordinator} is not of the form HOST:PORT.")
+        if not 0 <= process_id < num_processes:
+            raise InputError(f"--process-id {process_id} is not in 0 … {num_processes - 1}.")
+    try:
+        jax.distributed.initialize(coordinator, num_processes, process_id)
+    except (RuntimeError, ValueError, KeyError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"Cannot connect the processes of this run: {reason}.") from None
+
+
+def together(action: Callable[[], T]) -> T:
+    """Runs `action` on every process; where it raises InputError on one, it does so on all, and none waits in vain."""
+    problem, result = None, None
+    try:
+        result = action()
+    except InputError as error:
+        problem = error
+    if jax.process_count() > 1:
+        failed = np.flatnonzero(multihost_utils.process_allgather(np.array(problem is not None)))
+        if failed.size and problem is None:
+            problem = InputError(f"Process {failed[0]} stopped; its own message says why.")
+    if problem:
+        raise problem
+    return result
