@@ -4,7 +4,7 @@ config.yaml     resolved configuration          metrics.jsonl   a line per log i
 metadata.json   versions, devices, fingerprints curves.png      loss, AUC and learning rate over steps
 items.npz       the item table                  tensorboard/    the same as metrics.jsonl, as events
 checkpoints/    best and last                   train.log       what the terminal showed
-summary.json    the result, once training ended
+summary.json    the result, whenever training stops
 """
 
 from __future__ import annotations

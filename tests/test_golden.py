@@ -108,27 +108,31 @@ def largest(a, b):
     return max(jax.tree.leaves(jax.tree.map(lambda x, y: np.abs(x - y).max(), a, b)))
 
 
-def check_logits(golden, within):
-    for i in range(5):
-        logits = golden.logits(golden.params(), golden.batch(i))
-        assert logits.dtype == golden.dtype
-        assert np.abs(logits - golden.file[f"eval/logit{i}"]).max() <= within
+def check(what, difference, bound):
+    print(f"{what}: {difference:.1e} (bound {bound:.0e})")  # shown by pytest -s
+    assert difference <= bound, what
+
+
+def check_logits(golden, bound):
+    logits = [golden.logits(golden.params(), golden.batch(i)) for i in range(5)]
+    assert {x.dtype for x in logits} == {jnp.dtype(golden.dtype)}
+    check("logits", max(np.abs(x - golden.file[f"eval/logit{i}"]).max() for i, x in enumerate(logits)), bound)
 
 
 def test_float32_logits_losses_gradients(f32):
     check_logits(f32, 2e-5)
     loss, grads = f32.value_and_grad(f32.params(), f32.batch(0))
-    assert abs(float(loss) - float(f32.file["loss0"])) <= 5e-6
+    check("loss", abs(float(loss) - float(f32.file["loss0"])), 5e-6)
     expected = f32.params("grad")
     relative = jax.tree.map(lambda g, e: np.linalg.norm(g - e) / np.linalg.norm(e), grads, expected)
-    assert max(jax.tree.leaves(relative)) <= 1e-4
+    check("gradients, relative", max(jax.tree.leaves(relative)), 1e-4)
 
 
 def test_float64_logits_losses_gradients_and_adam_steps(f64):
     check_logits(f64, 1e-10)
     loss, grads = f64.value_and_grad(f64.params(), f64.batch(0))
-    assert abs(float(loss) - float(f64.file["loss0"])) <= 1e-10
-    assert largest(grads, f64.params("grad")) <= 1e-10
+    check("loss", abs(float(loss) - float(f64.file["loss0"])), 1e-10)
+    check("gradients", largest(grads, f64.params("grad")), 1e-10)
     for clip_norm, prefix in ((10.0, ""), (0.05, "clip005_")):
         check_adam_steps(f64, clip_norm, prefix)
 
@@ -142,9 +146,10 @@ def check_adam_steps(golden, clip_norm, prefix):
         loss, grads = golden.value_and_grad(params, golden.batch(i))
         params, opt_state, norm = update(grads, opt_state, params)
         losses.append(float(loss)), norms.append(float(norm))
-    assert np.abs(losses - golden.file[f"{prefix}losses5"]).max() <= 1e-10
-    assert np.abs(norms - golden.file[f"{prefix}gradnorms5"]).max() <= 1e-8
+    check(f"losses, clipped at {clip_norm}", np.abs(losses - golden.file[f"{prefix}losses5"]).max(), 1e-10)
+    check(f"gradient norms, clipped at {clip_norm}", np.abs(norms - golden.file[f"{prefix}gradnorms5"]).max(), 1e-8)
     probabilities = jax.nn.sigmoid(golden.logits(params, golden.batch(0)))
-    assert np.abs(probabilities - golden.file[f"{prefix}after5_prob0"]).max() <= 1e-8
+    after = golden.file[f"{prefix}after5_prob0"]
+    check(f"probabilities after 5 steps, clipped at {clip_norm}", np.abs(probabilities - after).max(), 1e-8)
     if f"{prefix}after5/mlp.mlp.0.weight" in golden.file.files:
-        assert largest(params, golden.params(f"{prefix}after5")) <= 1e-8
+        check("parameters after 5 steps", largest(params, golden.params(f"{prefix}after5")), 1e-8)
