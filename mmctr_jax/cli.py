@@ -41,8 +41,10 @@ def add_host_arguments(parser: argparse.ArgumentParser) -> None:
 
 def join_hosts(args: argparse.Namespace) -> None:
     """Connects the processes of a run on several hosts, if this is one; only the first goes on speaking."""
-    from mmctr_jax import hosts  # imports JAX, which programs that end in an argument error need not wait for
+    import jax  # not above: a program that ends with its arguments need not wait for it
+
+    from mmctr_jax import hosts
 
     hosts.join(args.coordinator, args.num_processes, args.process_id)
-    if hosts.jax.process_index() != 0:
+    if jax.process_index() != 0:
         log.setLevel("WARNING")

@@ -18,8 +18,13 @@ _ENCODER = "transformer_encoder.transformer_encoder.layers."
 
 
 def names(config: Config) -> dict[str, tuple[tuple[str, ...], bool]]:
-    """Released name → (path in our parameters, whether the matrix is transposed), for every parameter of the model."""
+    """Released name → (path in our parameters, whether the matrix is transposed), for every parameter of the model.
+
+    Raises: InputError for a model with batch norm, which the release has not.
+    """
     features, model = config.features, config.model
+    if model.dcn.batch_norm:
+        raise InputError("model.dcn.batch_norm: the released model has none, so its checkpoints cannot fill it.")
     table: dict[str, tuple[tuple[str, ...], bool]] = {}
 
     def linear(name: str, *path: str) -> None:
