@@ -187,6 +187,14 @@ def test_a_nan_in_an_ignored_item_reaches_no_logit_and_no_gradient():
     assert bad == []
 
 
+def test_a_nan_in_a_clicked_item_that_the_released_mask_ignores_reaches_no_logit(released):
+    batch = make_batch(released.rng, [1, 2, 5])
+    poisoned = {**released.items, "item_emb_d8": released.items["item_emb_d8"].copy()}
+    poisoned["item_emb_d8"][7] = np.nan
+    batch["history"][:, -1], batch["item"][:] = 7, 8
+    assert np.isfinite(released.logits(batch, items=poisoned)).all()
+
+
 def test_a_mean_without_tags_is_zero_with_a_finite_gradient():
     table = jnp.ones((4, 3))
     mean = lambda t: mean_of_tags(t, jnp.array([[0, 0], [1, 0], [2, 2]]), jnp.float32)  # noqa: E731

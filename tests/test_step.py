@@ -70,10 +70,14 @@ def test_rows_of_weight_0_count_in_no_loss_gradient_or_statistic(batch_norm):
     filling = make_batch(rng, [MAX_HISTORY] * 4)
     filling["weight"][:] = 0
     filled = {k: np.concatenate([batch[k], filling[k]]) for k in batch}
-    plain, with_filling = (Run(1, change, [b] * 2) for b in (batch, filled))
+    plain, with_filling = (Run(1, change, [b]) for b in (batch, filled))
     np.testing.assert_allclose(with_filling.losses, plain.losses, rtol=1e-5)
     np.testing.assert_allclose(with_filling.norms, plain.norms, rtol=1e-4)
-    np.testing.assert_allclose(with_filling.logits[:12], plain.logits, atol=2e-3)
+    statistics = (jax.tree.leaves(run.state.batch_stats) for run in (with_filling, plain))
+    for ours, theirs in zip(*statistics, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+    if not batch_norm:  # a bias before a batch norm has no true gradient: Adam makes steps of its rounding
+        np.testing.assert_allclose(with_filling.logits[:12], plain.logits, atol=2e-3)
 
 
 def test_a_nan_in_a_row_of_weight_0_stays_there():
