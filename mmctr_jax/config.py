@@ -121,9 +121,7 @@ class TransformerConfig(_Section):
 
 class DCNConfig(_Section):
     cross_layers: Annotated[int, Field(ge=0)] = 3
-    cross_dropout: Rate = (
-        0.0  # after each cross layer's linear map; the paper's Table 1 lists 0.2, the release has none
-    )
+    cross_dropout: Rate = 0.0  # after each cross layer's linear map; the paper's Table 1 has 0.2, the release none
     deep: tuple[Width, ...] = (1024, 512, 256)  # widths of the parallel deep layers
     deep_dropout: Rate = 0.2
     batch_norm: bool = False  # in the deep layers, before the ReLU

@@ -265,7 +265,6 @@ class _Trainer:
         position.loss_sum, position.row_sum = 0.0, 0
 
     def _validate(self) -> None:
-        self._read_metrics()
         train, valid, step = self.config.train, self.data.valid, self.position.step
         with Progress("Validating", valid.rows, "rows") as bar:
             logits = score(
