@@ -14,7 +14,7 @@ def main() -> int:
     parser.add_argument("--data", help="Parquet file or folder (default: the config's test file)")
     parser.add_argument("--out", type=Path, help=".parquet, .csv or .zip (default: RUN_DIR/predictions.parquet)")
     parser.add_argument("--task", choices=TASKS, help="score column of a .zip submission")
-    parser.add_argument("--labels", help="labels in a file of their own, in the same row order")
+    parser.add_argument("--labels", help="labels in a file of their own, in the same row order (default: the config's)")
     args = parser.parse_args()
 
     result = predict(args.ckpt, args.data, args.out, args.task, args.labels)

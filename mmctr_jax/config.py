@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from mmctr_jax.errors import InputError
 
@@ -34,6 +34,7 @@ class DataConfig(_Section):
     train: Name  # Parquet file, or folder of part files (read in name order)
     valid: Name  # likewise; must have labels of both classes: early stopping needs its AUC
     test: Name | None = None  # scored by predict.py when no --data is given; null: --data is required
+    test_labels: Name | None = None  # labels of the test file's rows, in their order; null: it has them, or has none
     item_info: Name  # one row per item: item id and the columns listed under features.item_features
     cache_dir: Name = "cache"  # where the binary copies of train and valid go; safe to delete at any time
 
@@ -69,7 +70,39 @@ class EmbeddingFeature(_Section):
     dim: Width  # length of every vector
 
 
-ItemFeature = Annotated[CategoricalFeature | TagsFeature | EmbeddingFeature, Field(discriminator="kind")]
+class CodesFeature(_Section):
+    """Semantic codes: a frozen vector as the nearest of `size` k-means centroids, and so on for what each level leaves.
+
+    One level is vector quantisation, more are residual quantisation. The codes' embeddings learn, and are summed over
+    the levels, as the centroids are. Beside an embedding feature of the same column they join it; alone, replace it.
+    """
+
+    kind: Literal["codes"]
+    name: Name  # of the feature; no column
+    source: Name  # list-of-floats column of item_info; a zero vector has no codes
+    dim: Width  # length of every vector
+    levels: Annotated[int, Field(ge=1, le=16)] = 3
+    size: Annotated[int, Field(ge=2, le=2**20)] = 256  # codes per level
+
+    @property
+    def vocab_size(self) -> int:
+        """Ids of all levels in one table: level l has 1 + l·size … (l + 1)·size, 0 is none."""
+        return 1 + self.levels * self.size
+
+
+class NeighboursFeature(_Section):
+    """The items whose frozen vectors are nearest by cosine, as item ids: the mean of their id embeddings."""
+
+    kind: Literal["neighbours"]
+    name: Name  # of the feature; no column
+    source: Name  # list-of-floats column of item_info; a zero vector has no neighbours and is nobody's
+    dim: Width  # length of every vector
+    top_k: Annotated[int, Field(ge=1, le=1000)] = 5
+
+
+ItemFeature = Annotated[
+    CategoricalFeature | TagsFeature | EmbeddingFeature | CodesFeature | NeighboursFeature, Field(discriminator="kind")
+]
 
 
 class FeaturesConfig(_Section):
@@ -104,6 +137,14 @@ class FeaturesConfig(_Section):
         for name in [f.name for f in self.side + self.item_features]:
             if name in (self.history, self.item, self.label):
                 raise ValueError(f"column {name!r} is listed as a feature and is the history, item or label; rename it")
+        dims: dict[str, int] = {}
+        for f in self.item_features:
+            column = {"codes": "source", "neighbours": "source", "embedding": "name"}.get(f.kind)
+            if column and dims.setdefault(getattr(f, column), f.dim) != f.dim:
+                raise ValueError(
+                    f"features.item_features give column {getattr(f, column)!r} the dims "
+                    f"{dims[getattr(f, column)]} and {f.dim}; it has one"
+                )
         for f in self.side:
             if f.name in [g.name for g in self.item_features]:
                 raise ValueError(f"{f.name!r} is both a side and an item feature; rename one of the two columns")
@@ -117,6 +158,16 @@ class TransformerConfig(_Section):
     dropout: Rate = 0.2  # on attention weights, attention output, inside the feed-forward and on its output
     first_k: Annotated[int, Field(ge=0)] = 16  # K: how many of the last outputs are kept; 0: the pooled one only
     max_pool: bool = True  # append the max-pooled, projected output
+    similarity: bool = False  # cosine of each click's and the target's frozen vectors joins the input
+    target_attention: Annotated[int, Field(ge=0, le=4)] = 0  # layers with the target as query and the clicks as keys
+
+    @model_validator(mode="after")
+    def _history_reaches_the_model(self) -> TransformerConfig:
+        if self.first_k == 0 and not self.max_pool and not self.target_attention:
+            raise ValueError(
+                "model.transformer.first_k 0 without max_pool drops the history; raise first_k, or set max_pool to true"
+            )
+        return self
 
 
 class DCNConfig(_Section):
@@ -125,25 +176,72 @@ class DCNConfig(_Section):
     deep: tuple[Width, ...] = (1024, 512, 256)  # widths of the parallel deep layers
     deep_dropout: Rate = 0.2
     batch_norm: bool = False  # in the deep layers, before the ReLU
+    similarity_bins: Annotated[int, Field(ge=0, le=1000)] = (
+        0  # histogram of the clicks' cosines with the target; 0: none
+    )
 
 
-class ModelConfig(_Section):
+class _Model(_Section):
+    name: str
     embedding_dim: Width = 64  # width of every learned embedding
     max_history: Width = 64  # N: the most recent N clicks count, older ones are dropped
-    history_mask: Literal["valid", "released"] = "valid"  # see README, "The padding mask"
     project_mm: bool = True  # learned bias-free square map on each frozen vector (released); false: as it is (paper)
     embedding_init_std: Positive = 1e-4
+
+
+class MMCTRConfig(_Model):
+    """The full model: Transformer and DCNv2."""
+
+    name: Literal["mmctr"] = "mmctr"
+    history_mask: Literal["valid", "released"] = "valid"  # see README, "The padding mask"
     transformer: TransformerConfig = TransformerConfig()
     dcn: DCNConfig = DCNConfig()
     head: tuple[Width, ...] = (64, 32)  # widths of the prediction MLP before its last, single output
 
-    @model_validator(mode="after")
-    def _history_reaches_the_model(self) -> ModelConfig:
-        if self.transformer.first_k == 0 and not self.transformer.max_pool:
-            raise ValueError(
-                "model.transformer.first_k 0 without max_pool drops the history; raise first_k, or set max_pool to true"
-            )
-        return self
+
+class WithoutTransformerConfig(_Model):
+    """Ablation: the mean of the clicked items in the Transformer's place."""
+
+    name: Literal["without_transformer"]
+    dcn: DCNConfig = DCNConfig()
+    head: tuple[Width, ...] = (64, 32)
+
+
+class WithoutDCNConfig(_Model):
+    """Ablation: the prediction MLP straight on the Transformer's outputs, target and side features."""
+
+    name: Literal["without_dcn"]
+    history_mask: Literal["valid", "released"] = "valid"
+    transformer: TransformerConfig = TransformerConfig()
+    head: tuple[Width, ...] = (64, 32)
+
+
+class DINConfig(_Model):
+    """Baseline: Deep Interest Network (Zhou et al. 2018). The paper trains it with learning rate 1e-3."""
+
+    name: Literal["din"]
+    attention: tuple[Width, ...] = (512, 256)  # widths of the MLP that weighs each click
+    deep: tuple[Width, ...] = (1024, 512, 256)
+    activation: Literal["relu", "dice"] = "relu"  # in both
+    dropout: Rate = 0.0  # in the deep layers
+    batch_norm: bool = True  # in the deep layers, before the activation
+
+
+_MODELS = {"mmctr": MMCTRConfig, "without_transformer": WithoutTransformerConfig, "without_dcn": WithoutDCNConfig}
+_MODELS |= {"din": DINConfig}
+
+
+def _model_name(raw: Any) -> Any:
+    return raw.get("name", "mmctr") if isinstance(raw, dict) else getattr(raw, "name", "mmctr")
+
+
+ModelConfig = Annotated[
+    Annotated[MMCTRConfig, Tag("mmctr")]
+    | Annotated[WithoutTransformerConfig, Tag("without_transformer")]
+    | Annotated[WithoutDCNConfig, Tag("without_dcn")]
+    | Annotated[DINConfig, Tag("din")],
+    Discriminator(_model_name),
+]
 
 
 class TrainConfig(_Section):
@@ -167,7 +265,7 @@ class TrainConfig(_Section):
 class Config(_Section):
     data: DataConfig
     features: FeaturesConfig = FeaturesConfig()
-    model: ModelConfig = ModelConfig()
+    model: ModelConfig = MMCTRConfig()
     train: TrainConfig = TrainConfig()
 
     @property
@@ -177,10 +275,27 @@ class Config(_Section):
         return self.model.embedding_dim + sum(widths)
 
     @model_validator(mode="after")
-    def _heads_divide_width(self) -> Config:
-        width, heads = 2 * self.item_width, self.model.transformer.heads
-        if width % heads:
-            raise ValueError(f"model.transformer.heads {heads} does not divide the Transformer's width {width}")
+    def _parts_fit_together(self) -> Config:
+        transformer, dcn = getattr(self.model, "transformer", None), getattr(self.model, "dcn", None)
+        if transformer:
+            width, heads = self.item_width, transformer.heads
+            if 2 * width % heads:
+                raise ValueError(f"model.transformer.heads {heads} does not divide the Transformer's width {2 * width}")
+            if transformer.target_attention and width % heads:
+                raise ValueError(
+                    f"model.transformer.heads {heads} does not divide the item width {width}, target_attention's own"
+                )
+        similarities = {
+            "model.transformer.similarity": transformer and transformer.similarity,
+            "model.dcn.similarity_bins": dcn and dcn.similarity_bins,
+        }
+        if not any(f.kind == "embedding" for f in self.features.item_features):
+            for key, wanted in similarities.items():
+                if wanted:
+                    raise ValueError(
+                        f"{key} compares frozen vectors and features.item_features has none of kind embedding; "
+                        "add one, or drop the setting"
+                    )
         return self
 
 
@@ -247,7 +362,13 @@ def _apply_override(raw: dict, override: str) -> None:
     raw[last] = value
 
 
-_ITEM_FEATURES = {"categorical": CategoricalFeature, "tags": TagsFeature, "embedding": EmbeddingFeature}
+_ITEM_FEATURES = {
+    "categorical": CategoricalFeature,
+    "tags": TagsFeature,
+    "embedding": EmbeddingFeature,
+    "codes": CodesFeature,
+    "neighbours": NeighboursFeature,
+}
 
 
 def _walk(location: tuple) -> tuple[list, list[str]]:
@@ -256,8 +377,9 @@ def _walk(location: tuple) -> tuple[list, list[str]]:
     section: Any = Config
     known: list[str] = []
     for part in location:
-        if len(keys) == 3 and keys[1] == "item_features" and part in _ITEM_FEATURES and section is None:
-            section = _ITEM_FEATURES[part]  # pydantic names the union's chosen member here; it is no key
+        members = _MODELS if keys == ["model"] else _ITEM_FEATURES if keys[1:2] == ["item_features"] else {}
+        if section is None and part in members:
+            section = members[part]  # pydantic names the union's chosen member here; it is no key
             continue
         keys.append(part)
         if isinstance(part, int):
@@ -266,6 +388,8 @@ def _walk(location: tuple) -> tuple[list, list[str]]:
         known = list(section.model_fields) if section else ["kind", "name"]
         field = section.model_fields.get(part) if section else None
         section = field.annotation if field and isinstance(field.annotation, type) else section
+        if keys == ["model"]:
+            section = None
     return keys, known
 
 
@@ -279,6 +403,9 @@ def _explain(error: ValidationError) -> str:
             f"did you mean {'.'.join(map(str, [*keys[:-1], near[0]]))}?" if near else f"known are {', '.join(known)}."
         )
         return f"{key} is not a known key; {hint}"
+    if first["type"] == "union_tag_invalid":
+        tag = {"model": "name"}.get(key, "kind")
+        return f"{key}.{tag} {first['ctx']['tag']!r} is not known; known are {first['ctx']['expected_tags']}."
     if first["type"] == "missing":
         return f"{key} is missing; give it a value."
     if first["type"] == "value_error":  # raised by the checks above, which name their keys
@@ -309,19 +436,41 @@ def parse_config(raw: Any, where: str = "config") -> Config:
         raise InputError(f"{where}: cannot be read as plain settings ({error}).") from None
 
 
-def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
-    """Reads a YAML file, applies `section.key=value` overrides (values are YAML), checks everything.
-
-    Raises: InputError if the file cannot be read, or any key or value is wrong.
-    """
+def _read_raw(path: Path, readers: tuple[Path, ...] = ()) -> Any:
+    """A config file's plain data, laid over that of the file which its key `base` names, relative to its folder."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not a text file"
-        raise InputError(f"Config {path} cannot be read: {reason}.") from None
+        named = f", the base of {readers[-1]}," if readers else ""
+        raise InputError(f"Config {path}{named} cannot be read: {reason}.") from None
     raw = _parse_yaml(text, str(path))
     if raw is None:
         raw = {}
+    if not isinstance(raw, dict) or "base" not in raw:
+        return raw
+    base = raw.pop("base")
+    if not isinstance(base, str):
+        raise InputError(f"{path}: base must be the path of another config file, not {base!r}.")
+    readers = (*readers, path)
+    if (path.parent / base).resolve() in [reader.resolve() for reader in readers]:
+        raise InputError(f"{path}: base {base} leads back to itself.")
+    return _laid_over(_read_raw(path.parent / base, readers), raw)
+
+
+def _laid_over(base: Any, raw: Any) -> Any:
+    """`raw`'s settings, and the base's where it has none; sections are merged, lists and values replaced."""
+    if not (isinstance(base, dict) and isinstance(raw, dict)):
+        return raw
+    return base | {key: _laid_over(base.get(key), value) for key, value in raw.items()}
+
+
+def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
+    """Reads a YAML file and its bases, applies `section.key=value` overrides (values are YAML), checks everything.
+
+    Raises: InputError if a file cannot be read, or any key or value is wrong.
+    """
+    raw = _read_raw(Path(path))
     if isinstance(raw, dict):
         for override in overrides:
             _apply_override(raw, override)
@@ -337,7 +486,8 @@ def first_difference(a: Config, b: Config, ignore: tuple[str, ...] = ()) -> str 
     """The first key, dotted, whose values differ, as `key: a ≠ b`; null if none does. `ignore` lists dotted keys."""
 
     def walk(x: Any, y: Any, prefix: str) -> str | None:
-        if isinstance(x, BaseModel) and type(x) is type(y):
+        if isinstance(x, BaseModel) and isinstance(y, BaseModel):
+            # Of two kinds of model (or feature), the first field tells: it is their name.
             for name in type(x).model_fields:
                 found = walk(getattr(x, name), getattr(y, name), f"{prefix}.{name}" if prefix else name)
                 if found:

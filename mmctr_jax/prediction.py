@@ -90,12 +90,14 @@ def predict(
 ) -> dict[str, Any]:
     """Scores `data` (default: the config's test file) into `out` (default: predictions.parquet in the run directory).
 
-    labels: a file of labels in the same row order; without it, labels are taken from `data` if it has them.
+    labels: a file of labels in the same row order (default: the config's, for its own test file); without it, labels
+    are taken from `data` if it has them.
     Returns rows, seconds, where it was written, and metrics where labels are known. Raises InputError.
     """
     config = run_dir.read_config(directory)
     out = out or directory / "predictions.parquet"
-    data = data or config.data.test
+    if data is None:
+        data, labels = config.data.test, labels or config.data.test_labels
     if data is None:
         raise InputError("The run's config names no test file; say what to score with --data.")
     if Path(data).is_dir() and (Path(data) / "test.parquet").is_file():

@@ -30,7 +30,7 @@ CHECKPOINTS = "checkpoints"
 # What may change between a run and its resumption without changing the model that was being trained.
 _MAY_CHANGE = (
     *("data.train", "data.valid", "data.item_info"),  # moved: their contents are compared
-    *("data.test", "data.cache_dir"),
+    *("data.test", "data.test_labels", "data.cache_dir"),
     *("train.epochs", "train.patience", "train.checkpoint_every", "train.eval_batch_size"),
 )
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pyarrow", "scikit-learn")

@@ -43,17 +43,22 @@ class Split:
         return len(self.item)
 
 
-def _fingerprint(files: list[Path], features: FeaturesConfig, with_labels: bool) -> str:
-    schema = [_FORMAT, features.history, features.item, features.num_items, with_labels and features.label]
-    schema += [[side.name, side.vocab_size] for side in features.side]
-    digest = hashlib.sha256(json.dumps(schema).encode())
+def digest_of_files(files: list[Path], digest: hashlib._Hash | None = None) -> hashlib._Hash:
+    """SHA-256 over the files' contents, in order; `digest`, if given, is updated. Raises InputError."""
+    digest = hashlib.sha256() if digest is None else digest
     for file in files:
         try:
             with open(file, "rb") as stream:
                 digest.update(hashlib.file_digest(stream, "sha256").digest())
         except OSError as error:
             raise InputError(f"{file} cannot be read: {error.strerror}.") from None
-    return digest.hexdigest()
+    return digest
+
+
+def _fingerprint(files: list[Path], features: FeaturesConfig, with_labels: bool) -> str:
+    schema = [_FORMAT, features.history, features.item, features.num_items, with_labels and features.label]
+    schema += [[side.name, side.vocab_size] for side in features.side]
+    return digest_of_files(files, hashlib.sha256(json.dumps(schema).encode())).hexdigest()
 
 
 def load_split(path: str | Path, features: FeaturesConfig, cache_dir: str | Path | None, with_labels: bool) -> Split:

@@ -6,12 +6,21 @@ from pathlib import Path
 
 import numpy as np
 
-from mmctr_jax.config import CategoricalFeature, Config, EmbeddingFeature, TagsFeature
+from mmctr_jax.config import (
+    CategoricalFeature,
+    CodesFeature,
+    Config,
+    EmbeddingFeature,
+    NeighboursFeature,
+    TagsFeature,
+)
+from mmctr_jax.data.derived import derive
 from mmctr_jax.data.parquet import Column, count_rows, part_files, read_columns
 from mmctr_jax.errors import InputError
 
 ItemTable = dict[str, np.ndarray]
-"""Item feature name → (V,) int32 categorical ids, (V, L) int32 tags padded with 0, or (V, dim) float32 vectors."""
+"""Item feature name → (V,) int32 categorical ids; (V, L) int32 tags, codes or neighbours, padded with 0; or (V, dim)
+float32 vectors."""
 
 
 def load_items(config: Config) -> tuple[Config, ItemTable]:
@@ -23,12 +32,17 @@ def load_items(config: Config) -> tuple[Config, ItemTable]:
     """
     path, features = config.data.item_info, config.features
     files = part_files(path)
-    names = [f.name for f in features.item_features]
-    ids, parts = [], {name: [] for name in names}
-    for chunk in read_columns(files, [features.item, *names]):
+    columns: dict[str, CategoricalFeature | TagsFeature | EmbeddingFeature] = {}
+    for f in features.item_features:
+        if isinstance(f, (CodesFeature, NeighboursFeature)):
+            columns[f.source] = EmbeddingFeature(kind="embedding", name=f.source, dim=f.dim)
+        else:
+            columns[f.name] = f
+    ids, parts = [], {name: [] for name in columns}
+    for chunk in read_columns(files, [features.item, *columns]):
         ids.append(chunk[features.item].integers())
-        for feature in features.item_features:
-            parts[feature.name].append(_read(chunk[feature.name], feature))
+        for name, feature in columns.items():
+            parts[name].append(_read(chunk[name], feature))
     if not count_rows(files):
         raise InputError(f"{path} has no rows; it must have one row per item.")
     place_of_id = _places(np.concatenate(ids), path, features.item)
@@ -38,17 +52,21 @@ def load_items(config: Config) -> tuple[Config, ItemTable]:
             f"{path} has {num_items:,} items, padding item 0 included, and features.num_items is "
             f"{features.num_items:,}; set it to null or to the file's number."
         )
+    by_item = {}
+    for name, feature in columns.items():
+        values = _pad_lists(parts[name]) if feature.kind == "tags" else np.concatenate(parts[name])
+        values = np.concatenate([values, np.zeros_like(values[:1])])  # where place -1 points: a row 0 not in the file
+        by_item[name] = values[place_of_id]
+        if by_item[name][0].any():
+            raise InputError(f"{path}: item 0 is padding and its {name} is not zero; number items from 1.")
     table, resolved = {}, []
     for feature in features.item_features:
-        rows = parts[feature.name]
-        values = _pad_lists(rows) if feature.kind == "tags" else np.concatenate(rows)
-        values = np.concatenate([values, np.zeros_like(values[:1])])  # where place -1 points: a row 0 not in the file
-        values = values[place_of_id]
-        if values[0].any():
-            raise InputError(f"{path}: item 0 is padding and its {feature.name} is not zero; number items from 1.")
-        table[feature.name] = values
-        if not isinstance(feature, EmbeddingFeature) and feature.vocab_size is None:
-            feature = feature.model_copy(update={"vocab_size": int(values.max()) + 1})
+        if isinstance(feature, (CodesFeature, NeighboursFeature)):
+            table[feature.name] = derive(by_item[feature.source], feature, config.data.cache_dir)
+        else:
+            table[feature.name] = by_item[feature.name]
+            if not isinstance(feature, EmbeddingFeature) and feature.vocab_size is None:
+                feature = feature.model_copy(update={"vocab_size": int(by_item[feature.name].max()) + 1})
         resolved.append(feature)
     features = features.model_copy(update={"num_items": num_items, "item_features": tuple(resolved)})
     return config.model_copy(update={"features": features}), table

@@ -1,9 +1,10 @@
-"""Feature interaction (Eq. 7–8): DCNv2, cross network and deep network in parallel; and the prediction MLP."""
+"""Feature interaction (Eq. 7–8): DCNv2, cross network and deep network in parallel."""
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-_xavier_normal = nn.initializers.xavier_normal()
+from mmctr_jax.config import DCNConfig
+from mmctr_jax.models.mlp import MLP, xavier_normal
 
 
 class CrossNetwork(nn.Module):
@@ -17,34 +18,14 @@ class CrossNetwork(nn.Module):
     def __call__(self, f_BxF, train: bool):
         c_BxF = f_BxF
         for i in range(self.layers):
-            linear = nn.Dense(f_BxF.shape[-1], kernel_init=_xavier_normal, dtype=self.dtype, name=f"layer_{i}")
+            linear = nn.Dense(f_BxF.shape[-1], kernel_init=xavier_normal, dtype=self.dtype, name=f"layer_{i}")
             inner_BxF = nn.Dropout(self.dropout, deterministic=not train)(linear(c_BxF))
             c_BxF = f_BxF * inner_BxF + c_BxF
         return c_BxF
 
 
-class MLP(nn.Module):
-    """Linear, optional batch norm, ReLU, dropout per width; `outputs` adds a last plain Linear.
-
-    `weight_B` keeps rows of weight 0 out of the batch norm's statistics.
-    """
-
-    widths: tuple[int, ...]
-    dtype: jnp.dtype
-    dropout: float = 0.0
-    batch_norm: bool = False
-    outputs: int | None = None
-
-    @nn.compact
-    def __call__(self, x, train: bool, weight_B=None):
-        for i, width in enumerate(self.widths):
-            x = nn.Dense(width, kernel_init=_xavier_normal, dtype=self.dtype, name=f"layer_{i}")(x)
-            if self.batch_norm:
-                mask = None if weight_B is None else (weight_B > 0)[:, None]
-                norm_dtype = jnp.promote_types(self.dtype, jnp.float32)
-                norm = nn.BatchNorm(momentum=0.9, epsilon=1e-5, dtype=norm_dtype, name=f"norm_{i}")
-                x = norm(x, use_running_average=not train, mask=mask).astype(self.dtype)
-            x = nn.Dropout(self.dropout, deterministic=not train)(nn.relu(x))
-        if self.outputs is not None:
-            x = nn.Dense(self.outputs, kernel_init=_xavier_normal, dtype=self.dtype, name="out")(x)
-        return x
+def dcnv2(config: DCNConfig, dtype: jnp.dtype, f_BxF, weight_B, train: bool):
+    """f → [c_3 ‖ d_o] (Eq. 8), by the calling model's submodules `cross` and `deep`."""
+    cross = CrossNetwork(config.cross_layers, config.cross_dropout, dtype, name="cross")
+    deep = MLP(config.deep, dtype, config.deep_dropout, config.batch_norm, name="deep")
+    return jnp.concatenate([cross(f_BxF, train), deep(f_BxF, train, weight_B > 0)], axis=-1)

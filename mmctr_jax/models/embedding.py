@@ -1,10 +1,13 @@
 """The embedding layer (Eq. 2–3): ids and frozen vectors → one vector per item, one per side feature."""
 
+from typing import NamedTuple
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from mmctr_jax.config import Config
+from mmctr_jax.models.mlp import xavier_normal
 
 
 def padded_normal(std: float):
@@ -27,6 +30,14 @@ def mean_of_tags(table: jax.Array, tags: jax.Array, dtype: jnp.dtype) -> jax.Arr
     return lookup(table, tags, dtype).sum(axis=-2) / jnp.maximum(count, 1).astype(dtype)
 
 
+class Embedded(NamedTuple):
+    """What every model starts from."""
+
+    side: jax.Array  # (B, S·E)
+    target: jax.Array  # (B, D)
+    history: jax.Array  # (B, N, D), zero at padding
+
+
 class Embedding(nn.Module):
     """Owns every table; target and history share them. `items` is the item table (data.items.ItemTable)."""
 
@@ -37,16 +48,17 @@ class Embedding(nn.Module):
         features, model = self.config.features, self.config.model
         sizes = {side.name: side.vocab_size for side in features.side}
         sizes[features.item] = features.num_items
-        sizes |= {f.name: f.vocab_size for f in features.item_features if f.kind != "embedding"}
+        sizes |= {f.name: f.vocab_size for f in features.item_features if f.kind in ("categorical", "tags", "codes")}
         init = padded_normal(model.embedding_init_std)
         self.tables = {name: self.param(name, init, (size, model.embedding_dim)) for name, size in sizes.items()}
         self.projections = {
-            f.name: nn.Dense(
-                f.dim, use_bias=False, kernel_init=nn.initializers.xavier_normal(), dtype=self.dtype, name=f.name
-            )
+            f.name: nn.Dense(f.dim, use_bias=False, kernel_init=xavier_normal, dtype=self.dtype, name=f.name)
             for f in features.item_features
             if f.kind == "embedding" and model.project_mm
         }
+
+    def __call__(self, batch: dict[str, jax.Array], items: dict[str, jax.Array]) -> Embedded:
+        return Embedded(self.side(batch["side"]), self.item(batch["item"], items), self.item(batch["history"], items))
 
     def item(self, ids: jax.Array, items: dict[str, jax.Array]) -> jax.Array:
         """(...,) item ids → (..., D), e_item of Eq. 3: id embedding, then the item features in the config's order."""
@@ -58,6 +70,10 @@ class Embedding(nn.Module):
                 parts.append(lookup(self.tables[f.name], values, self.dtype))
             elif f.kind == "tags":
                 parts.append(mean_of_tags(self.tables[f.name], values, self.dtype))
+            elif f.kind == "codes":
+                parts.append(lookup(self.tables[f.name], values, self.dtype).sum(axis=-2))
+            elif f.kind == "neighbours":
+                parts.append(mean_of_tags(self.tables[features.item], values, self.dtype))
             else:
                 # Padding again: through the projection a NaN times a gradient of 0 would be NaN.
                 values = jnp.where((ids != 0)[..., None], values, 0).astype(self.dtype)

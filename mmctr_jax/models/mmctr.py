@@ -5,9 +5,11 @@ import jax
 import jax.numpy as jnp
 
 from mmctr_jax.config import Config
-from mmctr_jax.models.dcn import MLP, CrossNetwork
+from mmctr_jax.models.dcn import dcnv2
 from mmctr_jax.models.embedding import Embedding
 from mmctr_jax.models.masking import attended_positions
+from mmctr_jax.models.mlp import predict_logits
+from mmctr_jax.models.similarity import cosines, histogram
 from mmctr_jax.models.transformer import HistoryEncoder
 
 
@@ -24,18 +26,12 @@ class MMCTR(nn.Module):
     def __call__(self, batch: dict[str, jax.Array], items: dict[str, jax.Array], train: bool) -> jax.Array:
         """Logits (B,) of a batch (data.loader.Batch) given the item table (data.items.ItemTable)."""
         model = self.config.model
-        embedding = Embedding(self.config, self.dtype, name="embedding")
-        target_BxD = embedding.item(batch["item"], items)
-        history_BxNxD = embedding.item(batch["history"], items)
+        e = Embedding(self.config, self.dtype, name="embedding")(batch, items)
         attended_BxN = attended_positions(batch["history"], model.history_mask)
+        cosines_BxNxC = cosines(batch, items, self.config.features)
         encoder = HistoryEncoder(model.transformer, self.dtype, name="encoder")
-        sequence = encoder(history_BxNxD, target_BxD, attended_BxN, train)
-        f_BxF = jnp.concatenate([embedding.side(batch["side"]), target_BxD, sequence], axis=-1)
-
-        cross = CrossNetwork(model.dcn.cross_layers, model.dcn.cross_dropout, self.dtype, name="cross")
-        deep = MLP(model.dcn.deep, self.dtype, model.dcn.deep_dropout, model.dcn.batch_norm, name="deep")
-        both = jnp.concatenate([cross(f_BxF, train), deep(f_BxF, train, batch["weight"])], axis=-1)  # Eq. 8
-        # Never in bfloat16: its 8 bits would tie scores together, and the loss is computed from them.
-        head_dtype = jnp.promote_types(self.dtype, jnp.float32)
-        logits_Bx1 = MLP(model.head, head_dtype, outputs=1, name="head")(both, train)  # Eq. 9
-        return logits_Bx1[:, 0]
+        sequence = encoder(e.history, e.target, attended_BxN, cosines_BxNxC, train)
+        tiers = histogram(cosines_BxNxC, batch["history"], model.dcn.similarity_bins).astype(self.dtype)
+        f_BxF = jnp.concatenate([e.side, e.target, sequence, tiers], axis=-1)
+        both = dcnv2(model.dcn, self.dtype, f_BxF, batch["weight"], train)
+        return predict_logits(model.head, self.dtype, both, train)

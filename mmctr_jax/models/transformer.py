@@ -1,38 +1,48 @@
-"""Sequential feature learning (Eq. 4–6): Transformer over the clicks, each joined with the target."""
+"""Sequential feature learning (Eq. 4–6): Transformer over the clicks, each joined with the target.
+
+Q is the number of queries: N for self-attention, 1 for the target's attention to the clicks.
+"""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from mmctr_jax.config import TransformerConfig
-
-_xavier_normal = nn.initializers.xavier_normal()
+from mmctr_jax.models.mlp import xavier_normal
 
 
 def _uniform(limit: float):
     return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -limit, limit)
 
 
-class SelfAttention(nn.Module):
-    """Full attention among the attended positions; no position sees one that is not."""
+class Attention(nn.Module):
+    """Full attention to the attended positions; no query sees one that is not."""
 
     heads: int
     dropout: float
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x_BxNxT, attended_BxN, train: bool):
-        B, N, T = x_BxNxT.shape
-        # One (T, 3T) matrix, as in the release: its Xavier limit is that of the whole, not of a third.
-        in_proj = nn.Dense(3 * T, kernel_init=nn.initializers.xavier_uniform(), dtype=self.dtype, name="in_proj")
-        qkv = in_proj(x_BxNxT).reshape(B, N, 3, self.heads, T // self.heads)
-        q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
-        scores_BxHxNxN = jnp.einsum("bqhd,bkhd->bhqk", q, k) * (T // self.heads) ** -0.5
-        scores_BxHxNxN = scores_BxHxNxN.astype(jnp.promote_types(self.dtype, jnp.float32))  # softmax never in bfloat16
-        scores_BxHxNxN = jnp.where(attended_BxN[:, None, None, :], scores_BxHxNxN, -jnp.inf)
-        weights_BxHxNxN = jax.nn.softmax(scores_BxHxNxN, axis=-1).astype(self.dtype)
-        weights_BxHxNxN = nn.Dropout(self.dropout, deterministic=not train)(weights_BxHxNxN)
-        out = jnp.einsum("bhqk,bkhd->bqhd", weights_BxHxNxN, v).reshape(B, N, T)
+    def __call__(self, x_BxQxT, keys_BxNxT, attended_BxN, train: bool):
+        """`keys_BxNxT` null: self-attention, among the N = Q positions of `x_BxQxT`."""
+        B, Q, T = x_BxQxT.shape
+
+        def project(x, parts, name):
+            dense = nn.Dense(parts * T, kernel_init=nn.initializers.xavier_uniform(), dtype=self.dtype, name=name)
+            split = dense(x).reshape(B, -1, parts, self.heads, T // self.heads)
+            return [split[:, :, i] for i in range(parts)]
+
+        if keys_BxNxT is None:
+            # One (T, 3T) matrix, as in the release: its Xavier limit is that of the whole, not of a third.
+            q, k, v = project(x_BxQxT, 3, "in_proj")
+        else:
+            (q,), (k, v) = project(x_BxQxT, 1, "query_proj"), project(keys_BxNxT, 2, "key_value_proj")
+        scores_BxHxQxN = jnp.einsum("bqhd,bkhd->bhqk", q, k) * (T // self.heads) ** -0.5
+        scores_BxHxQxN = scores_BxHxQxN.astype(jnp.promote_types(self.dtype, jnp.float32))  # softmax never in bfloat16
+        scores_BxHxQxN = jnp.where(attended_BxN[:, None, None, :], scores_BxHxQxN, -jnp.inf)
+        weights_BxHxQxN = jax.nn.softmax(scores_BxHxQxN, axis=-1).astype(self.dtype)
+        weights_BxHxQxN = nn.Dropout(self.dropout, deterministic=not train)(weights_BxHxQxN)
+        out = jnp.einsum("bhqk,bkhd->bqhd", weights_BxHxQxN, v).reshape(B, Q, T)
         return nn.Dense(T, kernel_init=_uniform(T**-0.5), dtype=self.dtype, name="out_proj")(out)
 
 
@@ -43,7 +53,7 @@ class EncoderLayer(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x_BxNxT, attended_BxN, train: bool):
+    def __call__(self, x_BxQxT, keys_BxNxT, attended_BxN, train: bool):
         config = self.config
 
         def dropout(x):
@@ -53,31 +63,39 @@ class EncoderLayer(nn.Module):
             norm_dtype = jnp.promote_types(self.dtype, jnp.float32)
             return nn.LayerNorm(epsilon=1e-5, dtype=norm_dtype, name=name)(x).astype(self.dtype)
 
-        attention = SelfAttention(config.heads, config.dropout, self.dtype, name="attention")
-        x_BxNxT = norm(x_BxNxT + dropout(attention(x_BxNxT, attended_BxN, train)), "norm1")
-        inner = nn.Dense(config.feedforward, kernel_init=_xavier_normal, dtype=self.dtype, name="linear1")(x_BxNxT)
+        attention = Attention(config.heads, config.dropout, self.dtype, name="attention")
+        x_BxQxT = norm(x_BxQxT + dropout(attention(x_BxQxT, keys_BxNxT, attended_BxN, train)), "norm1")
+        inner = nn.Dense(config.feedforward, kernel_init=xavier_normal, dtype=self.dtype, name="linear1")(x_BxQxT)
         inner = dropout(nn.relu(inner))
-        outer = nn.Dense(x_BxNxT.shape[-1], kernel_init=_xavier_normal, dtype=self.dtype, name="linear2")(inner)
-        return norm(x_BxNxT + dropout(outer), "norm2")
+        outer = nn.Dense(x_BxQxT.shape[-1], kernel_init=xavier_normal, dtype=self.dtype, name="linear2")(inner)
+        return norm(x_BxQxT + dropout(outer), "norm2")
 
 
 class HistoryEncoder(nn.Module):
-    """History and target → S_o (Eq. 6): the last K outputs, flattened, and the projected max-pool."""
+    """History and target → S_o (Eq. 6): the last K outputs, flattened, and the projected max-pool.
+
+    Options: the cosines of click and target join the input; the target attends to the clicks beside it all.
+    """
 
     config: TransformerConfig
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, history_BxNxD, target_BxD, attended_BxN, train: bool):
-        """Returns (B, K·T), or (B, (K + 1)·T) with the max-pool."""
+    def __call__(self, history_BxNxD, target_BxD, attended_BxN, cosines_BxNxC, train: bool):
+        """Returns (B, K·T), with T more columns for the max-pool and D more for the target's attention."""
         B, N, _ = history_BxNxD.shape
         attended_BxNx1 = attended_BxN[..., None]
         target_BxNxD = jnp.broadcast_to(target_BxD[:, None], history_BxNxD.shape)
         x_BxNxT = jnp.concatenate([history_BxNxD, target_BxNxD], axis=-1)  # Eq. 4
+        if self.config.similarity:
+            # Added, not appended: widths stay multiples of what they were, for heads and for matrix units.
+            T = x_BxNxT.shape[-1]
+            column = nn.Dense(T, use_bias=False, kernel_init=xavier_normal, dtype=self.dtype, name="similarity")
+            x_BxNxT += column(cosines_BxNxC.astype(self.dtype))
         # Attention weights of 0 do not stop a NaN (0 · NaN): what is not attended to is selected away, here and below.
         x_BxNxT = jnp.where(attended_BxNx1, x_BxNxT, 0)
         for i in range(self.config.layers):
-            x_BxNxT = EncoderLayer(self.config, self.dtype, name=f"layer_{i}")(x_BxNxT, attended_BxN, train)
+            x_BxNxT = EncoderLayer(self.config, self.dtype, name=f"layer_{i}")(x_BxNxT, None, attended_BxN, train)
         kept_BxNxT = jnp.where(attended_BxNx1, x_BxNxT, 0)
         K = self.config.first_k
         last_BxKxT = jnp.pad(kept_BxNxT, ((0, 0), (max(K - N, 0), 0), (0, 0)))[:, max(N - K, 0) :]
@@ -85,5 +103,12 @@ class HistoryEncoder(nn.Module):
         if self.config.max_pool:
             pooled_BxT = jnp.where(attended_BxNx1, x_BxNxT, -jnp.inf).max(axis=1)
             T = pooled_BxT.shape[-1]
-            parts.append(nn.Dense(T, kernel_init=_xavier_normal, dtype=self.dtype, name="pool_proj")(pooled_BxT))
+            parts.append(nn.Dense(T, kernel_init=xavier_normal, dtype=self.dtype, name="pool_proj")(pooled_BxT))
+        if self.config.target_attention:
+            keys_BxNxD = jnp.where(attended_BxNx1, history_BxNxD, 0)
+            query_Bx1xD = target_BxD[:, None]
+            for i in range(self.config.target_attention):
+                layer = EncoderLayer(self.config, self.dtype, name=f"target_layer_{i}")
+                query_Bx1xD = layer(query_Bx1xD, keys_BxNxD, attended_BxN, train)
+            parts.append(query_Bx1xD[:, 0])
         return jnp.concatenate(parts, axis=-1)

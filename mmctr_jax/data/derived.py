@@ -1,0 +1,125 @@
+"""Item features derived from frozen vectors: semantic codes and nearest neighbours.
+
+They are fitted once and kept in the cache folder, in a file named after a fingerprint of the vectors and the settings;
+a run keeps what it was trained with in its item table.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+from sklearn.cluster import MiniBatchKMeans
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.neighbors import NearestNeighbors
+from threadpoolctl import threadpool_limits
+
+from mmctr_jax.config import CodesFeature, NeighboursFeature
+from mmctr_jax.console import log
+from mmctr_jax.errors import InputError
+
+_FORMAT = 1
+_CHUNK = 2**16  # rows at a time
+
+
+def derive(vectors: np.ndarray, feature: CodesFeature | NeighboursFeature, cache_dir: str | Path) -> np.ndarray:
+    """(V, dim) vectors → (V, levels) codes or (V, top_k) item ids, int32; 0 for none. Zero vectors have none.
+
+    Raises: InputError if there are too few vectors, or the cache folder cannot be written.
+    """
+    fingerprint = hashlib.sha256(f"{_FORMAT} {feature.model_dump_json()} {vectors.shape}".encode())
+    fingerprint.update(np.ascontiguousarray(vectors))
+    file = Path(cache_dir) / f"{feature.kind}-{fingerprint.hexdigest()[:24]}.npz"
+    arrays = _read(file)
+    if arrays is None:
+        log.info(f"Fitting {feature.kind} {feature.name} on {len(vectors):,} vectors of {feature.source}.")
+        arrays = _codes(vectors, feature) if feature.kind == "codes" else _neighbours(vectors, feature)
+        _write(file, arrays)
+    if feature.kind == "codes":
+        shares = ", ".join(f"{error:.3f}" for error in arrays["error"])
+        log.info(
+            f"Codes {feature.name}: in use {', '.join(map(str, arrays['used']))} of {feature.size}; squared "
+            f"reconstruction error {shares} of the vectors' variance, level by level."
+        )
+    return arrays["ids"]
+
+
+def _read(file: Path) -> dict[str, np.ndarray] | None:
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except Exception:  # absent or damaged, of many kinds
+        return None
+
+
+def _write(file: Path, arrays: dict[str, np.ndarray]) -> None:
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as stream:
+            np.savez(stream, **arrays)
+        os.replace(temporary, file)
+    except OSError as error:
+        raise InputError(
+            f"Cache folder {file.parent} cannot be written: {error.strerror}; "
+            "make room there, or name another in data.cache_dir."
+        ) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _codes(vectors: np.ndarray, feature: CodesFeature) -> dict[str, np.ndarray]:
+    """Residual quantisation: k-means, then k-means of what it leaves, and so on; one level is vector quantisation."""
+    known = np.flatnonzero(vectors.any(axis=1))
+    if len(known) < feature.size:
+        raise InputError(
+            f"Feature {feature.name}: {len(known):,} items have a vector in {feature.source}, too few for size "
+            f"{feature.size}; lower it."
+        )
+    residual = vectors[known].astype(np.float32)
+    variance = _sum_of_squares(residual - residual.mean(axis=0))
+    ids = np.zeros((len(vectors), feature.levels), np.int32)
+    centroids, error, used = [], [], []
+    for level in range(feature.levels):
+        means = MiniBatchKMeans(feature.size, batch_size=4096, n_init=3, random_state=0)
+        # One thread: sums in one order, so that every host finds the same centroids.
+        with threadpool_limits(1), warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct vectors than codes: shown in `used`
+            means.fit(residual)
+            codes = np.empty(len(residual), np.int32)
+            for at in range(0, len(residual), _CHUNK):
+                part = slice(at, at + _CHUNK)
+                codes[part] = means.predict(residual[part])
+                residual[part] -= means.cluster_centers_[codes[part]]
+        ids[known, level] = 1 + level * feature.size + codes
+        centroids.append(means.cluster_centers_)
+        error.append(_sum_of_squares(residual) / variance if variance else 0.0)
+        used.append(len(np.unique(codes)))
+    return {"ids": ids, "centroids": np.stack(centroids), "error": np.array(error), "used": np.array(used)}
+
+
+def _sum_of_squares(x: np.ndarray) -> float:
+    return float(np.square(x, dtype=np.float64).sum())
+
+
+def _neighbours(vectors: np.ndarray, feature: NeighboursFeature) -> dict[str, np.ndarray]:
+    """The nearest by cosine, nearest first, the item itself left out. Exact: time grows with the items squared."""
+    known = np.flatnonzero(vectors.any(axis=1))
+    if len(known) <= feature.top_k:
+        raise InputError(
+            f"Feature {feature.name}: {len(known):,} items have a vector in {feature.source}, too few for top_k "
+            f"{feature.top_k}; lower it."
+        )
+    unit = vectors[known] / np.linalg.norm(vectors[known], axis=1, keepdims=True)
+    search = NearestNeighbors(n_neighbors=feature.top_k + 1, algorithm="brute").fit(unit)
+    ids = np.zeros((len(vectors), feature.top_k), np.int32)
+    for at in range(0, len(known), _CHUNK):
+        rows = np.arange(at, min(at + _CHUNK, len(known)))
+        found = search.kneighbors(unit[rows], return_distance=False)
+        itself = found == rows[:, None]
+        itself[~itself.any(axis=1), -1] = True  # crowded out by its duplicates: the farthest goes instead
+        ids[known[rows]] = known[found[~itself].reshape(len(rows), feature.top_k)]
+    return {"ids": ids}

@@ -1,0 +1,157 @@
+"""Equal to an independent forward pass in plain numpy (oracle.py), for models of any shape, in float64.
+
+The oracle is itself held against the numbers made by running the reference.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracle
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from test_golden import CASES, Golden
+
+from mmctr_jax.config import parse_config
+from mmctr_jax.models import MODELS
+
+ITEMS, TAGS, WIDTH, MAX_HISTORY = 30, 9, 4, 7
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_oracle_gives_the_reference_logits(case):
+    golden = Golden(case, "f64")
+    items = {name: golden.file[f"table/{key}"] for name, key in golden.TABLES.items()}
+    with jax.enable_x64(True):
+        params, batch = (jax.tree.map(np.asarray, tree) for tree in (golden.params(), golden.batch(0)))
+    logits = oracle.logits(golden.config, params, {}, items, batch)
+    np.testing.assert_allclose(logits, golden.file["eval/logit0"].ravel(), rtol=0, atol=1e-10)
+
+
+widths = st.lists(st.integers(1, 6), max_size=2)
+transformers = st.fixed_dictionaries(
+    {
+        "layers": st.integers(0, 3),
+        "heads": st.integers(1, 4),
+        "feedforward": st.integers(1, 5),
+        "first_k": st.integers(1, MAX_HISTORY + 3),
+        "max_pool": st.booleans(),
+        "similarity": st.booleans(),
+        "target_attention": st.integers(0, 2),
+    }
+)
+dcns = st.fixed_dictionaries(
+    {
+        "cross_layers": st.integers(0, 3),
+        "deep": widths,
+        "batch_norm": st.booleans(),
+        "similarity_bins": st.integers(0, 5),
+    }
+)
+masks = st.sampled_from(["valid", "released"])
+MODEL_FIELDS = {
+    "mmctr": {"history_mask": masks, "transformer": transformers, "dcn": dcns, "head": widths},
+    "without_transformer": {"dcn": dcns, "head": widths},
+    "without_dcn": {"history_mask": masks, "transformer": transformers, "head": widths},
+    "din": {
+        "attention": widths,
+        "deep": widths,
+        "activation": st.sampled_from(["relu", "dice"]),
+        "batch_norm": st.booleans(),
+    },
+}
+ITEM_FEATURES = [
+    {"kind": "tags", "name": "item_tags", "vocab_size": TAGS},
+    {"kind": "categorical", "name": "category", "vocab_size": 5},
+    {"kind": "embedding", "name": "text", "dim": 12},
+    {"kind": "embedding", "name": "picture", "dim": 12},
+    {"kind": "codes", "name": "codes", "source": "text", "dim": 12, "levels": 2, "size": 3},
+    {"kind": "neighbours", "name": "neighbours", "source": "text", "dim": 12, "top_k": 2},
+]
+
+
+@st.composite
+def configs(draw, name):
+    """Item widths are multiples of 12, for 1 to 4 heads; K = 0 where the max-pool keeps the history."""
+    features = draw(st.lists(st.sampled_from(ITEM_FEATURES), unique_by=lambda f: f["name"]))
+    embedding_dim = 12
+    model = {key: draw(values) for key, values in MODEL_FIELDS[name].items()}
+    if not any(f["kind"] == "embedding" for f in features):
+        for section in ("transformer", "dcn"):
+            switched_off = {"transformer": {"similarity": False}, "dcn": {"similarity_bins": 0}}[section]
+            if section in model:
+                model[section] |= switched_off
+    if "transformer" in model and model["transformer"]["max_pool"] and draw(st.booleans()):
+        model["transformer"]["first_k"] = 0
+    model |= {
+        "name": name,
+        "embedding_dim": embedding_dim,
+        "max_history": MAX_HISTORY,
+        "project_mm": draw(st.booleans()),
+    }
+    sides = [{"name": "likes_level", "vocab_size": 4}, {"name": "age", "vocab_size": 3}]
+    return parse_config(
+        {
+            "data": {"train": "-", "valid": "-", "item_info": "-"},
+            "features": {"num_items": ITEMS, "side": sides[: draw(st.integers(0, 2))], "item_features": features},
+            "model": model,
+        }
+    )
+
+
+def random_items(config, rng):
+    items = {}
+    for f in config.features.item_features:
+        if f.kind == "embedding":
+            items[f.name] = rng.normal(size=(ITEMS, f.dim))
+            items[f.name][3] = 0  # an item without a vector
+        elif f.kind == "categorical":
+            items[f.name] = rng.integers(0, f.vocab_size, ITEMS)
+        else:
+            high = {"tags": TAGS, "codes": 7, "neighbours": ITEMS}[f.kind]
+            items[f.name] = rng.integers(0, high, (ITEMS, 2)) * rng.integers(0, 2, (ITEMS, 2))  # holes anywhere
+        items[f.name][0] = 0
+    return items
+
+
+def random_batch(config, rng):
+    lengths = [0, 1, 2, MAX_HISTORY - 1, MAX_HISTORY]
+    history = np.zeros((len(lengths), MAX_HISTORY), np.int32)
+    for row, length in enumerate(lengths):
+        history[row, MAX_HISTORY - length :] = rng.integers(1, ITEMS, length)
+    return {
+        "history": history,
+        "item": rng.integers(1, ITEMS, len(lengths)).astype(np.int32),
+        "side": rng.integers(0, 3, (len(lengths), len(config.features.side))).astype(np.int32),
+        "weight": np.ones(len(lengths)),
+    }
+
+
+def random_variables(model, items, batch, rng):
+    """Every weight of order 1, padding rows included: the model must not read them."""
+    shapes = jax.eval_shape(lambda: model.init(jax.random.PRNGKey(0), batch, items, train=False))
+
+    def draw(path, x):
+        values = rng.normal(0, 0.5, x.shape)
+        return np.abs(values) + 0.1 if path[-1].key == "var" else values
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@settings(
+    max_examples=12,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.generate],  # each example compiles a model: a failing one is shown as it is, not made smaller
+)
+@given(data=st.data(), seed=st.integers(0, 2**32 - 1))
+def test_any_model_equals_the_oracle(name, data, seed):
+    config, rng = data.draw(configs(name)), np.random.default_rng(seed)
+    items, batch = random_items(config, rng), random_batch(config, rng)
+    with jax.enable_x64(True):
+        model = MODELS[name](config, jnp.float64)
+        variables = random_variables(model, items, batch, rng)
+        logits = np.asarray(jax.jit(model.apply, static_argnames="train")(variables, batch, items, train=False))
+    expected = oracle.logits(config, variables["params"], variables.get("batch_stats", {}), items, batch)
+    np.testing.assert_allclose(logits, expected, rtol=1e-9, atol=1e-9)
