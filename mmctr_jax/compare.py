@@ -214,8 +214,13 @@ def draw(systems: list[System], path: Path) -> None:
         values = system.values(key)
         mean, deviation = mean_and_deviation(values)
         if mean is None:
-            axes.annotate("diverged" if system.diverged else "not run", (0.01, row), va="center", color="0.5",
-                          xycoords=("axes fraction", "data"))
+            axes.annotate(
+                "diverged" if system.diverged else "not run",
+                (0.01, row),
+                va="center",
+                color="0.5",
+                xycoords=("axes fraction", "data"),
+            )
             continue
         axes.errorbar(mean, row, xerr=deviation or 0, fmt="o", color="C0", capsize=3)
         axes.plot(values, [row + 0.22] * len(values), ".", color="C1", markersize=5)

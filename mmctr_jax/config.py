@@ -455,7 +455,10 @@ def _read_raw(path: Path, readers: tuple[Path, ...] = ()) -> Any:
     readers = (*readers, path)
     if (path.parent / base).resolve() in [reader.resolve() for reader in readers]:
         raise InputError(f"{path}: base {base} leads back to itself.")
-    return _laid_over(_read_raw(path.parent / base, readers), raw)
+    below = _read_raw(path.parent / base, readers)
+    if not isinstance(below, dict):
+        raise InputError(f"{path.parent / base}, the base of {path}: not a mapping of sections.")
+    return _laid_over(below, raw)
 
 
 def _laid_over(base: Any, raw: Any) -> Any:

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
+from jax.sharding import Mesh
 
 from mmctr_jax import metrics, run_dir
 from mmctr_jax.checkpoint import Checkpoints
@@ -32,6 +34,20 @@ TASKS = ("Task1", "Task2", "Task1&2")
 _SUFFIXES = (".parquet", ".csv", ".zip")
 
 
+def restore_best(directory: Path, model: nn.Module, config: Config, items: Any, mesh: Mesh) -> tuple[int, Any, Any]:
+    """Step, parameters and running means of a run's best validation AUC. Raises InputError."""
+    with Checkpoints(directory / run_dir.CHECKPOINTS) as checkpoints:
+        step = checkpoints.best_step
+        if step is None:
+            step = checkpoints.last_step
+            if step is None:
+                raise InputError(f"{directory} has no checkpoint yet; let the training reach its first one.")
+            log.warning(f"No validation was reached yet: taking the last checkpoint, step {step}.")
+        like = jax.eval_shape(lambda items: init_state(model, config, items, mesh), items)
+        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)), like)
+        return step, *checkpoints.restore_model(step, like)
+
+
 @dataclass
 class Predictor:
     """A trained model on this host's devices."""
@@ -47,16 +63,7 @@ class Predictor:
         mesh = make_mesh()
         items = put_replicated(run_dir.read_items(directory), mesh)
         model = build_model(config)
-        with Checkpoints(directory / run_dir.CHECKPOINTS) as checkpoints:
-            step = checkpoints.best_step
-            if step is None:
-                step = checkpoints.last_step
-                if step is None:
-                    raise InputError(f"{directory} has no checkpoint yet; let the training reach its first one.")
-                log.warning(f"No validation was reached yet: scoring with the last checkpoint, step {step}.")
-            like = jax.eval_shape(lambda items: init_state(model, config, items, mesh), items)
-            like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)), like)
-            params, batch_stats = checkpoints.restore_model(step, like)
+        step, params, batch_stats = restore_best(directory, model, config, items, mesh)
         predict_step = make_predict_step(model, config, mesh)
 
         def score_split(split: Split, on_rows) -> np.ndarray:

@@ -17,14 +17,32 @@ _EMBEDDING = "embedding_layer.embedding_layer."
 _ENCODER = "transformer_encoder.transformer_encoder.layers."
 
 
-def names(config: Config) -> dict[str, tuple[tuple[str, ...], bool]]:
+def _check_released_has(config: Config) -> None:
+    model, features = config.model, config.features
+    if model.name != "mmctr":
+        raise InputError(f"model.name {model.name}: released checkpoints are of the full model, mmctr, alone.")
+    extras = {
+        "model.dcn.batch_norm": model.dcn.batch_norm,
+        "model.dcn.similarity_bins": model.dcn.similarity_bins,
+        "model.transformer.similarity": model.transformer.similarity,
+        "model.transformer.target_attention": model.transformer.target_attention,
+    }
+    extras |= {
+        f"features.item_features of kind {f.kind}": f.kind in ("codes", "neighbours") for f in features.item_features
+    }
+    for key, wanted in extras.items():
+        if wanted:
+            raise InputError(f"{key}: the released model has none, so its checkpoints cannot fill this one.")
+
+
+def names(config: Config, with_dropout: bool | None = None) -> dict[str, tuple[tuple[str, ...], bool]]:
     """Released name → (path in our parameters, whether the matrix is transposed), for every parameter of the model.
 
-    Raises: InputError for a model with batch norm, which the release has not.
+    with_dropout: whether the deep layers were built with dropout, which numbers them otherwise (default: the config's).
+    Raises: InputError for a model with parts that the release has not.
     """
+    _check_released_has(config)
     features, model = config.features, config.model
-    if model.dcn.batch_norm:
-        raise InputError("model.dcn.batch_norm: the released model has none, so its checkpoints cannot fill it.")
     table: dict[str, tuple[tuple[str, ...], bool]] = {}
 
     def linear(name: str, *path: str) -> None:
@@ -56,7 +74,8 @@ def names(config: Config) -> dict[str, tuple[tuple[str, ...], bool]]:
     for i in range(model.dcn.cross_layers):
         linear(f"crossnet.cross_layers.{i}", "cross", f"layer_{i}")
     # Their MLPs number modules, not layers: Linear, ReLU and, where its rate is not 0, Dropout.
-    stride = 3 if model.dcn.deep_dropout > 0 else 2
+    with_dropout = model.dcn.deep_dropout > 0 if with_dropout is None else with_dropout
+    stride = 3 if with_dropout else 2
     for i in range(len(model.dcn.deep)):
         linear(f"parallel_dnn.mlp.{stride * i}", "deep", f"layer_{i}")
     for i in range(len(model.head)):
@@ -65,20 +84,47 @@ def names(config: Config) -> dict[str, tuple[tuple[str, ...], bool]]:
     return table
 
 
-def params_from_released(state_dict: Mapping[str, np.ndarray], config: Config) -> dict[str, Any]:
-    """Our parameters from a released state dict; dtypes stay as they are.
+def params_from_released(state_dict: Mapping[str, np.ndarray], config: Config, like: Any) -> dict[str, Any]:
+    """Our parameters from a released state dict; dtypes stay as they are. `like`: their tree, for the shapes.
 
-    Raises: InputError naming the first tensor that is missing or superfluous.
+    Raises: InputError naming tensors that are missing, superfluous or of another shape.
     """
-    table = names(config)
-    for wanted, given, problem in ((table, state_dict, "is missing"), (state_dict, table, "has no place in the model")):
-        absent = sorted(set(wanted) - set(given))
-        if absent:
-            raise InputError(f"Released checkpoint: tensor {absent[0]} {problem}; does the config describe its model?")
+    # A rate plays no part in prediction: a checkpoint trained with another one is as good.
+    with_dropout = "parallel_dnn.mlp.3.weight" in state_dict if len(config.model.dcn.deep) > 1 else None
+    table = names(config, with_dropout)
+    missing, superfluous = sorted(set(table) - set(state_dict)), sorted(set(state_dict) - set(table))
+    _refuse("are missing", missing)
+    _refuse("have no place in the model", superfluous)
+    misshapen = []
     params: dict[str, Any] = {}
     for name, (path, transposed) in table.items():
+        values = np.asarray(state_dict[name])
+        expected = _leaf(like, path).shape[:: -1 if transposed else 1]
+        if values.shape != expected:
+            misshapen.append(f"{name} {values.shape} instead of {expected}")
+            continue
         node = params
         for part in path[:-1]:
             node = node.setdefault(part, {})
-        node[path[-1]] = np.asarray(state_dict[name]).T if transposed else np.asarray(state_dict[name])
+        node[path[-1]] = values.T if transposed else values
+    _refuse("have another shape", misshapen)
     return params
+
+
+def released_from_params(params: Any, config: Config) -> dict[str, np.ndarray]:
+    """A released state dict from our parameters: the inverse of `params_from_released`, bit for bit."""
+    arrays = {name: (np.asarray(_leaf(params, path)), transposed) for name, (path, transposed) in names(config).items()}
+    return {name: np.ascontiguousarray(x.T if transposed else x) for name, (x, transposed) in arrays.items()}
+
+
+def _leaf(tree: Any, path: tuple[str, ...]) -> Any:
+    for part in path:
+        tree = tree[part]
+    return tree
+
+
+def _refuse(problem: str, tensors: list[str]) -> None:
+    if tensors:
+        more = f" and {len(tensors) - 3} more" if len(tensors) > 3 else ""
+        named = ", ".join(tensors[:3]) + more
+        raise InputError(f"Released checkpoint: tensors {problem}: {named}; does the config describe its model?")

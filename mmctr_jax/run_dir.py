@@ -79,6 +79,8 @@ def check_same_run(run_dir: Path, config: Config, fingerprints: dict[str, str]) 
             "resume with the same one, or name another --run-dir."
         )
     before = _fingerprints(run_dir)
+    if "checkpoint" in before:
+        raise InputError(f"{run_dir} holds converted weights, no training to go on with; name another --run-dir.")
     for name, fingerprint in fingerprints.items():
         if before.get(name) != fingerprint:
             raise InputError(

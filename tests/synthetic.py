@@ -84,9 +84,41 @@ def raw_config(data: Path) -> dict:
     }
 
 
+CODES = {"kind": "codes", "name": "codes", "source": "item_emb_d8", "dim": DIM, "levels": 2, "size": 5}
+NEIGHBOURS = {"kind": "neighbours", "name": "neighbours", "source": "item_emb_d8", "dim": DIM, "top_k": 3}
+SYSTEMS = {
+    "din": {"model": {"name": "din", "attention": [8, 4], "deep": [16, 8]}},
+    "din_dice": {"model": {"name": "din", "attention": [8, 4], "deep": [16, 8], "activation": "dice"}},
+    "without_transformer": {"model": {"name": "without_transformer", "dcn": {"deep": [16, 8]}, "head": [8]}},
+    "without_dcn": {
+        "model": {
+            "name": "without_dcn",
+            "transformer": {"layers": 1, "feedforward": 8, "first_k": 3, "target_attention": 1},
+            "head": [8],
+        }
+    },
+    "similarity": {"model": {"transformer": {"similarity": True}, "dcn": {"similarity_bins": 4}}},
+    "codes": {"features": {"item_features": [{"kind": "tags", "name": "item_tags", "vocab_size": TAGS}, CODES]}},
+    "neighbours": {
+        "features": {
+            "item_features": [
+                {"kind": "tags", "name": "item_tags", "vocab_size": TAGS},
+                {"kind": "embedding", "name": "item_emb_d8", "dim": DIM},
+                NEIGHBOURS,
+            ]
+        }
+    },
+}
+"""Changes to a tiny config: one for each system besides the full model."""
+
+
 def merged(base: dict, change: dict) -> dict:
-    """`base` with `change` laid over it, section by section."""
+    """`base` with `change` laid over it, section by section; another model keeps only what all models have."""
     result = dict(base)
+    model = change.get("model")
+    if isinstance(model, dict) and model.get("name", "mmctr") != "mmctr":
+        shared = ("embedding_dim", "max_history")
+        result["model"] = {key: value for key, value in base.get("model", {}).items() if key in shared}
     for key, value in change.items():
         both = isinstance(value, dict) and isinstance(result.get(key), dict)
         result[key] = merged(result[key], value) if both else value

@@ -7,6 +7,9 @@ from mmctr_jax.errors import InputError
 MINIMAL = {"data": {"train": "t", "valid": "v", "item_info": "i"}}
 
 
+CODES = {"kind": "codes", "name": "c", "source": "e", "dim": 3}
+
+
 def refusal(change):
     with pytest.raises(InputError) as error:
         parse_config(merged(MINIMAL, change), "here")
@@ -53,6 +56,30 @@ def test_resolved_config_reads_back_to_itself(tmp_path):
         ({"features": {"side": [{"name": "a", "vocab_size": 3, "tags": 1}]}}, ["features.side.0.tags is not"]),
         ({"train": {"batch_size": 2**40}}, ["train.batch_size", "1048576"]),
         ({"train": {"learning_rate": 1e-50}}, ["train.learning_rate"]),
+        ({"model": {"name": "dinn"}}, ["model.name 'dinn'", "'mmctr', 'without_transformer', 'without_dcn', 'din'"]),
+        ({"model": 3}, ["model", "object"]),
+        (
+            {"model": {"name": "din", "transformer": {"layers": 1}}},
+            ["model.transformer is not a known key", "attention"],
+        ),
+        ({"model": {"name": "without_dcn", "dcn": {}}}, ["model.dcn is not a known key"]),
+        ({"model": {"history_maks": "valid"}}, ["did you mean model.history_mask?"]),
+        ({"model": {"transformer": {"target_attention": 5}}}, ["model.transformer.target_attention", "4"]),
+        ({"model": {"transformer": {"heads": 512, "target_attention": 1}}}, ["heads 512", "item width 256"]),
+        (
+            {"model": {"transformer": {"similarity": True}}, "features": {"item_features": []}},
+            ["model.transformer.similarity", "kind embedding"],
+        ),
+        (
+            {
+                "model": {"name": "without_transformer", "dcn": {"similarity_bins": 4}},
+                "features": {"item_features": []},
+            },
+            ["model.dcn.similarity_bins"],
+        ),
+        ({"features": {"item_features": [CODES, {"kind": "embedding", "name": "e", "dim": 4}]}}, ["'e'", "3 and 4"]),
+        ({"features": {"item_features": [CODES | {"levls": 2}]}}, ["did you mean features.item_features.0.levels?"]),
+        ({"features": {"item_features": [CODES | {"levels": 0}]}}, ["features.item_features.0.levels"]),
     ],
 )
 def test_a_wrong_setting_is_refused_in_one_sentence(change, words):
@@ -136,3 +163,49 @@ def test_first_difference_names_the_key():
     assert first_difference(a, a) is None
     assert first_difference(a, b) == "model.dcn.cross_layers: 3 ≠ 1"
     assert first_difference(a, b, ignore=("model.dcn.cross_layers", "train.epochs")) is None
+
+
+def test_without_a_name_the_model_is_the_full_one_and_each_has_its_own_settings():
+    assert parse_config(MINIMAL).model.name == "mmctr"
+    din = parse_config(merged(MINIMAL, {"model": {"name": "din", "activation": "dice"}})).model
+    assert din.attention == (512, 256) and din.activation == "dice" and din.embedding_dim == 64
+    assert not hasattr(din, "transformer")
+
+
+def test_first_difference_of_two_kinds_of_model_is_their_name():
+    din = parse_config(merged(MINIMAL, {"model": {"name": "din"}}))
+    assert first_difference(parse_config(MINIMAL), din) == "model.name: mmctr ≠ din"
+
+
+def write_at(path, text):
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_a_config_lies_over_its_base(tmp_path):
+    """Sections are merged, values and lists replaced; the base's path is relative to the file that names it."""
+    write_at(tmp_path / "one.yaml", "data: {train: t, valid: v, item_info: i}\nmodel: {head: [9, 9], max_history: 5}")
+    write_at(tmp_path / "sub" / "two.yaml", "base: ../one.yaml\nmodel: {head: [8]}\ntrain: {epochs: 3}")
+    three = write_at(tmp_path / "sub" / "three.yaml", "base: two.yaml\ntrain: {epochs: 4}")
+    config = load_config(three, ["train.seed=9"])
+    assert (config.data.train, config.model.head, config.model.max_history) == ("t", (8,), 5)
+    assert (config.train.epochs, config.train.seed) == (4, 9)
+    assert load_config(write_at(tmp_path / "whole.yaml", to_yaml(config))) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("base: absent.yaml", "absent.yaml, the base of .*it.yaml, cannot be read"),
+        ("base: it.yaml", "leads back to itself"),
+        ("base: 3", "base must be the path"),
+        ("base: list.yaml", "not a mapping"),
+        ("base: typo.yaml", "train.epoch is not a known key; did you mean train.epochs?"),
+    ],
+)
+def test_a_wrong_base_is_refused(tmp_path, text, words):
+    write_at(tmp_path / "list.yaml", "[1, 2]")
+    write_at(tmp_path / "typo.yaml", "data: {train: t, valid: v, item_info: i}\ntrain: {epoch: 3}")
+    with pytest.raises(InputError, match=words):
+        load_config(write_at(tmp_path / "it.yaml", text))

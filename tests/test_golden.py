@@ -76,7 +76,8 @@ class Golden:
 
     def params(self, prefix="param"):
         named = {n.removeprefix(f"{prefix}/"): self.file[n] for n in self.file.files if n.startswith(f"{prefix}/")}
-        return jax.tree.map(jnp.asarray, params_from_released(named, self.config))
+        like = jax.eval_shape(lambda: self.model.init(jax.random.PRNGKey(0), self.batch(0), self.items, train=False))
+        return jax.tree.map(jnp.asarray, params_from_released(named, self.config, like["params"]))
 
     def batch(self, i):
         get = lambda name: jnp.asarray(self.file[f"batch{i}/{name}"])  # noqa: E731

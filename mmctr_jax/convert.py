@@ -1,0 +1,140 @@
+"""Released PyTorch weights in, and out again.
+
+python -m mmctr_jax.convert torch-to-jax CHECKPOINT --config CONFIG [section.key=value ...] --out RUN_DIR
+python -m mmctr_jax.convert jax-to-torch RUN_DIR --out CHECKPOINT
+
+CHECKPOINT is the release's state dict, as torch.save writes it; RUN_DIR is what predict.py reads. Needs PyTorch, which
+nothing else here does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from mmctr_jax import cli, run_dir
+from mmctr_jax.checkpoint import Checkpoints
+from mmctr_jax.config import Config, load_config
+from mmctr_jax.console import log
+from mmctr_jax.data.cache import digest_of_files
+from mmctr_jax.data.items import load_items
+from mmctr_jax.errors import InputError
+from mmctr_jax.models import build_model
+from mmctr_jax.prediction import restore_best
+from mmctr_jax.released import names, params_from_released, released_from_params
+from mmctr_jax.sharding import make_mesh, put_replicated
+from mmctr_jax.step import init_state
+
+
+def _torch():
+    try:
+        import torch
+    except ImportError:
+        raise InputError("Converting needs PyTorch, which is not installed: pip install torch.") from None
+    return torch
+
+
+def read_state_dict(checkpoint: Path) -> dict[str, np.ndarray]:
+    """Tensors by name. Unpickles tensors only, never code. Raises InputError for anything else in the file."""
+    torch = _torch()
+    try:
+        loaded = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise InputError(f"Checkpoint {checkpoint} cannot be read: {error.strerror or error}.") from None
+    except Exception:  # torch, pickle and zip raise many kinds
+        raise InputError(
+            f"Checkpoint {checkpoint} is not a file of tensors as torch.save writes a state dict; "
+            "it may be damaged, or hold objects, which are not loaded."
+        ) from None
+    if not isinstance(loaded, dict) or not loaded:
+        raise InputError(f"Checkpoint {checkpoint} holds no state dict (a mapping from names to tensors).")
+    for name, tensor in loaded.items():
+        if not isinstance(tensor, torch.Tensor):
+            raise InputError(f"Checkpoint {checkpoint}: {name} is no tensor; give the state dict itself.")
+        if tensor.dtype != torch.float32 or tensor.is_sparse:
+            raise InputError(f"Checkpoint {checkpoint}: tensor {name} is {tensor.dtype}; all must be float32.")
+    return {str(name): tensor.numpy() for name, tensor in loaded.items()}
+
+
+def torch_to_jax(checkpoint: Path, config: Config, out: Path) -> int:
+    """Writes a run directory with the checkpoint's weights at step 0; returns their number.
+
+    Raises: InputError, before anything is written, if a tensor is missing, superfluous, misshapen or not float32.
+    """
+    run_dir.check_free(out, resume=False)
+    state_dict = read_state_dict(checkpoint)
+    config, items = load_items(config)
+    names(config)  # refuses a model that the release does not have
+    mesh, model = make_mesh(), build_model(config)
+    on_device = put_replicated(items, mesh)
+    like = jax.eval_shape(lambda items: init_state(model, config, items, mesh), on_device)
+    params = params_from_released(state_dict, config, like.params)
+    fingerprints = {
+        "item_info": run_dir.items_fingerprint(items),
+        "checkpoint": digest_of_files([checkpoint]).hexdigest(),
+    }
+    state = init_state(model, config, on_device, mesh).replace(params=put_replicated(params, mesh))
+    with run_dir.lock(out):
+        run_dir.start(out, config, items, fingerprints)
+        with Checkpoints(out / run_dir.CHECKPOINTS, writable=True) as checkpoints:
+            checkpoints.save(state, {"converted": fingerprints["checkpoint"]}, step=0, best_step=0)
+    return sum(x.size for x in jax.tree.leaves(params))
+
+
+def jax_to_torch(directory: Path, out: Path) -> int:
+    """Writes the best checkpoint of a run directory as a released state dict; returns the number of weights."""
+    torch = _torch()
+    if out.is_dir() or not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
+        raise InputError(f"Output {out} cannot be written; name a file in a folder that exists.")
+    config = run_dir.read_config(directory)
+    names(config)
+    mesh = make_mesh()
+    items = put_replicated(run_dir.read_items(directory), mesh)
+    _, params, _ = restore_best(directory, build_model(config), config, items, mesh)
+    tensors = {name: torch.from_numpy(x.copy()) for name, x in released_from_params(params, config).items()}
+    temporary = out.with_name(f".{out.name}.tmp")
+    try:
+        torch.save(tensors, temporary)
+        os.replace(temporary, out)
+    except (OSError, RuntimeError) as error:  # torch's own writer raises the latter
+        raise InputError(f"Output {out} cannot be written: {str(error).splitlines()[0]}.") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    return sum(x.numel() for x in tensors.values())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m mmctr_jax.convert", description="Released PyTorch weights in and out."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    into = commands.add_parser("torch-to-jax", help="a released state dict into a run directory")
+    into.add_argument("checkpoint", type=Path, help="file with the state dict")
+    into.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that replace the config's")
+    into.add_argument("--config", required=True, help="YAML file that describes the checkpoint's model and its items")
+    into.add_argument("--out", required=True, type=Path, help="new run directory, for predict.py")
+    back = commands.add_parser("jax-to-torch", help="a run directory's weights into a released state dict")
+    back.add_argument("run_dir", type=Path, help="what train.py or torch-to-jax wrote")
+    back.add_argument("--out", required=True, type=Path, help="file for the state dict")
+    args, rest = parser.parse_known_args()
+    if args.command == "torch-to-jax":
+        overrides = args.overrides + rest
+        wrong = next((text for text in overrides if "=" not in text or text.startswith("-")), None)
+        if wrong:
+            parser.error(f"unrecognized argument: {wrong}")
+        weights = torch_to_jax(args.checkpoint, load_config(args.config, overrides), args.out)
+        log.info(f"{weights:,} weights are in {args.out}; score with: python predict.py --ckpt {args.out}")
+    else:
+        if rest:
+            parser.error(f"unrecognized argument: {rest[0]}")
+        weights = jax_to_torch(args.run_dir, args.out)
+        log.info(f"{weights:,} weights are in {args.out}.")
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run_main(main)

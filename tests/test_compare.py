@@ -1,0 +1,146 @@
+"""Several configs over several seeds: every number from its own run, nothing done twice, nothing lost."""
+
+import csv
+import json
+import shutil
+import statistics
+import sys
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from sklearn.metrics import roc_auc_score
+from synthetic import CODES, SYSTEMS, merged, raw_config
+
+from mmctr_jax import compare as module
+from mmctr_jax.compare import compare, main, mean_and_deviation
+from mmctr_jax.errors import InputError, TrainingError
+
+SEEDS = [1, 2]
+
+
+@pytest.fixture(scope="module")
+def finished(dataset, tmp_path_factory):
+    """(folder of the configs, folder of a finished comparison)."""
+    folder = tmp_path_factory.mktemp("compare")
+    tags = {"kind": "tags", "name": "item_tags"}
+    for name, change in (
+        ("din", SYSTEMS["din"]),
+        ("codes", {"features": {"item_features": [tags, CODES]}, "model": {"transformer": {"layers": 0}}}),
+    ):
+        raw = merged(raw_config(dataset), change | {"train": {"epochs": 1}})
+        raw["data"] |= {"test_labels": str(dataset / "test_labels.parquet"), "cache_dir": str(folder / "cache")}
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(raw))
+    assert compare(paths(folder), [], SEEDS, folder / "out")
+    return folder, folder / "out"
+
+
+def paths(folder):
+    return [folder / "din.yaml", folder / "codes.yaml"]
+
+
+def table(out, name="table.csv"):
+    with open(out / name, newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_the_table_is_mean_and_deviation_of_what_the_runs_predicted(finished, dataset):
+    _, out = finished
+    labels = pq.read_table(dataset / "test_labels.parquet")["label"].to_numpy()
+    rows = table(out)
+    assert [row["system"] for row in rows] == ["din", "codes"] and {row["seeds"] for row in rows} == {"2"}
+    for row in rows:
+        areas, losses = [], []
+        for seed in SEEDS:
+            scores = pq.read_table(out / row["system"] / f"seed{seed}" / "predictions.parquet")["score"].to_numpy()
+            areas.append(roc_auc_score(labels, scores))
+            losses.append(-np.log(np.where(labels == 1, scores, 1 - scores)).mean())
+        for column, values in (("test_auc", areas), ("test_logloss", losses)):
+            assert float(row[f"{column}_mean"]) == pytest.approx(statistics.mean(values), abs=1e-6)
+            assert float(row[f"{column}_deviation"]) == pytest.approx(statistics.stdev(values), abs=1e-6)
+        summary = json.loads((out / row["system"] / "seed1" / "summary.json").read_text())
+        assert int(row["parameters"]) == summary["parameters"] and float(row["seconds_mean"]) > 0
+        assert f"| {row['system']} | {statistics.mean(areas):.4f} ± " in (out / "table.md").read_text()
+    assert [(r["system"], r["seed"]) for r in table(out, "runs.csv")] == [
+        (name, seed) for name in ("din", "codes") for seed in ("1", "2")
+    ]
+    assert (out / "table.png").stat().st_size > 5000
+    assert len({r["test_auc"] for r in table(out, "runs.csv")}) == 4  # seeds and systems differ
+
+
+def test_mean_and_deviation_by_hand():
+    assert mean_and_deviation([]) == (None, None)
+    assert mean_and_deviation([0.5]) == (0.5, None)
+    assert mean_and_deviation([1.0, 2.0, 3.0]) == (2.0, 1.0)
+
+
+def test_finished_runs_are_reused(finished, monkeypatch):
+    folder, out = finished
+    before = (out / "table.csv").read_text()
+    monkeypatch.setattr(module, "train", None)  # would fail
+    assert compare(paths(folder), [], SEEDS, out)
+    assert (out / "table.csv").read_text() == before
+
+
+def test_an_interrupted_comparison_goes_on_and_ends_the_same(finished, tmp_path, monkeypatch, capsys):
+    folder, out = finished
+    trained = []
+
+    def interrupted_at_the_third(config, directory, resume):
+        trained.append(directory.relative_to(tmp_path / "out").as_posix())
+        if len(trained) == 3:
+            return {"stopped": "interrupted"}
+        shutil.copytree(out / trained[-1], directory, ignore=shutil.ignore_patterns("result.json"))
+        return json.loads((directory / "summary.json").read_text())
+
+    monkeypatch.setattr(module, "train", interrupted_at_the_third)
+    arguments = [*map(str, paths(folder)), "--seeds", "2", "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", ["compare", *arguments])
+    assert main() == 130 and "the same command" in capsys.readouterr().out
+    assert trained == ["din/seed1", "codes/seed1", "din/seed2"]  # round by round
+    assert [(r["system"], r["seeds"]) for r in table(tmp_path / "out")] == [("din", "1"), ("codes", "1")]
+    assert main() == 0 and trained[3:] == ["din/seed2", "codes/seed2"]
+    assert (tmp_path / "out" / "table.md").read_text() == (out / "table.md").read_text()
+
+
+def test_another_setting_or_other_data_never_passes_for_the_finished_run(finished, tmp_path):
+    folder, out = finished
+    shutil.copytree(out, tmp_path / "out")
+    with pytest.raises(InputError, match="train.learning_rate"):
+        compare(paths(folder), ["train.learning_rate=0.5"], SEEDS, tmp_path / "out")
+    train = pq.read_table(yaml.safe_load(paths(folder)[0].read_text())["data"]["train"])
+    pq.write_table(train.slice(5), tmp_path / "other.parquet")
+    with pytest.raises(InputError, match="data.train has changed"):
+        compare(paths(folder), [f"data.train={tmp_path / 'other.parquet'}"], SEEDS, tmp_path / "out")
+
+
+def test_a_diverged_run_is_marked_and_the_others_go_on(finished, tmp_path, monkeypatch):
+    folder, out = finished
+
+    def diverging(config, directory, resume):
+        if config.model.name == "din":
+            directory.mkdir(parents=True)
+            raise TrainingError("Step 3 diverged.")
+        shutil.copytree(out / "codes" / directory.name, directory)
+        return json.loads((directory / "summary.json").read_text())
+
+    monkeypatch.setattr(module, "train", diverging)
+    assert compare(paths(folder), [], SEEDS, tmp_path / "out")
+    lines = (tmp_path / "out" / "table.md").read_text().splitlines()
+    assert lines[2] == "| din | – | – | – | – | – | 2, 2 diverged |" and lines[3].startswith("| codes | 0.")
+    assert {r["diverged"] for r in table(tmp_path / "out", "runs.csv")} == {"Step 3 diverged.", ""}
+
+
+def test_what_cannot_be_compared_is_refused_before_anything_runs(finished, tmp_path):
+    folder, _ = finished
+    (tmp_path / "din.yaml").write_text(paths(folder)[0].read_text())
+    (tmp_path / "bad.yaml").write_text("data: 3")
+    for configs, words in (
+        ([folder / "din.yaml", tmp_path / "din.yaml"], "Two configs are named din"),
+        ([folder / "din.yaml", tmp_path / "bad.yaml"], "bad.yaml"),
+        ([folder / "din.yaml", tmp_path / "absent.yaml"], "absent.yaml cannot be read"),
+    ):
+        with pytest.raises(InputError, match=words):
+            compare(configs, [], SEEDS, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
