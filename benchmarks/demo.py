@@ -24,7 +24,7 @@ def popularity_auc() -> float:
 
 def main() -> int:
     summary = json.loads((RUN / "summary.json").read_text())
-    result = predict(RUN, None, None, labels=DATA / "test_labels.parquet")
+    result = predict(RUN, None, None)
     rows = [
         ("validation AUC", f"{summary['validation']['auc']:.4f}"),
         ("test AUC", f"{result['metrics']['auc']:.4f}"),

@@ -1,4 +1,4 @@
-"""python -m benchmarks.run {accuracy,loader,memory} … — each prints its machine, its versions and its figures."""
+"""python -m benchmarks.run {derived,loader,memory} … — each prints its machine, its versions and its figures."""
 
 import argparse
 import importlib
@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 
-NAMES = ("accuracy", "loader", "memory")
+NAMES = ("derived", "loader", "memory")
 
 
 def print_machine() -> None:

@@ -1,0 +1,62 @@
+"""Semantic codes and neighbours of a file's or made-up vectors: time to fit, codes in use, reconstruction error."""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from mmctr_jax import cli
+from mmctr_jax.config import CodesFeature, NeighboursFeature
+from mmctr_jax.data.derived import derive
+from mmctr_jax.data.parquet import part_files, read_columns
+
+DIM = 128
+
+
+def made_up(items: int) -> np.ndarray:
+    """Clusters of clusters, so that there is something to quantise at every level."""
+    rng = np.random.default_rng(0)
+    coarse, fine = (rng.normal(size=(n, DIM)).astype(np.float32) for n in (100, 10_000))
+    vectors = rng.normal(size=(items, DIM), scale=0.5).astype(np.float32)
+    vectors += coarse[rng.integers(0, 100, items)] + 0.7 * fine[rng.integers(0, 10_000, items)]
+    vectors[0] = 0
+    return vectors
+
+
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.run derived")
+    parser.add_argument("--item-info", help="file with item_emb_d128 (default: made-up vectors)")
+    parser.add_argument("--items", type=int, default=100_000, help="how many made-up vectors")
+    parser.add_argument("--no-neighbours", action="store_true", help="codes alone: neighbours grow with items squared")
+    args = parser.parse_args(argv)
+
+    def measure() -> int:
+        if args.item_info:
+            chunks = read_columns(part_files(args.item_info), ["item_emb_d128"])
+            vectors = np.concatenate([chunk["item_emb_d128"].vectors(DIM) for chunk in chunks])
+        else:
+            vectors = made_up(args.items)
+        common = {"source": "item_emb_d128", "dim": DIM}
+        sizes = ((3, 128), (3, 256), (1, 256), (1, 1024))
+        features = [CodesFeature(kind="codes", name="codes", levels=n, size=size, **common) for n, size in sizes]
+        if not args.no_neighbours:
+            features.append(NeighboursFeature(kind="neighbours", name="near", top_k=5, **common))
+        print("| feature | items | seconds | codes in use | squared error / variance, by level |")
+        print("|---|---|---|---|---|")
+        for feature in features:
+            with tempfile.TemporaryDirectory() as folder:
+                started = time.monotonic()
+                derive(vectors, feature, folder)
+                seconds = time.monotonic() - started
+                stored = np.load(next(Path(folder).glob("*.npz")))
+                what, used, error = f"{getattr(feature, 'top_k', '')} neighbours", "", ""
+                if feature.kind == "codes":
+                    what = f"codes {feature.levels} × {feature.size}"
+                    used = ", ".join(map(str, stored["used"]))
+                    error = ", ".join(f"{x:.3f}" for x in stored["error"])
+                print(f"| {what} | {len(vectors):,} | {seconds:.1f} | {used} | {error} |", flush=True)
+        return 0
+
+    cli.run_main(measure)
