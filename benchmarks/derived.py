@@ -3,7 +3,6 @@
 import argparse
 import tempfile
 import time
-from pathlib import Path
 
 import numpy as np
 
@@ -48,9 +47,8 @@ def main(argv: list[str]) -> None:
         for feature in features:
             with tempfile.TemporaryDirectory() as folder:
                 started = time.monotonic()
-                derive(vectors, feature, folder)
+                stored = derive(vectors, feature, folder)
                 seconds = time.monotonic() - started
-                stored = np.load(next(Path(folder).glob("*.npz")))
                 what, used, error = f"{getattr(feature, 'top_k', '')} neighbours", "", ""
                 if feature.kind == "codes":
                     what = f"codes {feature.levels} × {feature.size}"

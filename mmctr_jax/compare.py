@@ -2,9 +2,9 @@
 
 python -m mmctr_jax.compare CONFIG [CONFIG ...] [section.key=value ...] [--seeds 3] --out DIR
 
-DIR/NAME/seedN/ is an ordinary run directory, with the outcome in result.json; finished runs are reused, an interrupted
-one goes on. Seeds go round by round, so that a comparison stopped early compares what it has. After every run DIR has
-table.md, table.csv and table.png, a row per config in the order given, and runs.csv, a row per run.
+DIR/NAME/seedN/ is an ordinary run directory, its outcome is in DIR/NAME/seedN.json; finished runs are reused, an
+interrupted one goes on. Seeds go round by round, so that a comparison stopped early compares what it has. After every
+run DIR has table.md, table.csv and table.png, a row per config in the order given, and runs.csv, a row per run.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import csv
 import io
 import json
 import statistics
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,14 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from mmctr_jax import cli
-from mmctr_jax.config import Config, load_config, to_yaml
+from mmctr_jax.config import Config, first_difference, load_config, parse_config
 from mmctr_jax.console import log, show
 from mmctr_jax.data.cache import digest_of_files
+from mmctr_jax.data.items import load_items
 from mmctr_jax.data.parquet import part_files
 from mmctr_jax.errors import InputError, TrainingError
 from mmctr_jax.interrupt import EXIT_CODE
-from mmctr_jax.prediction import predict
+from mmctr_jax.prediction import predict, read_labels
 from mmctr_jax.run_dir import write_atomically
 from mmctr_jax.training import train
 
@@ -75,6 +77,8 @@ def compare(paths: list[Path], overrides: list[str], seeds: list[int], out: Path
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
         raise InputError(f"Two configs are named {twice}; the name is the row of the table, so rename one file.")
+    if any(text.partition("=")[0] == "train.seed" for text in overrides):
+        raise InputError("train.seed cannot be set for a comparison, which goes through seeds 1 … N of --seeds.")
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; name a folder with --out.")
     plan = [
@@ -86,20 +90,19 @@ def compare(paths: list[Path], overrides: list[str], seeds: list[int], out: Path
     todo = []
     for seed in seeds:
         for system, configs in plan:
-            directory = out / system.name / f"seed{seed}"
-            stamp = {"config": to_yaml(configs[seed]), "data": _digests(configs[seed], digests)}
-            done = _read_result(directory, stamp)
+            run = _Run(out / system.name / f"seed{seed}", configs[seed], _digests(configs[seed], digests))
+            done = run.result()
             if done is None:
-                todo.append((system, seed, configs[seed], directory, stamp))
+                todo.append((system, seed, run))
             else:
                 system.results[seed] = done
     log.info(f"{len(seeds) * len(plan) - len(todo)} runs are done already, {len(todo)} to go.")
-    for number, (system, seed, config, directory, stamp) in enumerate(todo, 1):
+    _check_data({system.name: run.config for system, _, run in todo}.values())
+    for number, (system, seed, run) in enumerate(todo, 1):
         log.info(f"Run {number} of {len(todo)}: {system.name}, seed {seed}.")
-        result = _run(config, directory)
+        result = run.go()
         if result is None:
             return False
-        write_atomically(directory / "result.json", json.dumps({**stamp, "result": result}, indent=1) + "\n")
         system.results[seed] = result
         write_tables(systems, out)
         jax.clear_caches()  # compiled programs of a model that is done with
@@ -108,26 +111,86 @@ def compare(paths: list[Path], overrides: list[str], seeds: list[int], out: Path
 
 
 def _digests(config: Config, known: dict[str, str]) -> dict[str, str]:
-    """What a result depends on besides its config: the contents of the data files."""
-    paths = {"train": config.data.train, "valid": config.data.valid, "item_info": config.data.item_info}
-    paths |= {"test": config.data.test, "test_labels": config.data.test_labels}
-    for path in filter(None, paths.values()):
-        if path not in known:
-            known[path] = digest_of_files(part_files(path)).hexdigest()
-    return {name: known[path] for name, path in paths.items() if path}
+    """What a result depends on besides its config: the contents of the data files. `known`: those read before."""
+    digests = {}
+    for name in ("train", "valid", "test", "test_labels", "item_info"):
+        path = getattr(config.data, name)
+        if path:
+            if path not in known:
+                known[path] = digest_of_files(part_files(path)).hexdigest()
+            digests[name] = known[path]
+    return digests
 
 
-def _read_result(directory: Path, stamp: dict[str, Any]) -> dict[str, Any] | None:
-    """The outcome of a finished run of exactly this config on exactly these files."""
-    try:
-        record = json.loads((directory / "result.json").read_text())
-        return record["result"] if all(record[key] == value for key, value in stamp.items()) else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+def _check_data(configs: Iterable[Config]) -> None:
+    """Finds what is wrong with items, codes or test labels now, not hours later when a run gets to them."""
+    tests = set()
+    for config in configs:
+        load_items(config)
+        tests.add((config.data.test, config.data.test_labels, config.features.label))
+    for test, labels, name in tests:
+        if test is None or read_labels(part_files(test), name, labels) is None:
+            log.warning("No test labels (data.test, data.test_labels): only validation results will be compared.")
 
 
-def _run(config: Config, directory: Path) -> dict[str, Any] | None:
-    """Trains (or goes on), then scores the test file if there is one. Null: interrupted, having saved."""
+# What may differ between a run's record and what is asked for now: the files' contents are compared, not their paths.
+_NO_MATTER = ("data.train", "data.valid", "data.test", "data.test_labels", "data.item_info", "data.cache_dir")
+_NO_MATTER += ("train.eval_batch_size", "train.checkpoint_every")
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One config with one seed. Its record, beside its run directory, says from the start what it is a run of."""
+
+    directory: Path
+    config: Config
+    data: dict[str, str]
+
+    @property
+    def record(self) -> Path:
+        return self.directory.with_suffix(".json")
+
+    def result(self) -> dict[str, Any] | None:
+        """The outcome, if the run is finished. Raises InputError if what is there is a run of something else."""
+        try:
+            record = json.loads(self.record.read_text())
+            config, data, result = parse_config(record["config"]), dict(record["data"]), record["result"]
+            parts = (
+                {} if result is None else {"test": result.get("test", {}), "validation": result.get("validation", {})}
+            )
+            if not all(isinstance(part, dict) for part in parts.values()):
+                raise TypeError
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, InputError):
+            raise InputError(f"{self.record} is damaged; remove it and {self.directory}, and start again.") from None
+        difference = first_difference(config, self.config, ignore=_NO_MATTER)
+        if difference is None and data != self.data:
+            name = next(n for n in {**data, **self.data} if data.get(n) != self.data.get(n))
+            difference = f"the contents of data.{name}"
+        if difference:
+            raise InputError(
+                f"{self.directory} is a run of something else ({difference}, there ≠ now); "
+                "name another folder with --out, or remove that run and its .json."
+            )
+        return result
+
+    def go(self) -> dict[str, Any] | None:
+        """Trains, or goes on, and scores. Null: interrupted, having saved."""
+        self.directory.parent.mkdir(parents=True, exist_ok=True)
+        self._write(None)
+        result = _train_and_score(self.config, self.directory)
+        if result is not None:
+            self._write(result)
+        return result
+
+    def _write(self, result: dict[str, Any] | None) -> None:
+        config = json.loads(self.config.model_dump_json())
+        record = {"config": config, "data": self.data, "result": result}
+        write_atomically(self.record, json.dumps(record, indent=1) + "\n")
+
+
+def _train_and_score(config: Config, directory: Path) -> dict[str, Any] | None:
     try:
         summary = train(config, directory, resume=True)
     except TrainingError as error:
@@ -238,15 +301,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m mmctr_jax.compare", description="Train and score several configs over several seeds."
     )
-    parser.add_argument("configs", nargs="+", metavar="CONFIG", help="YAML files; the file's name is the table's row")
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings of all of them")
+    parser.add_argument(
+        "configs",
+        nargs="+",
+        metavar="CONFIG | section.key=value",
+        help="YAML files, whose names are the table's rows; and settings for all of them",
+    )
     parser.add_argument("--seeds", type=int, default=3, help="seeds 1 … N (default: 3)")
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs and tables")
     args = parser.parse_intermixed_args()
     if args.seeds < 1:
         parser.error("--seeds must be at least 1")
-    overrides = [text for text in args.configs if "=" in text]  # argparse cannot tell the two apart
+    overrides = [text for text in args.configs if "=" in text]
     paths = [Path(text) for text in args.configs if "=" not in text]
+    if not paths:
+        parser.error("no config is named")
     try:
         finished = compare(paths, overrides, list(range(1, args.seeds + 1)), args.out)
     except KeyboardInterrupt:  # outside of a training, which saves

@@ -38,6 +38,12 @@ class DataConfig(_Section):
     item_info: Name  # one row per item: item id and the columns listed under features.item_features
     cache_dir: Name = "cache"  # where the binary copies of train and valid go; safe to delete at any time
 
+    @model_validator(mode="after")
+    def _labels_are_of_something(self) -> DataConfig:
+        if self.test_labels and not self.test:
+            raise ValueError("data.test_labels is given without data.test; name the test file too, or drop the labels")
+        return self
+
 
 class SideFeature(_Section):
     """A categorical column of the sample rows (e.g. an age group). Id 0 is padding: a zero vector that never learns."""
@@ -138,7 +144,12 @@ class FeaturesConfig(_Section):
             if name in (self.history, self.item, self.label):
                 raise ValueError(f"column {name!r} is listed as a feature and is the history, item or label; rename it")
         dims: dict[str, int] = {}
+        lists = [f.name for f in self.item_features if f.kind in ("tags", "categorical")]
         for f in self.item_features:
+            if f.kind in ("codes", "neighbours") and f.source in lists:
+                raise ValueError(
+                    f"feature {f.name!r} has the source {f.source!r}, a column of ids; name one of vectors"
+                )
             column = {"codes": "source", "neighbours": "source", "embedding": "name"}.get(f.kind)
             if column and dims.setdefault(getattr(f, column), f.dim) != f.dim:
                 raise ValueError(
@@ -166,6 +177,11 @@ class TransformerConfig(_Section):
         if self.first_k == 0 and not self.max_pool and not self.target_attention:
             raise ValueError(
                 "model.transformer.first_k 0 without max_pool drops the history; raise first_k, or set max_pool to true"
+            )
+        if self.first_k == 0 and not self.max_pool and (self.layers or self.similarity):
+            raise ValueError(
+                "model.transformer.first_k 0 without max_pool leaves the encoder's outputs unread; "
+                "set layers to 0 and similarity to false, or keep some outputs"
             )
         return self
 
@@ -406,7 +422,9 @@ def _explain(error: ValidationError) -> str:
     if first["type"] == "union_tag_invalid":
         tag = {"model": "name"}.get(key, "kind")
         return f"{key}.{tag} {first['ctx']['tag']!r} is not known; known are {first['ctx']['expected_tags']}."
-    if first["type"] == "missing":
+    if first["type"] in ("union_tag_not_found", "missing"):
+        if first["type"] == "union_tag_not_found":
+            key += {"model": ".name"}.get(key, ".kind")
         return f"{key} is missing; give it a value."
     if first["type"] == "value_error":  # raised by the checks above, which name their keys
         return f"{first['msg'].removeprefix('Value error, ')}."
@@ -440,7 +458,7 @@ def _read_raw(path: Path, readers: tuple[Path, ...] = ()) -> Any:
     """A config file's plain data, laid over that of the file which its key `base` names, relative to its folder."""
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not a text file"
         named = f", the base of {readers[-1]}," if readers else ""
         raise InputError(f"Config {path}{named} cannot be read: {reason}.") from None
@@ -450,7 +468,7 @@ def _read_raw(path: Path, readers: tuple[Path, ...] = ()) -> Any:
     if not isinstance(raw, dict) or "base" not in raw:
         return raw
     base = raw.pop("base")
-    if not isinstance(base, str):
+    if not isinstance(base, str) or "\0" in base:
         raise InputError(f"{path}: base must be the path of another config file, not {base!r}.")
     readers = (*readers, path)
     if (path.parent / base).resolve() in [reader.resolve() for reader in readers]:

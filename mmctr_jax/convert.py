@@ -25,7 +25,7 @@ from mmctr_jax.data.items import load_items
 from mmctr_jax.errors import InputError
 from mmctr_jax.models import build_model
 from mmctr_jax.prediction import restore_best
-from mmctr_jax.released import names, params_from_released, released_from_params
+from mmctr_jax.released import check_released_has, params_from_released, released_from_params, with_dropout
 from mmctr_jax.sharding import make_mesh, put_replicated
 from mmctr_jax.step import init_state
 
@@ -55,9 +55,13 @@ def read_state_dict(checkpoint: Path) -> dict[str, np.ndarray]:
     for name, tensor in loaded.items():
         if not isinstance(tensor, torch.Tensor):
             raise InputError(f"Checkpoint {checkpoint}: {name} is no tensor; give the state dict itself.")
-        if tensor.dtype != torch.float32 or tensor.is_sparse:
+        if tensor.dtype != torch.float32:
             raise InputError(f"Checkpoint {checkpoint}: tensor {name} is {tensor.dtype}; all must be float32.")
-    return {str(name): tensor.numpy() for name, tensor in loaded.items()}
+        if tensor.layout != torch.strided or tensor.device.type != "cpu":
+            raise InputError(f"Checkpoint {checkpoint}: tensor {name} is sparse or has no values; give plain ones.")
+        if not bool(torch.isfinite(tensor).all()):
+            raise InputError(f"Checkpoint {checkpoint}: tensor {name} holds numbers that are not finite.")
+    return {str(name): tensor.detach().numpy() for name, tensor in loaded.items()}
 
 
 def torch_to_jax(checkpoint: Path, config: Config, out: Path) -> int:
@@ -65,23 +69,24 @@ def torch_to_jax(checkpoint: Path, config: Config, out: Path) -> int:
 
     Raises: InputError, before anything is written, if a tensor is missing, superfluous, misshapen or not float32.
     """
-    run_dir.check_free(out, resume=False)
+    check_released_has(config)
+    if out.exists():
+        raise InputError(f"Output {out} exists; name a new folder.")
     state_dict = read_state_dict(checkpoint)
-    config, items = load_items(config)
-    names(config)  # refuses a model that the release does not have
-    mesh, model = make_mesh(), build_model(config)
-    on_device = put_replicated(items, mesh)
+    items = load_items(config)
+    config, mesh = items.config, make_mesh()
+    model, on_device = build_model(config), put_replicated(items.table, mesh)
     like = jax.eval_shape(lambda items: init_state(model, config, items, mesh), on_device)
     params = params_from_released(state_dict, config, like.params)
-    fingerprints = {
-        "item_info": run_dir.items_fingerprint(items),
-        "checkpoint": digest_of_files([checkpoint]).hexdigest(),
+    converted = {
+        "sha256": digest_of_files([checkpoint]).hexdigest(),
+        "with_dropout": with_dropout(state_dict, config),
     }
     state = init_state(model, config, on_device, mesh).replace(params=put_replicated(params, mesh))
     with run_dir.lock(out):
-        run_dir.start(out, config, items, fingerprints)
         with Checkpoints(out / run_dir.CHECKPOINTS, writable=True) as checkpoints:
-            checkpoints.save(state, {"converted": fingerprints["checkpoint"]}, step=0, best_step=0)
+            checkpoints.save(state, {}, step=0, best_step=0)
+        run_dir.start(out, config, items.table, {"item_info": items.fingerprint}, converted=converted)
     return sum(x.size for x in jax.tree.leaves(params))
 
 
@@ -90,12 +95,16 @@ def jax_to_torch(directory: Path, out: Path) -> int:
     torch = _torch()
     if out.is_dir() or not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
         raise InputError(f"Output {out} cannot be written; name a file in a folder that exists.")
+    if directory.resolve() in out.resolve().parents:
+        raise InputError(f"Output {out} lies in the run directory itself; name a file elsewhere.")
     config = run_dir.read_config(directory)
-    names(config)
+    check_released_has(config)
+    converted = run_dir.read_metadata(directory).get("converted") or {}
     mesh = make_mesh()
     items = put_replicated(run_dir.read_items(directory), mesh)
     _, params, _ = restore_best(directory, build_model(config), config, items, mesh)
-    tensors = {name: torch.from_numpy(x.copy()) for name, x in released_from_params(params, config).items()}
+    state_dict = released_from_params(params, config, converted.get("with_dropout"))
+    tensors = {name: torch.from_numpy(x.copy()) for name, x in state_dict.items()}
     temporary = out.with_name(f".{out.name}.tmp")
     try:
         torch.save(tensors, temporary)

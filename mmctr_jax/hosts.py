@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from typing import TypeVar
@@ -53,3 +54,15 @@ def together(action: Callable[[], T]) -> T:
     if problem:
         raise problem
     return result
+
+
+def agree(values: dict[str, str]) -> None:
+    """Raises InputError on every process, naming the first of `values` that is not the same on all of them."""
+    if jax.process_count() == 1:
+        return
+    digests = [np.frombuffer(hashlib.sha256(value.encode()).digest(), np.uint8) for value in values.values()]
+    of_all = multihost_utils.process_allgather(np.stack(digests))
+    for i, name in enumerate(values):
+        other = np.flatnonzero((of_all[:, i] != of_all[0, i]).any(axis=1))
+        if other.size:
+            raise InputError(f"Processes 0 and {other[0]} read different data: {name}; give all the same files.")

@@ -103,6 +103,7 @@ def predict(
     """
     config = run_dir.read_config(directory)
     out = out or directory / "predictions.parquet"
+    own_labels = data is None and labels is None
     if data is None:
         data, labels = config.data.test, labels or config.data.test_labels
     if data is None:
@@ -110,10 +111,13 @@ def predict(
     if Path(data).is_dir() and (Path(data) / "test.parquet").is_file():
         data = Path(data) / "test.parquet"  # a whole data set was given
     files = part_files(data)
+    if own_labels and labels and not Path(labels).exists():
+        log.warning(f"No metrics: {labels}, the config's data.test_labels, does not exist.")
+        labels = None
     _check_output(out, task, inputs=[*files, *(part_files(labels) if labels else [])])
     columns = [name for name in config.features.id_columns if name in column_names(files)]
     ids = {name: read_whole(files, name) for name in columns}
-    known = _read_labels(files, config, labels, ids.get("ID"))
+    known = read_labels(files, config.features.label, labels)
     users = _read_users(files, config) if known is not None else None
 
     predictor = Predictor.load(directory)
@@ -151,8 +155,11 @@ def _check_output(out: Path, task: str | None, inputs: list[Path]) -> None:
         raise InputError(f"Output {out} would overwrite what is to be read; name another file.")
 
 
-def _read_labels(files: list[Path], config: Config, labels: str | Path | None, ids: Any) -> np.ndarray | None:
-    name = config.features.label
+def read_labels(files: list[Path], name: str, labels: str | Path | None) -> np.ndarray | None:
+    """(rows,) labels of the rows in `files`: column `name` of them, or of the file `labels`; null if they have none.
+
+    Raises: InputError if `labels` is not of these rows, or cannot be read.
+    """
     label_files = files if labels is None else part_files(labels)
     if labels is None and name not in column_names(files):
         return None
@@ -168,10 +175,9 @@ def _read_labels(files: list[Path], config: Config, labels: str | Path | None, i
         raise InputError(
             f"{labels} has {len(values):,} labels for {count_rows(files):,} rows to score; give one a row."
         )
-    if labels is not None and ids is not None and "ID" in column_names(label_files):
-        same = np.array_equal(read_whole(label_files, "ID").to_numpy(), ids.to_numpy())
-        if not same:
-            raise InputError(f"{labels}: its ID column is not that of the scored file; give labels in the same order.")
+    both = labels is not None and "ID" in column_names(label_files) and "ID" in column_names(files)
+    if both and not np.array_equal(*(read_whole(f, "ID").to_numpy() for f in (label_files, files))):
+        raise InputError(f"{labels}: its ID column is not that of the scored file; give labels in the same order.")
     return values
 
 

@@ -17,7 +17,8 @@ _EMBEDDING = "embedding_layer.embedding_layer."
 _ENCODER = "transformer_encoder.transformer_encoder.layers."
 
 
-def _check_released_has(config: Config) -> None:
+def check_released_has(config: Config) -> None:
+    """Raises InputError, naming the setting, for a model with parts that the release has not."""
     model, features = config.model, config.features
     if model.name != "mmctr":
         raise InputError(f"model.name {model.name}: released checkpoints are of the full model, mmctr, alone.")
@@ -41,7 +42,7 @@ def names(config: Config, with_dropout: bool | None = None) -> dict[str, tuple[t
     with_dropout: whether the deep layers were built with dropout, which numbers them otherwise (default: the config's).
     Raises: InputError for a model with parts that the release has not.
     """
-    _check_released_has(config)
+    check_released_has(config)
     features, model = config.features, config.model
     table: dict[str, tuple[tuple[str, ...], bool]] = {}
 
@@ -84,14 +85,17 @@ def names(config: Config, with_dropout: bool | None = None) -> dict[str, tuple[t
     return table
 
 
+def with_dropout(state_dict: Mapping[str, np.ndarray], config: Config) -> bool | None:
+    """Whether a checkpoint's deep layers are numbered as dropout has them; null where both ways are one."""
+    return "parallel_dnn.mlp.3.weight" in state_dict if len(config.model.dcn.deep) > 1 else None
+
+
 def params_from_released(state_dict: Mapping[str, np.ndarray], config: Config, like: Any) -> dict[str, Any]:
     """Our parameters from a released state dict; dtypes stay as they are. `like`: their tree, for the shapes.
 
     Raises: InputError naming tensors that are missing, superfluous or of another shape.
     """
-    # A rate plays no part in prediction: a checkpoint trained with another one is as good.
-    with_dropout = "parallel_dnn.mlp.3.weight" in state_dict if len(config.model.dcn.deep) > 1 else None
-    table = names(config, with_dropout)
+    table = names(config, with_dropout(state_dict, config))  # as it is: a rate plays no part in prediction
     missing, superfluous = sorted(set(table) - set(state_dict)), sorted(set(state_dict) - set(table))
     _refuse("are missing", missing)
     _refuse("have no place in the model", superfluous)
@@ -111,9 +115,13 @@ def params_from_released(state_dict: Mapping[str, np.ndarray], config: Config, l
     return params
 
 
-def released_from_params(params: Any, config: Config) -> dict[str, np.ndarray]:
-    """A released state dict from our parameters: the inverse of `params_from_released`, bit for bit."""
-    arrays = {name: (np.asarray(_leaf(params, path)), transposed) for name, (path, transposed) in names(config).items()}
+def released_from_params(params: Any, config: Config, with_dropout: bool | None = None) -> dict[str, np.ndarray]:
+    """A released state dict from our parameters: the inverse of `params_from_released`, bit for bit.
+
+    with_dropout: as in `names`.
+    """
+    table = names(config, with_dropout)
+    arrays = {name: (np.asarray(_leaf(params, path)), transposed) for name, (path, transposed) in table.items()}
     return {name: np.ascontiguousarray(x.T if transposed else x) for name, (x, transposed) in arrays.items()}
 
 

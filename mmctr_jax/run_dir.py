@@ -10,7 +10,6 @@ summary.json    the result, whenever training stops
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -23,7 +22,7 @@ import jax
 import numpy as np
 
 from mmctr_jax.config import Config, first_difference, load_config, to_yaml
-from mmctr_jax.data.items import ItemTable
+from mmctr_jax.data.items import ItemTable, fingerprint
 from mmctr_jax.errors import InputError
 
 CHECKPOINTS = "checkpoints"
@@ -63,7 +62,7 @@ def is_started(run_dir: Path) -> bool:
 
 def read_config(run_dir: Path) -> Config:
     if not is_started(run_dir):
-        raise InputError(f"{run_dir} is not a run directory (it has no config.yaml); --ckpt wants what train.py wrote.")
+        raise InputError(f"{run_dir} is not a run directory (it has no config.yaml); give what train.py wrote.")
     config = load_config(run_dir / "config.yaml")
     if config.features.num_items is None:
         raise InputError(f"{run_dir / 'config.yaml'} is not as training wrote it: features.num_items is null.")
@@ -78,11 +77,11 @@ def check_same_run(run_dir: Path, config: Config, fingerprints: dict[str, str]) 
             f"{run_dir} was begun with another config ({difference}, run ≠ now); "
             "resume with the same one, or name another --run-dir."
         )
-    before = _fingerprints(run_dir)
-    if "checkpoint" in before:
+    if read_metadata(run_dir).get("converted"):
         raise InputError(f"{run_dir} holds converted weights, no training to go on with; name another --run-dir.")
-    for name, fingerprint in fingerprints.items():
-        if before.get(name) != fingerprint:
+    before = read_metadata(run_dir)["data"]
+    for name, now in fingerprints.items():
+        if before.get(name) != now:
             raise InputError(
                 f"{run_dir} was begun on other data: data.{name} has changed since; "
                 "bring the old files back, or name another --run-dir."
@@ -107,20 +106,16 @@ def lock(run_dir: Path) -> IO:
     return handle
 
 
-def items_fingerprint(items: ItemTable) -> str:
-    digest = hashlib.sha256()
-    for name, values in sorted(items.items()):
-        digest.update(f"{name}{values.dtype}{values.shape}".encode())
-        digest.update(np.ascontiguousarray(values))
-    return digest.hexdigest()
+def start(run_dir: Path, config: Config, items: ItemTable, fingerprints: dict[str, str], **more: Any) -> None:
+    """Writes what does not change during training; config.yaml last, as the sign that the rest is there.
 
-
-def start(run_dir: Path, config: Config, items: ItemTable, fingerprints: dict[str, str]) -> None:
-    """Writes what does not change during training; config.yaml last, as the sign that the rest is there."""
+    `more` joins metadata.json.
+    """
     with open(run_dir / ".items.npz.tmp", "wb") as stream:
         np.savez(stream, **{f"feature/{name}": values for name, values in items.items()})
     os.replace(run_dir / ".items.npz.tmp", run_dir / "items.npz")
-    write_atomically(run_dir / "metadata.json", json.dumps(_metadata(config, fingerprints), indent=1) + "\n")
+    metadata = _metadata(config, fingerprints | {"items": fingerprint(items)}) | more
+    write_atomically(run_dir / "metadata.json", json.dumps(metadata, indent=1) + "\n")
     write_atomically(run_dir / "config.yaml", to_yaml(config))
 
 
@@ -150,20 +145,24 @@ def go_on(run_dir: Path, config: Config) -> None:
     write_atomically(run_dir / "config.yaml", to_yaml(config))
 
 
-def _fingerprints(run_dir: Path) -> dict[str, str]:
+def read_metadata(run_dir: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads((run_dir / "metadata.json").read_text())["data"])
+        metadata = json.loads((run_dir / "metadata.json").read_text())
+        dict(metadata["data"])
+        return metadata
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(f"{run_dir / 'metadata.json'} is missing or damaged; the run cannot be used.") from None
 
 
 def read_items(run_dir: Path) -> ItemTable:
     """The item table that the run was trained with. Raises InputError if it is not that any more."""
+    expected = read_metadata(run_dir)["data"].get("items")
     try:
         with np.load(run_dir / "items.npz", allow_pickle=False) as file:
             items = {name.removeprefix("feature/"): file[name] for name in file.files}
+        whole = fingerprint(items) == expected
     except Exception:  # zip and numpy raise many kinds
-        items = None
-    if items is None or items_fingerprint(items) != _fingerprints(run_dir).get("item_info"):
+        whole = False
+    if not whole:
         raise InputError(f"{run_dir / 'items.npz'} is missing or damaged; the run cannot be used.")
     return items

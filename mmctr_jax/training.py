@@ -18,11 +18,11 @@ from mmctr_jax.checkpoint import Checkpoints
 from mmctr_jax.config import Config
 from mmctr_jax.console import Progress, log, log_to_file, show
 from mmctr_jax.data.cache import Split, load_split
-from mmctr_jax.data.items import ItemTable, load_items
+from mmctr_jax.data.items import Items, ItemTable, fingerprint, load_items
 from mmctr_jax.data.loader import Batch, batches_per_epoch, train_batches
 from mmctr_jax.data.parquet import column_names, part_files, read_keys
 from mmctr_jax.errors import InputError, TrainingError
-from mmctr_jax.hosts import together
+from mmctr_jax.hosts import agree, together
 from mmctr_jax.interrupt import Interrupt
 from mmctr_jax.models import build_model
 from mmctr_jax.plateau import Plateau
@@ -49,8 +49,7 @@ class Position:
 
 @dataclass(frozen=True)
 class TrainingData:
-    config: Config  # resolved against the item table
-    items: ItemTable
+    items: Items
     train: Split
     valid: Split
     valid_users: np.ndarray | None  # group keys for grouped AUC
@@ -60,13 +59,14 @@ class TrainingData:
         return {
             "train": self.train.fingerprint,
             "valid": self.valid.fingerprint,
-            "item_info": run_dir.items_fingerprint(self.items),
+            "item_info": self.items.fingerprint,
         }
 
 
-def load_training_data(config: Config) -> TrainingData:
-    """Reads and checks all that training needs. Raises InputError."""
-    config, items = load_items(config)
+def load_training_data(config: Config, known: ItemTable | None = None) -> TrainingData:
+    """Reads and checks all that training needs; `known` as in `load_items`. Raises InputError."""
+    items = load_items(config, known)
+    config = items.config
     cache_dir, features = config.data.cache_dir, config.features
     valid = load_split(config.data.valid, features, cache_dir, with_labels=True)
     if valid.label.min() == valid.label.max():
@@ -76,7 +76,7 @@ def load_training_data(config: Config) -> TrainingData:
     train = load_split(config.data.train, features, cache_dir, with_labels=True)
     files = part_files(config.data.valid)
     users = read_keys(files, features.user) if features.user in column_names(files) else None
-    return TrainingData(config, items, train, valid, users)
+    return TrainingData(items, train, valid, users)
 
 
 def train(config: Config, directory: Path, resume: bool = False) -> dict[str, Any]:
@@ -93,13 +93,14 @@ def train(config: Config, directory: Path, resume: bool = False) -> dict[str, An
                 f"train.batch_size {config.train.batch_size} is smaller than the number of devices, "
                 f"{jax.device_count()}; raise it, or make fewer devices visible."
             )
-        data = load_training_data(config)
         begun = resume and run_dir.is_started(directory)
+        data = load_training_data(config, run_dir.read_items(directory) if begun else None)
         if begun:
-            run_dir.check_same_run(directory, data.config, data.fingerprints)
+            run_dir.check_same_run(directory, data.items.config, data.fingerprints)
         return data, begun
 
     data, begun = together(check)
+    agree(data.fingerprints | {"item table": fingerprint(data.items.table)})
     with ExitStack() as stack:
 
         def prepare() -> Recorder | None:
@@ -107,9 +108,10 @@ def train(config: Config, directory: Path, resume: bool = False) -> dict[str, An
                 return None
             stack.enter_context(run_dir.lock(directory))
             if begun:
-                run_dir.go_on(directory, data.config)
+                run_dir.go_on(directory, data.items.config)
             else:
-                run_dir.start(directory, data.config, data.items, data.fingerprints)
+                items = data.items
+                run_dir.start(directory, items.config, items.table, data.fingerprints, codebooks=items.codebooks)
             stack.enter_context(log_to_file(directory / "train.log"))
             return stack.enter_context(Recorder(directory))
 
@@ -129,9 +131,9 @@ class _Trainer:
 
     def __init__(self, data: TrainingData, checkpoints: Checkpoints, recorder: Recorder | None):
         self.data, self.checkpoints, self.recorder = data, checkpoints, recorder
-        config = self.config = data.config
+        config = self.config = data.items.config
         self.mesh = make_mesh()
-        self.items = put_replicated(data.items, self.mesh)
+        self.items = put_replicated(data.items.table, self.mesh)
         model = build_model(config)
         self.train_step = make_train_step(model, config, self.mesh)
         self.predict_step = make_predict_step(model, config, self.mesh)

@@ -91,7 +91,7 @@ def test_an_interrupted_comparison_goes_on_and_ends_the_same(finished, tmp_path,
         trained.append(directory.relative_to(tmp_path / "out").as_posix())
         if len(trained) == 3:
             return {"stopped": "interrupted"}
-        shutil.copytree(out / trained[-1], directory, ignore=shutil.ignore_patterns("result.json"))
+        shutil.copytree(out / trained[-1], directory)
         return json.loads((directory / "summary.json").read_text())
 
     monkeypatch.setattr(module, "train", interrupted_at_the_third)
@@ -107,11 +107,12 @@ def test_an_interrupted_comparison_goes_on_and_ends_the_same(finished, tmp_path,
 def test_another_setting_or_other_data_never_passes_for_the_finished_run(finished, tmp_path):
     folder, out = finished
     shutil.copytree(out, tmp_path / "out")
-    with pytest.raises(InputError, match="train.learning_rate"):
-        compare(paths(folder), ["train.learning_rate=0.5"], SEEDS, tmp_path / "out")
+    for override in ("train.learning_rate=0.5", "train.epochs=3", "train.patience=1"):
+        with pytest.raises(InputError, match=override.partition("=")[0]):
+            compare(paths(folder), [override], SEEDS, tmp_path / "out")
     train = pq.read_table(yaml.safe_load(paths(folder)[0].read_text())["data"]["train"])
     pq.write_table(train.slice(5), tmp_path / "other.parquet")
-    with pytest.raises(InputError, match="data.train has changed"):
+    with pytest.raises(InputError, match="contents of data.train"):
         compare(paths(folder), [f"data.train={tmp_path / 'other.parquet'}"], SEEDS, tmp_path / "out")
 
 
@@ -132,15 +133,37 @@ def test_a_diverged_run_is_marked_and_the_others_go_on(finished, tmp_path, monke
     assert {r["diverged"] for r in table(tmp_path / "out", "runs.csv")} == {"Step 3 diverged.", ""}
 
 
-def test_what_cannot_be_compared_is_refused_before_anything_runs(finished, tmp_path):
+def test_what_cannot_be_compared_is_refused_before_anything_runs(finished, tmp_path, dataset):
     folder, _ = finished
     (tmp_path / "din.yaml").write_text(paths(folder)[0].read_text())
     (tmp_path / "bad.yaml").write_text("data: 3")
-    for configs, words in (
-        ([folder / "din.yaml", tmp_path / "din.yaml"], "Two configs are named din"),
-        ([folder / "din.yaml", tmp_path / "bad.yaml"], "bad.yaml"),
-        ([folder / "din.yaml", tmp_path / "absent.yaml"], "absent.yaml cannot be read"),
+    pq.write_table(pq.read_table(dataset / "test_labels.parquet").slice(1), tmp_path / "labels.parquet")
+    din = folder / "din.yaml"
+    for configs, override, words in (
+        ([din, tmp_path / "din.yaml"], None, "Two configs are named din"),
+        ([din, tmp_path / "bad.yaml"], None, "bad.yaml"),
+        ([din, tmp_path / "absent.yaml"], None, "absent.yaml cannot be read"),
+        ([din], "train.seed=5", "--seeds"),
+        ([din], "data.item_info=absent.parquet", "absent.parquet"),
+        ([din], f"data.test_labels={tmp_path / 'labels.parquet'}", "89 labels for 90 rows"),
+        ([din], "features.item_features=[{kind: embedding, name: item_emb_d8, dim: 7}]", "item_emb_d8"),
     ):
         with pytest.raises(InputError, match=words):
-            compare(configs, [], SEEDS, tmp_path / "out")
+            compare(configs, [override] if override else [], SEEDS, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"config": {}, "data": {}, "result": [1]}', '{"result": null}'])
+def test_a_damaged_record_is_named(finished, tmp_path, text):
+    folder, _ = finished
+    (tmp_path / "out" / "din").mkdir(parents=True)
+    (tmp_path / "out" / "din" / "seed1.json").write_text(text)
+    with pytest.raises(InputError, match="seed1.json is damaged"):
+        compare(paths(folder), [], SEEDS, tmp_path / "out")
+
+
+def test_without_a_config_there_is_nothing_to_compare(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["compare", "train.epochs=1", "--out", str(tmp_path / "out")])
+    with pytest.raises(SystemExit) as exit:
+        main()
+    assert exit.value.code == 2 and "no config is named" in capsys.readouterr().err

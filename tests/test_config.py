@@ -58,6 +58,14 @@ def test_resolved_config_reads_back_to_itself(tmp_path):
         ({"train": {"learning_rate": 1e-50}}, ["train.learning_rate"]),
         ({"model": {"name": "dinn"}}, ["model.name 'dinn'", "'mmctr', 'without_transformer', 'without_dcn', 'din'"]),
         ({"model": 3}, ["model", "object"]),
+        ({"model": {"name": None}}, ["model.name is missing"]),
+        ({"features": {"item_features": [{"name": "a"}]}}, ["features.item_features.0.kind is missing"]),
+        ({"features": {"item_features": [{"kind": "tags", "name": "e"}, CODES]}}, ["'c'", "'e'", "column of ids"]),
+        ({"data": {"test_labels": "x"}}, ["data.test_labels", "data.test"]),
+        (
+            {"model": {"transformer": {"first_k": 0, "max_pool": False, "target_attention": 1}}},
+            ["first_k 0", "unread", "layers"],
+        ),
         (
             {"model": {"name": "din", "transformer": {"layers": 1}}},
             ["model.transformer is not a known key", "attention"],
@@ -200,6 +208,7 @@ def test_a_config_lies_over_its_base(tmp_path):
         ("base: absent.yaml", "absent.yaml, the base of .*it.yaml, cannot be read"),
         ("base: it.yaml", "leads back to itself"),
         ("base: 3", "base must be the path"),
+        ('base: "a\\0b"', "base must be the path"),
         ("base: list.yaml", "not a mapping"),
         ("base: typo.yaml", "train.epoch is not a known key; did you mean train.epochs?"),
     ],

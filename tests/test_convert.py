@@ -91,7 +91,10 @@ def test_deep_layers_built_with_dropout_are_numbered_otherwise_and_found_too(rel
     convert.torch_to_jax(released.checkpoint, with_dropout, released.folder / "run2")
     convert.jax_to_torch(released.folder / "run2", released.folder / "back.model")
     assert set(torch.load(released.folder / "back.model", weights_only=True)) == set(released.state_dict)
+    # With a config that has none, too; and they go out under the names they came in with.
     convert.torch_to_jax(released.checkpoint, load_config(released.config), released.folder / "run3")
+    convert.jax_to_torch(released.folder / "run3", released.folder / "back3.model")
+    assert set(torch.load(released.folder / "back3.model", weights_only=True)) == set(released.state_dict)
 
 
 def test_weights_trained_here_go_out_and_come_back(released):
@@ -120,9 +123,14 @@ def changed(released, torch):
         ),
         ({"mlp.mlp.0.weight": torch.zeros(head.shape, dtype=torch.float64)}, ["mlp.mlp.0.weight", "float64"]),
         ({"epoch": 3}, ["epoch is no tensor"]),
+        ({"mlp.mlp.0.weight": torch.from_numpy(head).to_sparse()}, ["mlp.mlp.0.weight", "sparse"]),
+        ({"mlp.mlp.0.weight": torch.from_numpy(head).to_sparse_csr()}, ["mlp.mlp.0.weight", "sparse"]),
+        ({"mlp.mlp.0.weight": torch.zeros(head.shape, device="meta")}, ["mlp.mlp.0.weight", "no values"]),
+        ({"mlp.mlp.0.weight": torch.full(head.shape, torch.nan)}, ["mlp.mlp.0.weight", "not finite"]),
     ]
 
 
+@pytest.mark.filterwarnings("ignore:Sparse CSR")
 def test_a_tensor_missing_superfluous_or_misshapen_is_named(released):
     torch = released.save()
     for changes, words in changed(released, torch):
@@ -131,6 +139,23 @@ def test_a_tensor_missing_superfluous_or_misshapen_is_named(released):
             released.convert()
         assert all(word in str(error.value) for word in words), str(error.value)
         assert not released.run.exists()
+
+
+def test_parameters_that_still_want_gradients_are_taken(released):
+    torch = released.save()
+    torch.save(
+        {n: torch.nn.Parameter(torch.from_numpy(x)) for n, x in released.state_dict.items()}, released.checkpoint
+    )
+    assert released.convert()
+
+
+def test_the_run_that_is_read_is_not_written_over(released):
+    released.save()
+    released.convert()
+    for out in (released.run / "items.npz", released.run, released.folder / "absent" / "out.model"):
+        with pytest.raises(InputError, match="Output"):
+            convert.jax_to_torch(released.run, out)
+    assert predict(released.run, released.folder / "rows.parquet", released.folder / "s.csv")["rows"] == 16
 
 
 def test_nothing_but_tensors_is_unpickled(released):

@@ -29,7 +29,7 @@ def clusters(rng, centres=4, each=10, dim=3):
 
 def test_vector_quantisation_finds_clusters(tmp_path):
     vectors = clusters(np.random.default_rng(0))
-    ids = derive(vectors, codes(), tmp_path)
+    ids = derive(vectors, codes(), tmp_path)["ids"]
     assert ids.shape == (41, 1) and ids.dtype == np.int32 and ids[0] == 0
     groups = ids[1:, 0].reshape(4, 10)
     assert (groups == groups[:, :1]).all() and sorted(groups[:, 0]) == [1, 2, 3, 4]
@@ -40,8 +40,8 @@ def test_each_level_quantises_what_the_one_before_left(tmp_path):
     vectors = np.random.default_rng(1).normal(size=(301, 5)).astype(np.float32)
     vectors[[0, 7]] = 0
     feature = codes(levels=3, size=8, dim=5)
-    ids = derive(vectors, feature, tmp_path)
-    stored = np.load(next(tmp_path.glob("codes-*.npz")))
+    stored = derive(vectors, feature, tmp_path)
+    ids = stored["ids"]
     known = vectors.any(axis=1)
     assert not ids[~known].any() and (ids[known] > 0).all()
     rebuilt, errors = np.zeros_like(vectors), []
@@ -63,9 +63,12 @@ def test_neighbours_are_the_nearest_by_cosine_without_the_item_itself(tmp_path):
     vectors = rng.normal(size=(40, 3)).astype(np.float32)
     vectors[[0, 5]] = 0
     vectors[10:16] = vectors[9]  # seven alike: an item may be crowded out of its own list
-    ids = derive(vectors, neighbours(top_k=3), tmp_path)
+    vectors[20] *= 1e-30  # their squares are beyond float32
+    vectors[21] *= 1e25
+    ids = derive(vectors, neighbours(top_k=3), tmp_path)["ids"]
     assert not ids[[0, 5]].any()
-    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+    norms = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+    unit = vectors / np.where(norms > 0, norms, 1)
     cosines = unit @ unit.T
     cosines[:, [0, 5]] = -2
     np.fill_diagonal(cosines, -2)
@@ -77,17 +80,18 @@ def test_neighbours_are_the_nearest_by_cosine_without_the_item_itself(tmp_path):
 @pytest.mark.parametrize("feature", [codes(levels=2), neighbours()])
 def test_fitted_once_for_the_same_vectors_and_settings(tmp_path, feature, monkeypatch):
     vectors = clusters(np.random.default_rng(3))
-    first = derive(vectors, feature, tmp_path)
-    assert np.array_equal(derive(vectors, feature, tmp_path / "elsewhere"), first)  # anywhere the same
+    ids = lambda folder: derive(vectors, feature, folder)["ids"]  # noqa: E731
+    first = ids(tmp_path)
+    assert np.array_equal(ids(tmp_path / "elsewhere"), first)  # anywhere the same
     kept = {file: file.stat().st_mtime_ns for file in tmp_path.glob("*.npz")}
     with monkeypatch.context() as patch:
         patch.setattr(derived, "_codes", None), patch.setattr(derived, "_neighbours", None)  # would fail
-        assert np.array_equal(derive(vectors, feature, tmp_path), first)
+        assert np.array_equal(ids(tmp_path), first)
     (file,) = kept
     file.write_bytes(file.read_bytes()[:100])  # cut short: fitted anew
-    assert np.array_equal(derive(vectors, feature, tmp_path), first)
+    assert np.array_equal(ids(tmp_path), first)
     vectors[3] += 1
-    derive(vectors, feature, tmp_path)
+    ids(tmp_path)
     assert len(list(tmp_path.glob("*.npz"))) == 2 and not list(tmp_path.glob(".*"))
 
 
@@ -97,6 +101,14 @@ def test_too_few_vectors_are_refused(tmp_path, feature, words):
         derive(clusters(np.random.default_rng(4)), feature, tmp_path)
 
 
+@pytest.mark.parametrize("feature", [codes(), neighbours()])
+def test_a_cache_folder_that_cannot_be_is_refused(tmp_path, feature):
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(InputError, match="data.cache_dir"):
+            derive(clusters(np.random.default_rng(6)), feature, folder)
+
+
 @pytest.mark.parametrize("joined", [True, False])
 def test_codes_join_or_replace_the_vector(tmp_path, joined):
     vectors = clusters(np.random.default_rng(5))
@@ -104,19 +116,19 @@ def test_codes_join_or_replace_the_vector(tmp_path, joined):
     pq.write_table(table, tmp_path / "item_info.parquet")
     features = [codes(levels=2).model_dump(), neighbours().model_dump()]
     features += [{"kind": "embedding", "name": "vector", "dim": 3}] * joined
-    config, items = load_items(
-        parse_config(
-            {
-                "data": {
-                    "train": "t",
-                    "valid": "v",
-                    "item_info": str(tmp_path / "item_info.parquet"),
-                    "cache_dir": str(tmp_path / "cache"),
-                },
-                "features": {"item_features": features},
-            }
-        )
-    )
-    assert set(items) == {"codes", "near"} | ({"vector"} if joined else set())
-    assert np.array_equal(items["codes"], derive(vectors, codes(levels=2), tmp_path / "cache"))
-    assert config.item_width == 64 + 64 + 64 + 3 * joined
+    data = {"train": "t", "valid": "v", "item_info": str(tmp_path / "item_info.parquet")}
+    data["cache_dir"] = str(tmp_path / "cache")
+    config = parse_config({"data": data, "features": {"item_features": features}})
+    items = load_items(config)
+    assert set(items.table) == {"codes", "near"} | ({"vector"} if joined else set())
+    expected = derive(vectors, codes(levels=2), tmp_path / "cache")
+    assert np.array_equal(items.table["codes"], expected["ids"])
+    assert items.codebooks == {"codes": {key: expected[key].tolist() for key in ("used", "error")}}
+    assert items.config.item_width == 64 + 64 + 64 + 3 * joined
+    own = {"codes": items.table["codes"][::-1], "near": items.table["near"]}
+    known = load_items(config, own)  # a run that goes on keeps its own codes, wherever they came from
+    assert known.table["codes"] is own["codes"] and known.fingerprint == items.fingerprint
+    other = vectors.copy()
+    other[5] += 1
+    pq.write_table(pa.table({"item_id": np.arange(len(vectors)), "vector": list(other)}), data["item_info"])
+    assert load_items(config, own).fingerprint != items.fingerprint

@@ -22,12 +22,40 @@ def start(folder, config, devices, *args):
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+AGREE = """
+import sys
+from mmctr_jax import hosts
+from mmctr_jax.errors import InputError
+hosts.join(sys.argv[1], 2, int(sys.argv[2]))
+hosts.agree({"train": "a", "items": "b"})
+try:
+    hosts.agree({"train": "a", "items": sys.argv[2]})
+except InputError as error:
+    print(error)
+"""
+
+
+def test_processes_that_read_different_data_stop_and_say_which():
+    command = [sys.executable, "-c", AGREE, f"127.0.0.1:{free_port()}"]
+    both = [
+        subprocess.Popen([*command, str(i)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for i in range(2)
+    ]
+    for process in both:
+        out, err = process.communicate(timeout=120)
+        assert out.splitlines()[-1] == "Processes 0 and 1 read different data: items; give all the same files.", err
+
+
 def test_two_processes_equal_one(dataset, tmp_path):
     config = tmp_path / "tiny.yaml"
     config.write_text(yaml.safe_dump(merged(raw_config(dataset), {"train": {"batch_size": 62, "eval_batch_size": 31}})))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     hosts = ["--coordinator", f"127.0.0.1:{port}", "--num-processes", "2", "--process-id"]
     both = [start(tmp_path / "two", config, 2, *hosts, str(i)) for i in range(2)]
     outs = [process.communicate(timeout=240)[0] for process in both]

@@ -33,7 +33,8 @@ def load(tmp_path, data, **features):
         **features,
     }
     raw = {"data": {"train": "t", "valid": "v", "item_info": str(tmp_path / "item_info.parquet")}, "features": features}
-    return load_items(parse_config(raw))
+    items = load_items(parse_config(raw))
+    return items.config, items.table
 
 
 def check(config, items):

@@ -15,7 +15,7 @@ from test_golden import CASES, Golden
 from mmctr_jax.config import parse_config
 from mmctr_jax.models import MODELS
 
-ITEMS, TAGS, WIDTH, MAX_HISTORY = 30, 9, 4, 7
+ITEMS, TAGS = 30, 9
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -34,10 +34,10 @@ transformers = st.fixed_dictionaries(
         "layers": st.integers(0, 3),
         "heads": st.integers(1, 4),
         "feedforward": st.integers(1, 5),
-        "first_k": st.integers(1, MAX_HISTORY + 3),
+        "first_k": st.integers(1, 10),
         "max_pool": st.booleans(),
         "similarity": st.booleans(),
-        "target_attention": st.integers(0, 2),
+        "target_attention": st.integers(0, 4),
     }
 )
 dcns = st.fixed_dictionaries(
@@ -60,35 +60,32 @@ MODEL_FIELDS = {
         "batch_norm": st.booleans(),
     },
 }
-ITEM_FEATURES = [
-    {"kind": "tags", "name": "item_tags", "vocab_size": TAGS},
-    {"kind": "categorical", "name": "category", "vocab_size": 5},
-    {"kind": "embedding", "name": "text", "dim": 12},
-    {"kind": "embedding", "name": "picture", "dim": 12},
-    {"kind": "codes", "name": "codes", "source": "text", "dim": 12, "levels": 2, "size": 3},
-    {"kind": "neighbours", "name": "neighbours", "source": "text", "dim": 12, "top_k": 2},
-]
 
 
 @st.composite
 def configs(draw, name):
-    """Item widths are multiples of 12, for 1 to 4 heads; K = 0 where the max-pool keeps the history."""
-    features = draw(st.lists(st.sampled_from(ITEM_FEATURES), unique_by=lambda f: f["name"]))
-    embedding_dim = 12
+    """Item widths are multiples of the number of heads; K = 0 where the max-pool keeps the history."""
     model = {key: draw(values) for key, values in MODEL_FIELDS[name].items()}
+    model |= {"name": name, "max_history": draw(st.integers(1, 8)), "project_mm": draw(st.booleans())}
+    heads = model["transformer"]["heads"] if "transformer" in model else 1
+    model["embedding_dim"] = heads * draw(st.integers(1, 4))
+    text, picture = (heads * draw(st.integers(1, 3)) for _ in range(2))
+    source = {"source": "text", "dim": text}
+    known = [
+        {"kind": "tags", "name": "item_tags", "vocab_size": TAGS},
+        {"kind": "categorical", "name": "category", "vocab_size": 5},
+        {"kind": "embedding", "name": "text", "dim": text},
+        {"kind": "embedding", "name": "picture", "dim": picture},
+        {"kind": "codes", "name": "codes", "levels": draw(st.integers(1, 3)), "size": 3, **source},
+        {"kind": "neighbours", "name": "neighbours", "top_k": 2, **source},
+    ]
+    features = draw(st.lists(st.sampled_from(known), unique_by=lambda f: f["name"]))
     if not any(f["kind"] == "embedding" for f in features):
-        for section in ("transformer", "dcn"):
-            switched_off = {"transformer": {"similarity": False}, "dcn": {"similarity_bins": 0}}[section]
+        for section, off in (("transformer", {"similarity": False}), ("dcn", {"similarity_bins": 0})):
             if section in model:
-                model[section] |= switched_off
+                model[section] |= off
     if "transformer" in model and model["transformer"]["max_pool"] and draw(st.booleans()):
         model["transformer"]["first_k"] = 0
-    model |= {
-        "name": name,
-        "embedding_dim": embedding_dim,
-        "max_history": MAX_HISTORY,
-        "project_mm": draw(st.booleans()),
-    }
     sides = [{"name": "likes_level", "vocab_size": 4}, {"name": "age", "vocab_size": 3}]
     return parse_config(
         {
@@ -108,17 +105,20 @@ def random_items(config, rng):
         elif f.kind == "categorical":
             items[f.name] = rng.integers(0, f.vocab_size, ITEMS)
         else:
-            high = {"tags": TAGS, "codes": 7, "neighbours": ITEMS}[f.kind]
-            items[f.name] = rng.integers(0, high, (ITEMS, 2)) * rng.integers(0, 2, (ITEMS, 2))  # holes anywhere
+            width = {"tags": 3, "codes": getattr(f, "levels", 0), "neighbours": 2}[f.kind]
+            high = {"tags": TAGS, "codes": getattr(f, "vocab_size", 0), "neighbours": ITEMS}[f.kind]
+            holes = rng.integers(0, 2, (ITEMS, width))  # anywhere
+            items[f.name] = rng.integers(0, high, (ITEMS, width)) * holes
         items[f.name][0] = 0
     return items
 
 
 def random_batch(config, rng):
-    lengths = [0, 1, 2, MAX_HISTORY - 1, MAX_HISTORY]
-    history = np.zeros((len(lengths), MAX_HISTORY), np.int32)
+    N = config.model.max_history
+    lengths = [0, 1, N // 2, N - 1, N]
+    history = np.zeros((len(lengths), N), np.int32)
     for row, length in enumerate(lengths):
-        history[row, MAX_HISTORY - length :] = rng.integers(1, ITEMS, length)
+        history[row, N - length :] = rng.integers(1, ITEMS, length)
     return {
         "history": history,
         "item": rng.integers(1, ITEMS, len(lengths)).astype(np.int32),

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +28,14 @@ _CHUNK = 2**16  # rows at a time
 _ROWS_PER_CODE = 256  # that k-means sees; more change its centroids little
 
 
-def derive(vectors: np.ndarray, feature: CodesFeature | NeighboursFeature, cache_dir: str | Path) -> np.ndarray:
-    """(V, dim) vectors → (V, levels) codes or (V, top_k) item ids, int32; 0 for none. Zero vectors have none.
+Derived = dict[str, np.ndarray]
 
+
+def derive(vectors: np.ndarray, feature: CodesFeature | NeighboursFeature, cache_dir: str | Path) -> Derived:
+    """(V, dim) vectors → `ids`: (V, levels) codes or (V, top_k) item ids, int32; 0 for none. Zero vectors have none.
+
+    For codes also `centroids` (levels, size, dim), codes in `used` (levels,), and `error` (levels,): the squared
+    reconstruction error after each level, as a share of the vectors' variance.
     Raises: InputError if there are too few vectors, or the cache folder cannot be written.
     """
     fingerprint = hashlib.sha256(f"{_FORMAT} {feature.model_dump_json()} {vectors.shape}".encode())
@@ -45,10 +52,10 @@ def derive(vectors: np.ndarray, feature: CodesFeature | NeighboursFeature, cache
             f"Codes {feature.name}: in use {', '.join(map(str, arrays['used']))} of {feature.size}; squared "
             f"reconstruction error {shares} of the vectors' variance, level by level."
         )
-    return arrays["ids"]
+    return arrays
 
 
-def _read(file: Path) -> dict[str, np.ndarray] | None:
+def _read(file: Path) -> Derived | None:
     try:
         with np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
@@ -56,11 +63,12 @@ def _read(file: Path) -> dict[str, np.ndarray] | None:
         return None
 
 
-def _write(file: Path, arrays: dict[str, np.ndarray]) -> None:
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+def _write(file: Path, arrays: Derived) -> None:
+    temporary = None
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as stream:
+        handle, temporary = tempfile.mkstemp(prefix=f".{file.name}", dir=file.parent)
+        with open(handle, "wb") as stream:
             np.savez(stream, **arrays)
         os.replace(temporary, file)
     except OSError as error:
@@ -69,10 +77,12 @@ def _write(file: Path, arrays: dict[str, np.ndarray]) -> None:
             "make room there, or name another in data.cache_dir."
         ) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary:
+            with suppress(OSError):
+                os.unlink(temporary)
 
 
-def _codes(vectors: np.ndarray, feature: CodesFeature) -> dict[str, np.ndarray]:
+def _codes(vectors: np.ndarray, feature: CodesFeature) -> Derived:
     """Residual quantisation: k-means, then k-means of what it leaves, and so on; one level is vector quantisation."""
     known = np.flatnonzero(vectors.any(axis=1))
     if len(known) < feature.size:
@@ -108,7 +118,7 @@ def _sum_of_squares(x: np.ndarray) -> float:
     return float(np.square(x, dtype=np.float64).sum())
 
 
-def _neighbours(vectors: np.ndarray, feature: NeighboursFeature) -> dict[str, np.ndarray]:
+def _neighbours(vectors: np.ndarray, feature: NeighboursFeature) -> Derived:
     """The nearest by cosine, nearest first, the item itself left out. Exact: time grows with the items squared."""
     known = np.flatnonzero(vectors.any(axis=1))
     if len(known) <= feature.top_k:
@@ -116,7 +126,8 @@ def _neighbours(vectors: np.ndarray, feature: NeighboursFeature) -> dict[str, np
             f"Feature {feature.name}: {len(known):,} items have a vector in {feature.source}, too few for top_k "
             f"{feature.top_k}; lower it."
         )
-    unit = vectors[known] / np.linalg.norm(vectors[known], axis=1, keepdims=True)
+    norms = np.linalg.norm(vectors[known].astype(np.float64), axis=1, keepdims=True)  # squares leave float32's range
+    unit = (vectors[known] / norms).astype(np.float32)
     search = NearestNeighbors(n_neighbors=feature.top_k + 1, algorithm="brute").fit(unit)
     ids = np.zeros((len(vectors), feature.top_k), np.int32)
     for at in range(0, len(known), _CHUNK):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +25,20 @@ ItemTable = dict[str, np.ndarray]
 float32 vectors."""
 
 
-def load_items(config: Config) -> tuple[Config, ItemTable]:
+@dataclass(frozen=True)
+class Items:
+    """What item_info gives."""
+
+    config: Config  # with null `num_items` and item vocabularies filled in
+    table: ItemTable
+    fingerprint: str  # of what was read, by item; not of what was derived from it
+    codebooks: dict[str, dict[str, list]]  # of each codes feature fitted: codes in `used` and `error`, by level
+
+
+def load_items(config: Config, known: ItemTable | None = None) -> Items:
     """Reads item_info: item ids in any order, each exactly once, without gaps; padding row 0 may be left out.
 
-    Returns `config` with its null `num_items` and item vocabularies filled in from the file, and the table.
+    known: a table whose derived features are taken as they are: a run that goes on keeps the codes it began with.
     Raises: InputError on duplicate, negative or missing ids, a row 0 that is not all zero, ids beyond a vocabulary,
     vectors of another width or not finite.
     """
@@ -59,17 +71,32 @@ def load_items(config: Config) -> tuple[Config, ItemTable]:
         by_item[name] = values[place_of_id]
         if by_item[name][0].any():
             raise InputError(f"{path}: item 0 is padding and its {name} is not zero; number items from 1.")
-    table, resolved = {}, []
+    table, resolved, codebooks = {}, [], {}
     for feature in features.item_features:
         if isinstance(feature, (CodesFeature, NeighboursFeature)):
-            table[feature.name] = derive(by_item[feature.source], feature, config.data.cache_dir)
+            if known and feature.name in known:
+                table[feature.name] = known[feature.name]
+            else:
+                derived = derive(by_item[feature.source], feature, config.data.cache_dir)
+                table[feature.name] = derived["ids"]
+                if feature.kind == "codes":
+                    codebooks[feature.name] = {key: derived[key].tolist() for key in ("used", "error")}
         else:
             table[feature.name] = by_item[feature.name]
             if not isinstance(feature, EmbeddingFeature) and feature.vocab_size is None:
                 feature = feature.model_copy(update={"vocab_size": int(by_item[feature.name].max()) + 1})
         resolved.append(feature)
     features = features.model_copy(update={"num_items": num_items, "item_features": tuple(resolved)})
-    return config.model_copy(update={"features": features}), table
+    return Items(config.model_copy(update={"features": features}), table, fingerprint(by_item), codebooks)
+
+
+def fingerprint(table: ItemTable) -> str:
+    """SHA-256 of the names and contents of arrays."""
+    digest = hashlib.sha256()
+    for name, values in sorted(table.items()):
+        digest.update(f"{name}{values.dtype}{values.shape}".encode())
+        digest.update(np.ascontiguousarray(values))
+    return digest.hexdigest()
 
 
 def _read(column: Column, feature: CategoricalFeature | TagsFeature | EmbeddingFeature):
