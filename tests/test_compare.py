@@ -13,8 +13,10 @@ import yaml
 from sklearn.metrics import roc_auc_score
 from synthetic import CODES, SYSTEMS, merged, raw_config
 
-from mmctr_jax import compare as module
-from mmctr_jax.compare import compare, main, mean_and_deviation
+from mmctr_jax.compare import runs
+from mmctr_jax.compare.__main__ import main
+from mmctr_jax.compare.runs import compare
+from mmctr_jax.compare.tables import mean_and_deviation
 from mmctr_jax.errors import InputError, TrainingError
 
 SEEDS = [1, 2]
@@ -78,7 +80,7 @@ def test_mean_and_deviation_by_hand():
 def test_finished_runs_are_reused(finished, monkeypatch):
     folder, out = finished
     before = (out / "table.csv").read_text()
-    monkeypatch.setattr(module, "train", None)  # would fail
+    monkeypatch.setattr(runs, "train", None)  # would fail
     assert compare(paths(folder), [], SEEDS, out)
     assert (out / "table.csv").read_text() == before
 
@@ -94,7 +96,7 @@ def test_an_interrupted_comparison_goes_on_and_ends_the_same(finished, tmp_path,
         shutil.copytree(out / trained[-1], directory)
         return json.loads((directory / "summary.json").read_text())
 
-    monkeypatch.setattr(module, "train", interrupted_at_the_third)
+    monkeypatch.setattr(runs, "train", interrupted_at_the_third)
     arguments = [*map(str, paths(folder)), "--seeds", "2", "--out", str(tmp_path / "out")]
     monkeypatch.setattr(sys, "argv", ["compare", *arguments])
     assert main() == 130 and "the same command" in capsys.readouterr().out
@@ -126,7 +128,7 @@ def test_a_diverged_run_is_marked_and_the_others_go_on(finished, tmp_path, monke
         shutil.copytree(out / "codes" / directory.name, directory)
         return json.loads((directory / "summary.json").read_text())
 
-    monkeypatch.setattr(module, "train", diverging)
+    monkeypatch.setattr(runs, "train", diverging)
     assert compare(paths(folder), [], SEEDS, tmp_path / "out")
     lines = (tmp_path / "out" / "table.md").read_text().splitlines()
     assert lines[2] == "| din | – | – | – | – | – | 2, 2 diverged |" and lines[3].startswith("| codes | 0.")
@@ -159,6 +161,13 @@ def test_a_damaged_record_is_named(finished, tmp_path, text):
     (tmp_path / "out" / "din").mkdir(parents=True)
     (tmp_path / "out" / "din" / "seed1.json").write_text(text)
     with pytest.raises(InputError, match="seed1.json is damaged"):
+        compare(paths(folder), [], SEEDS, tmp_path / "out")
+
+
+def test_a_run_that_is_not_of_the_comparison_is_left_alone(finished, tmp_path):
+    folder, out = finished
+    shutil.copytree(out / "din" / "seed1", tmp_path / "out" / "din" / "seed1")
+    with pytest.raises(InputError, match="not a run of this comparison"):
         compare(paths(folder), [], SEEDS, tmp_path / "out")
 
 
