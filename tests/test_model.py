@@ -12,6 +12,7 @@ from mmctr_jax.models import build_model
 from mmctr_jax.models.embedding import mean_of_tags
 from mmctr_jax.models.masking import attended_positions
 from mmctr_jax.models.similarity import cosines, histogram
+from mmctr_jax.models.transformer import max_over_positions
 from mmctr_jax.sharding import make_mesh
 from mmctr_jax.step import init_state, weighted_bce
 
@@ -256,6 +257,21 @@ def test_a_nan_in_a_clicked_item_that_the_released_mask_ignores_reaches_no_logit
     poisoned["item_emb_d8"][7] = np.nan
     batch["history"][:, -1], batch["item"][:] = 7, 8
     assert np.isfinite(released.logits(batch, items=poisoned)).all()
+
+
+def test_the_max_pool_passes_its_whole_gradient_to_one_position_each():
+    """Equal positions (a click repeated, padding) must not share it: what is compared twice may differ in rounding."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(3, 6, 5))
+    x[0, 1:4], x[1] = x[0, 0], x[1, 0]
+    x[2, 0] = np.nan  # not attended
+    attended = np.array([[1] * 6, [0, 1, 1, 1, 1, 0], [0, 0, 1, 0, 1, 1]], bool)[..., None]
+    weights = rng.normal(size=(3, 5))
+    pooled = max_over_positions(jnp.asarray(x), attended)
+    grad = jax.jit(jax.grad(lambda x: (max_over_positions(x, attended) * weights).sum()))(x)
+    np.testing.assert_allclose(pooled, np.where(attended, x, -np.inf).max(axis=1), rtol=1e-6)
+    np.testing.assert_allclose(grad.sum(axis=1), weights, rtol=1e-6)
+    assert ((grad != 0).sum(axis=1) == 1).all() and not np.asarray(grad)[~attended[..., 0]].any()
 
 
 def test_a_mean_without_tags_is_zero_with_a_finite_gradient():

@@ -71,6 +71,17 @@ class EncoderLayer(nn.Module):
         return norm(x_BxQxT + dropout(outer), "norm2")
 
 
+def max_over_positions(x_BxNxT, attended_BxNx1):
+    """(B, T): the maximum over the attended positions; its gradient goes to the first that has it.
+
+    Not `max`: its gradient compares x with the maximum again, and where the compiler computes x twice with another
+    rounding, equal positions (a repeated click, padding) get too little or NaN. An index is decided once.
+    """
+    first_Bx1xT = jnp.where(attended_BxNx1, x_BxNxT, -jnp.inf).argmax(axis=1, keepdims=True)
+    chosen_BxNxT = jnp.arange(x_BxNxT.shape[1])[:, None] == first_Bx1xT
+    return jnp.where(chosen_BxNxT, x_BxNxT, 0).sum(axis=1)
+
+
 class HistoryEncoder(nn.Module):
     """History and target → S_o (Eq. 6): the last K outputs, flattened, and the projected max-pool.
 
@@ -101,7 +112,7 @@ class HistoryEncoder(nn.Module):
         last_BxKxT = jnp.pad(kept_BxNxT, ((0, 0), (max(K - N, 0), 0), (0, 0)))[:, max(N - K, 0) :]
         parts = [last_BxKxT.reshape(B, -1)]
         if self.config.max_pool:
-            pooled_BxT = jnp.where(attended_BxNx1, x_BxNxT, -jnp.inf).max(axis=1)
+            pooled_BxT = max_over_positions(x_BxNxT, attended_BxNx1)
             T = pooled_BxT.shape[-1]
             parts.append(nn.Dense(T, kernel_init=xavier_normal, dtype=self.dtype, name="pool_proj")(pooled_BxT))
         if self.config.target_attention:
