@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from test_golden import Golden
 
 from mmctr_jax import optimizer
 from mmctr_jax.config import parse_config
@@ -95,24 +96,8 @@ def torch_steps(reference, batches, clip_norm):
     return losses, first, {name: x.numpy().copy() for name, x in reference.state_dict().items()}
 
 
-@settings(
-    max_examples=8,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-    phases=[Phase.generate],  # each example compiles a model: a failing one is shown as it is, not made smaller
-)
-@given(config=configs(), seed=st.integers(0, 2**32 - 1), clip_norm=st.sampled_from([10.0, 0.05]))
-def test_any_architecture_trains_as_the_release_does(config, seed, clip_norm):
-    rng = np.random.default_rng(seed)
-    items, batches = random_data(config, rng)
-    torch.manual_seed(seed % 2**31)
-    reference = Reference(config, items).double()
-    with torch.no_grad():
-        for table in reference.embedding_layer.embedding_layer.embedding_layers.values():
-            table.weight[0] = 0
-    start = {name: x.numpy().copy() for name, x in reference.state_dict().items()}
-    losses, gradients, after = torch_steps(reference, batches, clip_norm)
-
+def our_steps(config, items, start, batches, clip_norm):
+    """The same of our model, from the same weights, under the same names."""
     with jax.enable_x64(True):
         model = MMCTR(config, jnp.float64)
         items = jax.tree.map(jnp.asarray, items)
@@ -128,18 +113,57 @@ def test_any_architecture_trains_as_the_release_does(config, seed, clip_norm):
             value, grads = jax.value_and_grad(loss)(params)
             return value, grads, *optimizer.update(grads, opt_state, params, jnp.asarray(5e-4), clip_norm)[:2]
 
-        opt_state, ours, first = optimizer.init(params), [], None
+        opt_state, losses, first = optimizer.init(params), [], None
         for batch in batches:
             value, grads, params, opt_state = step(params, opt_state, batch)
-            ours.append(float(value))
+            losses.append(float(value))
             first = grads if first is None else first
         first, params = (jax.tree.map(np.asarray, tree) for tree in (first, params))
-    np.testing.assert_allclose(ours, losses, rtol=0, atol=1e-10)
-    for name, expected in gradients.items():
-        np.testing.assert_allclose(
-            released_from_params(first, config)[name], expected, rtol=0, atol=1e-10, err_msg=name
-        )
-    for name, expected in after.items():
-        np.testing.assert_allclose(
-            released_from_params(params, config)[name], expected, rtol=0, atol=1e-8, err_msg=name
-        )
+    return losses, released_from_params(first, config), released_from_params(params, config)
+
+
+def check_same_training(config, items, start, batches, clip_norm):
+    reference = Reference(config, items).double()
+    reference.load_state_dict({name: torch.from_numpy(values.copy()) for name, values in start.items()})
+    theirs, ours = torch_steps(reference, batches, clip_norm), our_steps(config, items, start, batches, clip_norm)
+    np.testing.assert_allclose(ours[0], theirs[0], rtol=0, atol=1e-10)
+    for part, bound in ((1, 1e-10), (2, 1e-8)):
+        assert set(ours[part]) == set(theirs[part])
+        for name, expected in theirs[part].items():
+            np.testing.assert_allclose(ours[part][name], expected, rtol=0, atol=bound, err_msg=name)
+    return theirs
+
+
+@pytest.mark.parametrize("case", ["SA_released", "SB_corrected"])
+@pytest.mark.parametrize(("clip_norm", "prefix"), [(10.0, ""), (0.05, "clip005_")])
+def test_this_reference_is_the_released_one(case, clip_norm, prefix):
+    """By the golden numbers; and after steps clipped at 0.05, of which those hold no parameters, ours are its own."""
+    golden = Golden(case, "f64")
+    file, names = golden.file, [name for name in golden.file.files if name.startswith("param/")]
+    with jax.enable_x64(True):
+        batches = [jax.tree.map(np.array, golden.batch(i)) for i in range(5)]
+    items = {"item_tags": file["table/item_tags"], "item_emb_d128": file["table/item_emb"].astype(np.float64)}
+    start = {name.removeprefix("param/"): file[name] for name in names}
+    losses, gradients, after = check_same_training(golden.config, items, start, batches, clip_norm)
+    np.testing.assert_allclose(losses, file[f"{prefix}losses5"], rtol=0, atol=1e-10)
+    for name in start:
+        np.testing.assert_allclose(gradients[name], file[f"grad/{name}"], rtol=0, atol=1e-10)
+        if not prefix:
+            np.testing.assert_allclose(after[name], file[f"after5/{name}"], rtol=0, atol=1e-8)
+
+
+@settings(
+    max_examples=8,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.generate],  # each example compiles a model: a failing one is shown as it is, not made smaller
+)
+@given(config=configs(), seed=st.integers(0, 2**32 - 1), clip_norm=st.sampled_from([10.0, 0.05]))
+def test_any_architecture_trains_as_the_release_does(config, seed, clip_norm):
+    items, batches = random_data(config, np.random.default_rng(seed))
+    torch.manual_seed(seed % 2**31)
+    start = {name: values.double().numpy() for name, values in Reference(config, items).state_dict().items()}
+    for name, values in start.items():
+        if "embedding_layers" in name:
+            values[0] = 0
+    check_same_training(config, items, start, batches, clip_norm)
