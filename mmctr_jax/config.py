@@ -192,9 +192,7 @@ class DCNConfig(_Section):
     deep: tuple[Width, ...] = (1024, 512, 256)  # widths of the parallel deep layers
     deep_dropout: Rate = 0.2
     batch_norm: bool = False  # in the deep layers, before the ReLU
-    similarity_bins: Annotated[int, Field(ge=0, le=1000)] = (
-        0  # histogram of the clicks' cosines with the target; 0: none
-    )
+    similarity_bins: Annotated[int, Field(ge=0, le=1000)] = 0  # of the histogram of clicks' cosines; 0: none
 
 
 class _Model(_Section):
@@ -243,11 +241,16 @@ class DINConfig(_Model):
     batch_norm: bool = True  # in the deep layers, before the activation
 
 
-_MODELS = {"mmctr": MMCTRConfig, "without_transformer": WithoutTransformerConfig, "without_dcn": WithoutDCNConfig}
-_MODELS |= {"din": DINConfig}
+_MODELS = {
+    "mmctr": MMCTRConfig,
+    "without_transformer": WithoutTransformerConfig,
+    "without_dcn": WithoutDCNConfig,
+    "din": DINConfig,
+}
 
 
 def _model_name(raw: Any) -> Any:
+    """Without a name the model is the full one."""
     return raw.get("name", "mmctr") if isinstance(raw, dict) else getattr(raw, "name", "mmctr")
 
 

@@ -123,7 +123,9 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     into = commands.add_parser("torch-to-jax", help="a released state dict into a run directory")
     into.add_argument("checkpoint", type=Path, help="file with the state dict")
-    into.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that replace the config's")
+    into.add_argument(
+        "overrides", nargs="*", default=[], metavar="section.key=value", help="settings that replace the config's"
+    )
     into.add_argument("--config", required=True, help="YAML file that describes the checkpoint's model and its items")
     into.add_argument("--out", required=True, type=Path, help="new run directory, for predict.py")
     back = commands.add_parser("jax-to-torch", help="a run directory's weights into a released state dict")
