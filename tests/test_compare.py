@@ -29,7 +29,13 @@ def finished(dataset, tmp_path_factory):
     tags = {"kind": "tags", "name": "item_tags"}
     for name, change in (
         ("din", SYSTEMS["din"]),
-        ("codes", {"features": {"item_features": [tags, CODES]}, "model": {"transformer": {"layers": 0}}}),
+        (
+            "codes",
+            {
+                "features": {"item_features": [tags, CODES]},
+                "model": {"transformer": {"layers": 0}, "dcn": {"cross_layers": 1, "deep": [4]}},
+            },
+        ),
     ):
         raw = merged(raw_config(dataset), change | {"train": {"epochs": 1}})
         raw["data"] |= {"test_labels": str(dataset / "test_labels.parquet"), "cache_dir": str(folder / "cache")}

@@ -1,10 +1,12 @@
 """What the model must do whatever its weights are."""
 
+from functools import cached_property
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from synthetic import DIM, ITEMS, MAX_HISTORY, SYSTEMS, TAGS, resolved_config
+from synthetic import DIM, ITEMS, MAX_HISTORY, SYSTEMS, TAGS, merged, resolved_config
 
 from mmctr_jax import optimizer
 from mmctr_jax.config import parse_config
@@ -68,12 +70,22 @@ class Case:
         self.config = resolved_config(change)
         self.model = build_model(self.config)
         self.items = items or make_items(rng)
-        state = init_state(self.model, self.config, self.items, make_mesh(jax.devices()[:1]))
-        self.fresh, self.batch_stats = state.params, state.batch_stats
-        self.params = randomised(self.fresh, rng)
+        shapes = jax.eval_shape(self._init, self.items)
+        self.params = randomised(shapes.params, rng)
+        self.batch_stats = jax.tree_util.tree_map_with_path(
+            lambda path, x: (jnp.ones if path[-1].key == "var" else jnp.zeros)(x.shape), shapes.batch_stats
+        )
         self._apply = jax.jit(
             lambda p, b, i: self.model.apply({"params": p, "batch_stats": self.batch_stats}, b, i, train=False)
         )
+
+    def _init(self, items):
+        return init_state(self.model, self.config, items, make_mesh(jax.devices()[:1]))
+
+    @cached_property
+    def fresh(self):
+        """Parameters as training begins with them."""
+        return self._init(self.items).params
 
     def logits(self, batch, params=None, items=None):
         return np.asarray(self._apply(params or self.params, batch, items or self.items))
@@ -323,10 +335,16 @@ def test_gradient_reaches_every_parameter_that_should_learn_and_no_padding_row(c
         assert not np.asarray(grad[0]).any(), name
     params, _, _ = optimizer.update(grads, optimizer.init(case.params), case.params, jnp.float32(0.1), 10.0)
     for name in tables:
-        assert (
-            not np.asarray(params["embedding"][name][0]).any()
-            and not np.asarray(case.fresh["embedding"][name][0]).any()
-        )
+        assert not np.asarray(params["embedding"][name][0]).any(), name
+
+
+def test_fresh_tables_have_the_stated_deviation_and_zero_padding_rows():
+    case = Case(merged(SYSTEMS["codes"], {"model": {"embedding_dim": 40, "embedding_init_std": 0.01}}))
+    tables = {name: np.asarray(w) for name, w in case.fresh["embedding"].items() if not isinstance(w, dict)}
+    assert set(tables) == {"item_id", "item_tags", "codes", "likes_level", "views_level"}
+    for name, table in tables.items():
+        assert not table[0].any(), name
+        assert table[1:].std() == pytest.approx(0.01, rel=0.2), name
 
 
 @pytest.mark.parametrize(
