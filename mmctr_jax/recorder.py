@@ -90,6 +90,11 @@ def draw_curves(records: list[dict[str, Any]], path: Path) -> None:
         axes.grid(alpha=0.3)
         axes.ticklabel_format(axis="x", style="plain")
         axes.locator_params(axis="x", nbins=6)
+    save_figure(figure, path)
+
+
+def save_figure(figure: plt.Figure, path: Path) -> None:
+    """Writes a PNG, whole or not at all, and closes the figure."""
     temporary = path.with_name(f".{path.name}")
     figure.savefig(temporary, dpi=110, format="png")
     plt.close(figure)

@@ -77,11 +77,11 @@ def check_same_run(run_dir: Path, config: Config, fingerprints: dict[str, str]) 
             f"{run_dir} was begun with another config ({difference}, run ≠ now); "
             "resume with the same one, or name another --run-dir."
         )
-    if read_metadata(run_dir).get("converted"):
+    metadata = read_metadata(run_dir)
+    if metadata.get("converted"):
         raise InputError(f"{run_dir} holds converted weights, no training to go on with; name another --run-dir.")
-    before = read_metadata(run_dir)["data"]
     for name, now in fingerprints.items():
-        if before.get(name) != now:
+        if metadata["data"].get(name) != now:
             raise InputError(
                 f"{run_dir} was begun on other data: data.{name} has changed since; "
                 "bring the old files back, or name another --run-dir."

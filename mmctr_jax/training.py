@@ -100,7 +100,8 @@ def train(config: Config, directory: Path, resume: bool = False) -> dict[str, An
         return data, begun
 
     data, begun = together(check)
-    agree(data.fingerprints | {"item table": fingerprint(data.items.table)})
+    if jax.process_count() > 1:
+        agree(data.fingerprints | {"item table": fingerprint(data.items.table)})
     with ExitStack() as stack:
 
         def prepare() -> Recorder | None:

@@ -142,8 +142,7 @@ class _Run:
         return result
 
     def _write(self, result: dict[str, Any] | None) -> None:
-        config = json.loads(self.config.model_dump_json())
-        record = {"config": config, "data": self.data, "result": result}
+        record = {"config": self.config.model_dump(mode="json"), "data": self.data, "result": result}
         run_dir.write_atomically(self.record, json.dumps(record, indent=1) + "\n")
 
 

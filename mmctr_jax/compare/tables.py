@@ -9,11 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from mmctr_jax.recorder import save_figure
 from mmctr_jax.run_dir import write_atomically
 
 
@@ -131,7 +129,4 @@ def draw(systems: list[System], path: Path) -> None:
     axes.set_ylim(len(systems) - 0.5, -0.5)
     axes.set(xlabel=f"{key.replace('.auc', ' AUC')}: mean ± standard deviation (blue), single seeds (orange)")
     axes.grid(alpha=0.3)
-    temporary = path.with_name(f".{path.name}")
-    figure.savefig(temporary, dpi=110, format="png")
-    plt.close(figure)
-    temporary.replace(path)
+    save_figure(figure, path)

@@ -72,14 +72,14 @@ def load_split(path: str | Path, features: FeaturesConfig, cache_dir: str | Path
     """
     files = part_files(path)
     if cache_dir is None:
-        with _writing(tempfile.gettempdir(), "TMPDIR"), tempfile.TemporaryDirectory(prefix="mmctr_") as temporary:
+        with writing_cache(tempfile.gettempdir(), "TMPDIR"), tempfile.TemporaryDirectory(prefix="mmctr_") as temporary:
             meta = _build(Path(temporary), files, path, features, with_labels)
             return _open(Path(temporary), meta | {"fingerprint": ""})  # maps outlive their files' names
     fingerprint = _fingerprint(files, features, with_labels)
     folder = Path(cache_dir) / fingerprint[:24]
     meta = _read_meta(folder)
     if meta is None:
-        with _writing(cache_dir, "data.cache_dir"):
+        with writing_cache(cache_dir, "data.cache_dir"):
             Path(cache_dir).mkdir(parents=True, exist_ok=True)
             temporary = tempfile.mkdtemp(prefix=f".{fingerprint[:8]}_", dir=cache_dir)
             try:
@@ -92,7 +92,8 @@ def load_split(path: str | Path, features: FeaturesConfig, cache_dir: str | Path
 
 
 @contextmanager
-def _writing(folder: str | Path, setting: str) -> Iterator[None]:
+def writing_cache(folder: str | Path, setting: str) -> Iterator[None]:
+    """What the system refuses in here becomes an InputError that names `folder` and the `setting` to change."""
     try:
         yield
     except OSError as error:

@@ -10,7 +10,6 @@ import hashlib
 import os
 import tempfile
 import warnings
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from threadpoolctl import threadpool_limits
 
 from mmctr_jax.config import CodesFeature, NeighboursFeature
 from mmctr_jax.console import log
+from mmctr_jax.data.cache import writing_cache
 from mmctr_jax.errors import InputError
 
 _FORMAT = 1
@@ -64,22 +64,15 @@ def _read(file: Path) -> Derived | None:
 
 
 def _write(file: Path, arrays: Derived) -> None:
-    temporary = None
-    try:
+    with writing_cache(file.parent, "data.cache_dir"):
         file.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=f".{file.name}", dir=file.parent)
-        with open(handle, "wb") as stream:
-            np.savez(stream, **arrays)
-        os.replace(temporary, file)
-    except OSError as error:
-        raise InputError(
-            f"Cache folder {file.parent} cannot be written: {error.strerror}; "
-            "make room there, or name another in data.cache_dir."
-        ) from None
-    finally:
-        if temporary:
-            with suppress(OSError):
-                os.unlink(temporary)
+        try:
+            with open(handle, "wb") as stream:
+                np.savez(stream, **arrays)
+            os.replace(temporary, file)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
 
 
 def _codes(vectors: np.ndarray, feature: CodesFeature) -> Derived:
