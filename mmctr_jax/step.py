@@ -70,7 +70,7 @@ def init_state(model: nn.Module, config: Config, items: dict[str, jax.Array], me
 def make_train_step(model: nn.Module, config: Config, mesh: Mesh) -> Callable:
     """`(state, batch, items, learning_rate) → (state, metrics)`; the state is donated.
 
-    metrics: `loss`, the batch's mean over its rows of weight 1, and `grad_norm` before clipping; float32 scalars.
+    metrics: `loss`, the batch's weighted mean over its rows, and `grad_norm` before clipping; float32 scalars.
     """
     train = config.train
 

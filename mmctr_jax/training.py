@@ -73,7 +73,7 @@ def load_training_data(config: Config, known: ItemTable | None = None) -> Traini
         raise InputError(
             f"{config.data.valid}: every label is {valid.label[0]}; validation AUC needs rows of both classes."
         )
-    train = load_split(config.data.train, features, cache_dir, with_labels=True)
+    train = load_split(config.data.train, features, cache_dir, with_labels=True, weight=features.weight)
     files = part_files(config.data.valid)
     users = read_keys(files, features.user) if features.user in column_names(files) else None
     return TrainingData(items, train, valid, users)

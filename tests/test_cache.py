@@ -3,6 +3,7 @@ import json
 import os
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from synthetic import ITEMS, samples
@@ -65,6 +66,20 @@ def test_another_file_or_vocabulary_never_meets_a_stale_cache(rows, tmp_path, bu
         load_split(rows, smaller, tmp_path / "cache", True)
     one_side = FEATURES.model_copy(update={"side": FEATURES.side[:1]})
     assert load_split(rows, one_side, tmp_path / "cache", True).side.shape == (50, 1)
+
+
+def test_weights_are_read_where_asked_for(tmp_path):
+    table = samples(np.random.default_rng(0), 50)
+    weight = np.random.default_rng(1).random(50)
+    path = tmp_path / "rows.parquet"
+    pq.write_table(table.append_column("importance", pa.array(weight)), path)
+    without = load_split(path, FEATURES, tmp_path / "cache", True)
+    split = load_split(path, FEATURES, tmp_path / "cache", True, weight="importance")
+    assert without.weight is None and split.weight.tolist() == weight.astype(np.float32).tolist()
+    for wrong in (0.0, -1.0, np.inf, np.nan):
+        pq.write_table(table.append_column("importance", pa.array(np.append(weight[:-1], wrong))), path)
+        with pytest.raises(InputError, match="column importance, row 49: weight .* must be above 0"):
+            load_split(path, FEATURES, tmp_path / "cache", True, weight="importance")
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone", "meta"])

@@ -1,5 +1,7 @@
 """The loader: every row once an epoch, in an order of seed and epoch alone, at a position that is one number."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -54,6 +56,13 @@ def test_a_batch_holds_what_its_rows_hold():
             assert batch["history"][at].tolist() == [0] * (5 - len(clicks)) + clicks.tolist()
             assert batch["side"][at].tolist() == [row, row % 7]
             assert batch["label"][at] == row % 2
+
+
+def test_rows_have_the_weights_of_their_file():
+    split = replace(make_split(20), weight=np.arange(1, 21, dtype=np.float32) / 4)
+    for batch in batches(split):
+        real = batch["item"] > 0
+        assert (batch["weight"][real] == batch["item"][real] / 4).all() and not batch["weight"][~real].any()
 
 
 def test_the_last_batch_is_filled_up_with_rows_of_weight_0():

@@ -80,6 +80,15 @@ def test_rows_of_weight_0_count_in_no_loss_gradient_or_statistic(batch_norm):
         np.testing.assert_allclose(with_filling.logits[:12], plain.logits, atol=2e-3)
 
 
+def test_a_row_of_weight_2_counts_as_two_rows():
+    rng = np.random.default_rng(0)
+    logits, label = jnp.array(rng.normal(size=6)), jnp.array([0.0, 1, 1, 0, 1, 0])
+    times = np.array([1, 2, 1, 3, 1, 2])
+    weighted = weighted_bce(logits, label, jnp.array(times))
+    repeated = weighted_bce(jnp.repeat(logits, times), jnp.repeat(label, times), jnp.ones(times.sum()))
+    np.testing.assert_allclose(weighted, repeated, rtol=1e-6)
+
+
 def test_a_nan_in_a_row_of_weight_0_stays_there():
     logits = jnp.array([0.5, jnp.nan])
     args = jnp.array([1.0, 0.0]), jnp.array([1.0, 0.0])

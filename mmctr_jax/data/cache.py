@@ -35,8 +35,9 @@ class Split:
     history_offsets: np.ndarray  # (rows + 1,) int64
     item: np.ndarray  # (rows,) int32
     side: np.ndarray  # (rows, S) int32
-    label: np.ndarray | None  # (rows,) uint8; None where the file has none
+    label: np.ndarray | None  # (rows,) uint8; None where they were not asked for
     fingerprint: str
+    weight: np.ndarray | None = None  # (rows,) float32; None: all count the same
 
     @property
     def rows(self) -> int:
@@ -55,27 +56,35 @@ def digest_of_files(files: list[Path], digest: hashlib._Hash | None = None) -> h
     return digest
 
 
-def _fingerprint(files: list[Path], features: FeaturesConfig, with_labels: bool) -> str:
+def _fingerprint(files: list[Path], features: FeaturesConfig, with_labels: bool, weight: str | None) -> str:
     schema = [_FORMAT, features.history, features.item, features.num_items, with_labels and features.label]
     schema += [[side.name, side.vocab_size] for side in features.side]
+    schema += [weight] if weight else []
     return digest_of_files(files, hashlib.sha256(json.dumps(schema).encode())).hexdigest()
 
 
-def load_split(path: str | Path, features: FeaturesConfig, cache_dir: str | Path | None, with_labels: bool) -> Split:
+def load_split(
+    path: str | Path,
+    features: FeaturesConfig,
+    cache_dir: str | Path | None,
+    with_labels: bool,
+    weight: str | None = None,
+) -> Split:
     """The rows of a Parquet file or folder, from the cache if it is there, else read, checked and cached.
 
     Args:
       features: column names and vocabularies, resolved (`num_items` not null).
       cache_dir: folder of the caches; None: a temporary one, gone with the arrays.
       with_labels: labels are required (True) or not read at all (False).
+      weight: column of the rows' weights; None: not read.
     Raises: InputError if a file, column or row is not as it must be.
     """
     files = part_files(path)
     if cache_dir is None:
         with writing_cache(tempfile.gettempdir(), "TMPDIR"), tempfile.TemporaryDirectory(prefix="mmctr_") as temporary:
-            meta = _build(Path(temporary), files, path, features, with_labels)
+            meta = _build(Path(temporary), files, path, features, with_labels, weight)
             return _open(Path(temporary), meta | {"fingerprint": ""})  # maps outlive their files' names
-    fingerprint = _fingerprint(files, features, with_labels)
+    fingerprint = _fingerprint(files, features, with_labels, weight)
     folder = Path(cache_dir) / fingerprint[:24]
     meta = _read_meta(folder)
     if meta is None:
@@ -83,7 +92,8 @@ def load_split(path: str | Path, features: FeaturesConfig, cache_dir: str | Path
             Path(cache_dir).mkdir(parents=True, exist_ok=True)
             temporary = tempfile.mkdtemp(prefix=f".{fingerprint[:8]}_", dir=cache_dir)
             try:
-                meta = _build(Path(temporary), files, path, features, with_labels) | {"fingerprint": fingerprint}
+                meta = _build(Path(temporary), files, path, features, with_labels, weight)
+                meta |= {"fingerprint": fingerprint}
                 (Path(temporary) / "meta.json").write_text(json.dumps(meta))
                 _put_in_place(Path(temporary), folder)
             finally:
@@ -135,20 +145,25 @@ def _open(folder: Path, meta: dict) -> Split:
         return np.asarray(np.memmap(folder / f"{name}.bin", dtype, "r", shape=tuple(shape)))
 
     return Split(
-        **{name: array(name) for name in ("history_values", "history_offsets", "item", "side", "label")},
+        **{name: array(name) for name in ("history_values", "history_offsets", "item", "side", "label", "weight")},
         fingerprint=meta["fingerprint"],
     )
 
 
-def _build(folder: Path, files: list[Path], path: str | Path, features: FeaturesConfig, with_labels: bool) -> dict:
+def _build(
+    folder: Path, files: list[Path], path: str | Path, features: FeaturesConfig, with_labels: bool, weight: str | None
+) -> dict:
     """Writes the arrays, chunk by chunk, so that memory stays small whatever the number of rows."""
     rows = count_rows(files)
     sides = [side.name for side in features.side]
-    columns = [features.history, features.item, *sides] + ([features.label] if with_labels else [])
+    columns = [features.history, features.item, *sides]
+    columns += ([features.label] if with_labels else []) + ([weight] if weight else [])
     chunks = read_columns(files, columns)
     dtypes = {"history_values": np.int32, "history_offsets": np.int64, "item": np.int32, "side": np.int32}
     if with_labels:
         dtypes["label"] = np.uint8
+    if weight:
+        dtypes["weight"] = np.float32
     streams = {name: open(folder / f"{name}.bin", "wb") for name in dtypes}
     counts = dict.fromkeys(dtypes, 0)
 
@@ -178,6 +193,8 @@ def _build(folder: Path, files: list[Path], path: str | Path, features: Features
                 write("side", levels)
                 if with_labels:
                     write("label", chunk[features.label].labels())
+                if weight:
+                    write("weight", chunk[weight].weights())
                 progress.advance(len(item))
     finally:
         for stream in streams.values():

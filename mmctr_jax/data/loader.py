@@ -90,7 +90,7 @@ class _BatchSource(grain.sources.RandomAccessDataSource):
         batch["side"][:n] = split.side[rows]
         if split.label is not None:
             batch["label"][:n] = split.label[rows]
-        batch["weight"][:n] = 1.0
+        batch["weight"][:n] = 1.0 if split.weight is None else split.weight[rows]
         return batch
 
 

@@ -101,6 +101,20 @@ class Column:
             raise self.refuse(wrong[0], f"label {values[wrong[0]]}; labels must be 0 or 1.")
         return values.astype(np.uint8)
 
+    def weights(self) -> np.ndarray:
+        """(rows,) float32, finite and above 0."""
+        self._refuse_nulls()
+        if not (pa.types.is_integer(self.array.type) or pa.types.is_floating(self.array.type)):
+            raise self._refuse_type("a column of numbers")
+        with np.errstate(over="ignore"):
+            values = self.array.to_numpy(zero_copy_only=False).astype(np.float32)
+        wrong = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
+        if wrong.size:
+            raise self.refuse(
+                wrong[0], f"weight {self.array[wrong[0]]}; weights must be above 0 (leave such rows out)."
+            )
+        return values
+
     def _lists(self, wanted: str) -> tuple[pa.Array, np.ndarray]:
         """Flat elements and (rows + 1,) offsets."""
         self._refuse_nulls()
