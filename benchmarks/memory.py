@@ -46,7 +46,7 @@ def _child(folder: Path) -> None:
     data = {name: str(folder / f"{name}.parquet") for name in ("train", "valid", "item_info")}
     start = time.perf_counter()
     loaded = load_training_data(parse_config({"data": data | {"cache_dir": str(folder / "cache")}}))
-    items = put_replicated(loaded.items, make_mesh())
+    items = put_replicated(loaded.items.table, make_mesh())
     jax.block_until_ready(items)
     loading = time.perf_counter() - start
     peak_loading = _peak()

@@ -23,6 +23,7 @@ from mmctr_jax.console import log
 from mmctr_jax.data.cache import digest_of_files
 from mmctr_jax.data.items import load_items
 from mmctr_jax.errors import InputError
+from mmctr_jax.files import replacing
 from mmctr_jax.models import build_model
 from mmctr_jax.prediction import restore_best
 from mmctr_jax.released import check_released_has, params_from_released, released_from_params, with_dropout
@@ -105,14 +106,11 @@ def jax_to_torch(directory: Path, out: Path) -> int:
     _, params, _ = restore_best(directory, build_model(config), config, items, mesh)
     state_dict = released_from_params(params, config, converted.get("with_dropout"))
     tensors = {name: torch.from_numpy(x.copy()) for name, x in state_dict.items()}
-    temporary = out.with_name(f".{out.name}.tmp")
     try:
-        torch.save(tensors, temporary)
-        os.replace(temporary, out)
+        with replacing(out) as temporary:
+            torch.save(tensors, temporary)
     except (OSError, RuntimeError) as error:  # torch's own writer raises the latter
         raise InputError(f"Output {out} cannot be written: {str(error).splitlines()[0]}.") from None
-    finally:
-        temporary.unlink(missing_ok=True)
     return sum(x.numel() for x in tensors.values())
 
 

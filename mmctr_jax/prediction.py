@@ -23,8 +23,10 @@ from mmctr_jax.checkpoint import Checkpoints
 from mmctr_jax.config import Config
 from mmctr_jax.console import Progress, log
 from mmctr_jax.data.cache import Split, load_split
-from mmctr_jax.data.parquet import column_names, count_rows, part_files, read_columns, read_keys, read_whole
+from mmctr_jax.data.labels import read_labels
+from mmctr_jax.data.parquet import column_names, part_files, read_keys, read_whole
 from mmctr_jax.errors import InputError
+from mmctr_jax.files import replacing
 from mmctr_jax.models import build_model
 from mmctr_jax.scoring import score
 from mmctr_jax.sharding import make_mesh, put_replicated, replicated
@@ -155,32 +157,6 @@ def _check_output(out: Path, task: str | None, inputs: list[Path]) -> None:
         raise InputError(f"Output {out} would overwrite what is to be read; name another file.")
 
 
-def read_labels(files: list[Path], name: str, labels: str | Path | None) -> np.ndarray | None:
-    """(rows,) labels of the rows in `files`: column `name` of them, or of the file `labels`; null if they have none.
-
-    Raises: InputError if `labels` is not of these rows, or cannot be read.
-    """
-    label_files = files if labels is None else part_files(labels)
-    if labels is None and name not in column_names(files):
-        return None
-    try:
-        chunks = [chunk[name].labels() for chunk in read_columns(label_files, [name])]
-    except InputError as error:
-        if labels is not None:
-            raise
-        log.warning(f"No metrics: {error}")  # labels are not needed for scoring
-        return None
-    values = np.concatenate(chunks) if chunks else np.empty(0, np.uint8)
-    if len(values) != count_rows(files):
-        raise InputError(
-            f"{labels} has {len(values):,} labels for {count_rows(files):,} rows to score; give one a row."
-        )
-    both = labels is not None and "ID" in column_names(label_files) and "ID" in column_names(files)
-    if both and not np.array_equal(*(read_whole(f, "ID").to_numpy() for f in (label_files, files))):
-        raise InputError(f"{labels}: its ID column is not that of the scored file; give labels in the same order.")
-    return values
-
-
 def _read_users(files: list[Path], config: Config) -> np.ndarray | None:
     """Group keys for grouped AUC, if the file has usable ones."""
     if config.features.user not in column_names(files):
@@ -199,26 +175,22 @@ def _write_csv(table: pa.Table, stream: BinaryIO) -> None:
 
 
 def _write(out: Path, ids: dict[str, pa.ChunkedArray], scores: np.ndarray, task: str | None) -> None:
-    """Writes beside the final name, then renames: the file is whole or not there."""
-    temporary = out.with_name(f".{out.name}.tmp")
     try:
-        if out.suffix == ".zip":
-            row_ids = ids.get("ID", pa.chunked_array([np.arange(len(scores))]))
-            buffer = io.BytesIO()
-            _write_csv(pa.table({"ID": row_ids, task: scores}), buffer)
-            with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
-                archive.writestr(zipfile.ZipInfo("prediction.csv"), buffer.getvalue(), zipfile.ZIP_DEFLATED)
-        else:
-            table = pa.table({**ids, "score": scores})
-            if out.suffix == ".csv":
-                with open(temporary, "wb") as stream:
-                    _write_csv(table, stream)
+        with replacing(out) as temporary:
+            if out.suffix == ".zip":
+                row_ids = ids.get("ID", pa.chunked_array([np.arange(len(scores))]))
+                buffer = io.BytesIO()
+                _write_csv(pa.table({"ID": row_ids, task: scores}), buffer)
+                with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+                    archive.writestr(zipfile.ZipInfo("prediction.csv"), buffer.getvalue(), zipfile.ZIP_DEFLATED)
             else:
-                pq.write_table(table, temporary)
-        os.replace(temporary, out)
+                table = pa.table({**ids, "score": scores})
+                if out.suffix == ".csv":
+                    with open(temporary, "wb") as stream:
+                        _write_csv(table, stream)
+                else:
+                    pq.write_table(table, temporary)
     except OSError as error:
         raise InputError(f"Output {out} cannot be written: {error.strerror}.") from None
     except pa.ArrowException as error:
         raise InputError(f"Output {out}: {str(error).splitlines()[0]}; choose .parquet.") from None
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 import matplotlib
 from tensorboardX import SummaryWriter
 
-from mmctr_jax.run_dir import write_atomically
+from mmctr_jax.files import write_atomically
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

@@ -12,7 +12,6 @@ from __future__ import annotations
 import fcntl
 import importlib.metadata
 import json
-import os
 import platform
 import subprocess
 from pathlib import Path
@@ -24,6 +23,7 @@ import numpy as np
 from mmctr_jax.config import Config, first_difference, load_config, to_yaml
 from mmctr_jax.data.items import ItemTable, fingerprint
 from mmctr_jax.errors import InputError
+from mmctr_jax.files import replacing, write_atomically
 
 CHECKPOINTS = "checkpoints"
 # What may change between a run and its resumption without changing the model that was being trained.
@@ -33,13 +33,6 @@ _MAY_CHANGE = (
     *("train.epochs", "train.patience", "train.checkpoint_every", "train.eval_batch_size"),
 )
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pyarrow", "scikit-learn")
-
-
-def write_atomically(path: Path, data: str | bytes) -> None:
-    """A file that is either the old one or the new one, never half of either."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(data.encode() if isinstance(data, str) else data)
-    os.replace(temporary, path)
 
 
 def check_free(run_dir: Path, resume: bool) -> None:
@@ -111,9 +104,8 @@ def start(run_dir: Path, config: Config, items: ItemTable, fingerprints: dict[st
 
     `more` joins metadata.json.
     """
-    with open(run_dir / ".items.npz.tmp", "wb") as stream:
+    with replacing(run_dir / "items.npz") as temporary, open(temporary, "wb") as stream:
         np.savez(stream, **{f"feature/{name}": values for name, values in items.items()})
-    os.replace(run_dir / ".items.npz.tmp", run_dir / "items.npz")
     metadata = _metadata(config, fingerprints | {"items": fingerprint(items)}) | more
     write_atomically(run_dir / "metadata.json", json.dumps(metadata, indent=1) + "\n")
     write_atomically(run_dir / "config.yaml", to_yaml(config))

@@ -22,6 +22,7 @@ from mmctr_jax.data.items import Items, ItemTable, fingerprint, load_items
 from mmctr_jax.data.loader import Batch, batches_per_epoch, train_batches
 from mmctr_jax.data.parquet import column_names, part_files, read_keys
 from mmctr_jax.errors import InputError, TrainingError
+from mmctr_jax.files import write_atomically
 from mmctr_jax.hosts import agree, together
 from mmctr_jax.interrupt import Interrupt
 from mmctr_jax.models import build_model
@@ -123,7 +124,7 @@ def train(config: Config, directory: Path, resume: bool = False) -> dict[str, An
         summary = trainer.run(interrupt)
         if recorder:
             recorder.draw()
-            run_dir.write_atomically(directory / "summary.json", json.dumps(summary, indent=1) + "\n")
+            write_atomically(directory / "summary.json", json.dumps(summary, indent=1) + "\n")
     return summary
 
 

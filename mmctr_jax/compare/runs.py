@@ -20,9 +20,11 @@ from mmctr_jax.config import Config, first_difference, load_config, parse_config
 from mmctr_jax.console import log, show
 from mmctr_jax.data.cache import digest_of_files
 from mmctr_jax.data.items import load_items
+from mmctr_jax.data.labels import read_labels
 from mmctr_jax.data.parquet import part_files
 from mmctr_jax.errors import InputError, TrainingError
-from mmctr_jax.prediction import predict, read_labels
+from mmctr_jax.files import write_atomically
+from mmctr_jax.prediction import predict
 from mmctr_jax.training import train
 
 
@@ -143,7 +145,7 @@ class _Run:
 
     def _write(self, result: dict[str, Any] | None) -> None:
         record = {"config": self.config.model_dump(mode="json"), "data": self.data, "result": result}
-        run_dir.write_atomically(self.record, json.dumps(record, indent=1) + "\n")
+        write_atomically(self.record, json.dumps(record, indent=1) + "\n")
 
 
 def _train_and_score(config: Config, directory: Path) -> dict[str, Any] | None:

@@ -11,8 +11,8 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 
+from mmctr_jax.files import write_atomically
 from mmctr_jax.recorder import save_figure
-from mmctr_jax.run_dir import write_atomically
 
 
 @dataclass

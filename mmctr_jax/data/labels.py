@@ -1,0 +1,37 @@
+"""Labels of rows to be scored, which may stand in a file of their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from mmctr_jax.console import log
+from mmctr_jax.data.parquet import column_names, count_rows, part_files, read_columns, read_whole
+from mmctr_jax.errors import InputError
+
+
+def read_labels(files: list[Path], name: str, labels: str | Path | None) -> np.ndarray | None:
+    """(rows,) labels of the rows in `files`: column `name` of them, or of the file `labels`; null if they have none.
+
+    Raises: InputError if `labels` is not of these rows, or cannot be read.
+    """
+    label_files = files if labels is None else part_files(labels)
+    if labels is None and name not in column_names(files):
+        return None
+    try:
+        chunks = [chunk[name].labels() for chunk in read_columns(label_files, [name])]
+    except InputError as error:
+        if labels is not None:
+            raise
+        log.warning(f"No metrics: {error}")  # labels are not needed for scoring
+        return None
+    values = np.concatenate(chunks) if chunks else np.empty(0, np.uint8)
+    if len(values) != count_rows(files):
+        raise InputError(
+            f"{labels} has {len(values):,} labels for {count_rows(files):,} rows to score; give one a row."
+        )
+    both = labels is not None and "ID" in column_names(label_files) and "ID" in column_names(files)
+    if both and not np.array_equal(*(read_whole(f, "ID").to_numpy() for f in (label_files, files))):
+        raise InputError(f"{labels}: its ID column is not that of the scored file; give labels in the same order.")
+    return values
