@@ -16,9 +16,13 @@ $(VENV)/installed-test: requirements-test.txt $(VENV)/installed
 	touch $@
 
 $(MOVIELENS): | $(VENV)/installed
-	$(RUN) -m mmctr_jax.prepare movielens data/ml-latest-small --out $@
+	$(RUN) -m mmctr_jax.prepare movielens data/ml-latest-small --out $@ --negatives 1
 
-demo: $(VENV)/installed $(MOVIELENS)
+$(MOVIELENS)/embedded: | $(MOVIELENS)
+	$(RUN) -m mmctr_jax.embed $(MOVIELENS) --dim 32
+	touch $@
+
+demo: $(VENV)/installed $(MOVIELENS)/embedded
 	$(RUN) train.py --config configs/quickstart.yaml --resume
 	$(RUN) -m benchmarks.demo
 

@@ -1,4 +1,4 @@
-"""python -m benchmarks.run {derived,loader,memory} … — each prints its machine, its versions and its figures."""
+"""python -m benchmarks.run {derived,loader,memory,prepare} … — each prints machine, versions and figures."""
 
 import argparse
 import importlib
@@ -7,11 +7,13 @@ import os
 import platform
 import sys
 
-NAMES = ("derived", "loader", "memory")
+NAMES = ("derived", "loader", "memory", "prepare")
 
 
 def print_machine() -> None:
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("jax", "numpy", "pyarrow", "grain"))
+    versions = ", ".join(
+        f"{name} {importlib.metadata.version(name)}" for name in ("jax", "numpy", "pyarrow", "polars", "grain")
+    )
     print(f"{os.cpu_count()} CPU cores, Python {platform.python_version()}, {versions}", flush=True)
 
 

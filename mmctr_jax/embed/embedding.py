@@ -1,0 +1,108 @@
+"""From a folder's texts and pictures to a column of its item_info.parquet."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from mmctr_jax.console import log
+from mmctr_jax.embed import encoders
+from mmctr_jax.embed.catalogue import Catalogue, read_catalogue
+from mmctr_jax.embed.fusion import fuse
+from mmctr_jax.embed.item_info import read_item_info
+from mmctr_jax.embed.parts import Part
+from mmctr_jax.embed.precomputed import file_and_column, precomputed_part
+from mmctr_jax.embed.tfidf import tfidf_part
+from mmctr_jax.errors import InputError
+from mmctr_jax.prepare.folder import record_embedding
+
+
+def embed(
+    folder: Path,
+    text: str | None = None,
+    image: str | None = None,
+    pictures: Path | None = None,
+    dim: int = 128,
+    whiten: bool = False,
+    l2: Collection[str] = (),
+    batch_size: int = 64,
+    download: bool = False,
+    out: Path | None = None,
+) -> dict[str, Any]:
+    """Writes the column item_emb_d{dim} and items_without_embedding.csv; returns what the manifest records of it.
+
+    The options are those of `python -m mmctr_jax.embed --help`. Raises InputError, before anything is written but the
+    encodings that are kept in `folder`/.embed.
+    """
+    if text is None and image is None:
+        text = "tfidf"
+    catalogue = read_catalogue(folder)
+    column = f"item_emb_d{dim}"
+    info = read_item_info(catalogue, column, out)
+    parts = []
+    if text is not None:
+        parts.append(_text_part(catalogue, text, dim, batch_size, download))
+    if image is not None:
+        parts.append(_image_part(catalogue, image, pictures, batch_size, download))
+    for part in parts:
+        if not part.present.any():
+            raise InputError(f"--{part.kind} {part.source} gives no item a vector: all are zero.")
+    fused = fuse(parts, catalogue.training, dim, whiten, l2)
+    info.write(fused.vectors)
+    without = info.write_missing(catalogue, parts)
+    embedding = {
+        "column": column,
+        "dim": dim,
+        "parts": [_describe(part) for part in parts],
+        "explained_variance": fused.explained_variance,
+        "whiten": whiten,
+        "l2": sorted(l2),
+        "fitted_on": {"items": fused.fitted_items, "training_only": catalogue.manifest is not None},
+        "without_embedding": len(without),
+        "sources": {part.kind: part.sha256 for part in parts},
+    }
+    if catalogue.manifest is not None and out is None:
+        record_embedding(folder, embedding)
+    _report(embedding, len(catalogue), without, info.path)
+    return embedding
+
+
+def _text_part(catalogue: Catalogue, source: str, dim: int, batch_size: int, download: bool) -> Part:
+    if source == "tfidf":
+        return tfidf_part(catalogue, dim)
+    if file_and_column(source):
+        return precomputed_part(catalogue, "text", source)
+    return encoders.text_part(catalogue, source, batch_size, download)
+
+
+def _image_part(catalogue: Catalogue, source: str, pictures: Path | None, batch_size: int, download: bool) -> Part:
+    if file_and_column(source):
+        return precomputed_part(catalogue, "image", source)
+    if pictures is None:
+        raise InputError(f"--image {source} is a model and needs --pictures, the folder of the items' pictures.")
+    return encoders.image_part(catalogue, source, pictures, batch_size, download)
+
+
+def _describe(part: Part) -> dict[str, Any]:
+    missing = int((~part.present).sum())
+    return {"kind": part.kind, "source": part.source, "width": part.width, "missing": missing, **part.details}
+
+
+def _report(embedding: dict[str, Any], items: int, without: list[str], path: Path) -> None:
+    for part in embedding["parts"]:
+        log.info(
+            f"{part['kind'].capitalize()} from {part['source']}: width {part['width']}, "
+            f"{items - part['missing']:,} of {items:,} items have one, {part['missing']:,} have zeros."
+        )
+    if without:
+        names = ", ".join(without[:10]) + (", …" if len(without) > 10 else "")
+        log.warning(f"{len(without):,} items are without any embedding, their vectors are zero: {names}.")
+    fitted = embedding["fitted_on"]
+    which = "training items" if fitted["training_only"] else "items"
+    kept = f"keeps {embedding['explained_variance']:.1%} of their variance"
+    log.info(f"PCA to {embedding['dim']}, fitted on {fitted['items']:,} {which}, {kept}.")
+    log.info(f"{embedding['column']} is in {path}; which items lack what is in items_without_embedding.csv beside it.")
+    log.info(
+        f"In a config's item_features: - {{kind: embedding, name: {embedding['column']}, dim: {embedding['dim']}}}"
+    )

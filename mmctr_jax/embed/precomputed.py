@@ -1,0 +1,129 @@
+"""Vectors that somebody has computed already: a .npy array, or a column of a Parquet file."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from mmctr_jax.console import log
+from mmctr_jax.data.cache import digest_of_files
+from mmctr_jax.data.parquet import Column, column_names
+from mmctr_jax.embed.catalogue import Catalogue, refuse_duplicates, text_column
+from mmctr_jax.embed.parts import CHUNK_ROWS, Part, row_chunks
+from mmctr_jax.errors import InputError
+
+
+def file_and_column(source: str) -> tuple[Path, str | None] | None:
+    """FILE.npy, FILE.parquet or FILE.parquet:COLUMN taken apart; None if `source` is none of these (but a model)."""
+    if Path(source).suffix in (".npy", ".parquet"):
+        return Path(source), None
+    file, _, column = source.rpartition(":")
+    return (Path(file), column) if file.endswith(".parquet") else None
+
+
+def precomputed_part(catalogue: Catalogue, kind: str, source: str) -> Part:
+    """Reads what `file_and_column` recognises. Raises InputError, with the row, for what cannot be right."""
+    file, column = file_and_column(source)
+    if not file.is_file():
+        raise InputError(f"Vectors file {file} does not exist; check --{kind} (the path is relative to this folder).")
+    sha256 = digest_of_files([file]).hexdigest()
+    if file.suffix == ".npy":
+        return Part(kind, source, _read_npy(file, len(catalogue)), sha256)
+    vectors, unknown = _read_parquet(file, column, catalogue)
+    return Part(kind, source, vectors, sha256, {"rows_of_unknown_items": unknown})
+
+
+def _read_npy(file: Path, items: int) -> np.ndarray:
+    try:
+        array = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{file} cannot be read as a .npy array: {error}.") from None
+    if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind != "f":
+        raise InputError(f"{file} is not one array of (items, width) floats; save it as such with numpy.save.")
+    if len(array) != items:
+        raise InputError(
+            f"{file} has {len(array):,} rows and item_feature.parquet {items:,}; row i must be the same item."
+        )
+    for chunk in row_chunks(items):
+        with np.errstate(over="ignore"):
+            wrong = np.flatnonzero(~np.isfinite(array[chunk].astype(np.float32)).all(axis=1))
+        if wrong.size:
+            raise InputError(f"{file}, row {chunk.start + wrong[0]}: NaN or infinite (in float32); replace it.")
+    return array
+
+
+def _read_parquet(file: Path, column: str | None, catalogue: Catalogue) -> tuple[np.ndarray, int]:
+    """(items, width) float32 in the catalogue's order, zeros where the file has no row; rows of unknown items."""
+    places = _places(file, catalogue)
+    vectors = None
+    for cells in _cells(file, _vector_column(file, column)):
+        lengths = pc.list_value_length(cells.array).fill_null(0).to_numpy(zero_copy_only=False)
+        if vectors is None:
+            if not lengths[0]:
+                raise cells.refuse(0, "null, or a vector of 0 numbers; drop such rows.")
+            # On disk, under no name: large catalogues need not fit into memory.
+            shape = len(catalogue), int(lengths[0])
+            vectors = np.memmap(tempfile.TemporaryFile(), np.float32, "w+", shape=shape)
+        width = vectors.shape[1]
+        wrong = np.flatnonzero(lengths != width)
+        if wrong.size:
+            raise cells.refuse(wrong[0], f"a vector of {lengths[wrong[0]]} numbers, row 0 has {width}; drop such rows.")
+        here = places[cells.first_row : cells.first_row + len(lengths)]
+        vectors[here[here >= 0]] = cells.vectors(width)[here >= 0]
+    unknown = int((places < 0).sum())
+    if unknown:
+        log.info(f"{file}: {unknown:,} of {len(places):,} rows are of items not in the catalogue; they are left out.")
+    return vectors, unknown
+
+
+def _cells(file: Path, column: str) -> Iterator[Column]:
+    first_row = 0
+    try:
+        for batch in pq.ParquetFile(file).iter_batches(CHUNK_ROWS, columns=[column]):
+            yield Column(file, column, first_row, batch.column(0))
+            first_row += batch.num_rows
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise InputError(f"{file} cannot be read from row {first_row} on: {reason}.") from None
+
+
+def _places(file: Path, catalogue: Catalogue) -> np.ndarray:
+    """(rows,) the catalogue's row of each row of the file, -1 for an item unknown there."""
+    names = column_names([file])
+    key = "item" if "item" in names and (catalogue.originals or "item_id" not in names) else "item_id"
+    if key == "item" and not catalogue.originals:
+        raise InputError(f"{file} goes by column item, which {catalogue.files[0]} does not have; use item_id in both.")
+    keys = text_column([file], key)
+    if None in keys:
+        raise InputError(f"{file}: column {key} is null in row {keys.index(None)}; drop such rows.")
+    refuse_duplicates(keys, file, key)
+    known = catalogue.originals if key == "item" else [str(i) for i in catalogue.item_ids]
+    place = {name: row for row, name in enumerate(known)}
+    places = np.array([place.get(name, -1) for name in keys], np.int64)
+    if (places < 0).all():
+        raise InputError(f"{file}: no value of column {key} is an item of {catalogue.files[0]}; compare the two.")
+    return places
+
+
+def _vector_column(file: Path, column: str | None) -> str:
+    schema = pq.read_schema(file)
+    found = [field.name for field in schema if _is_vector(field.type)]
+    if column is None and len(found) == 1:
+        return found[0]
+    if column in found:
+        return column
+    if not found:
+        raise InputError(f"{file} has no column with lists of floats (it has {', '.join(schema.names)}).")
+    problem = "several columns" if column is None else f"no column {column}"
+    raise InputError(f"{file} has {problem} with lists of floats; name one: {', '.join(f'{file}:{c}' for c in found)}.")
+
+
+def _is_vector(kind: pa.DataType) -> bool:
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    return is_list and pa.types.is_floating(kind.value_type)

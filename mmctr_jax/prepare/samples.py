@@ -1,0 +1,98 @@
+"""Interactions → the sample rows of a split, chunk by chunk: histories, targets, negatives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+
+from mmctr_jax.prepare.log import Log
+from mmctr_jax.prepare.negatives import NegativeSampler
+from mmctr_jax.prepare.options import Options
+
+_CLICKS_PER_CHUNK = 32_768  # with their negatives: a row group
+
+
+class Histories:
+    """Each interaction's earlier clicks: those of the same user at strictly earlier times."""
+
+    def __init__(self, log: Log, length: int):
+        self._clicked = log.item[log.click].astype(
+            np.int64
+        )  # (C,) all users' clicks, one user's together, oldest first
+        self._length = length
+        rows = np.arange(len(log.user))
+        new_user = np.append(True, np.diff(log.user) != 0)[: len(rows)]
+        new_time = new_user | np.append(True, np.diff(log.time) != 0)[: len(rows)]
+        before = np.cumsum(log.click) - log.click
+        self._end = before[np.maximum.accumulate(np.where(new_time, rows, 0))]  # (R,) places in _clicked
+        self._first = before[np.maximum.accumulate(np.where(new_user, rows, 0))]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(R,) earlier clicks, all of them."""
+        return self._end - self._first
+
+    def lists(self, rows: np.ndarray) -> pa.ListArray:
+        """(rows,) the most recent earlier clicks of these interactions, oldest first."""
+        end = self._end[rows]
+        start = np.maximum(self._first[rows], end - self._length)
+        offsets = np.concatenate([[0], np.cumsum(end - start)])
+        at = np.arange(offsets[-1]) + np.repeat(start - offsets[:-1], end - start)
+        return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(self._clicked[at]))
+
+
+def choose_rows(log: Log, part: np.ndarray, code: int, lengths: np.ndarray, options: Options) -> np.ndarray:
+    """(n,) the interactions that become samples of split `code`: with enough history, the most recent of each user."""
+    mine = (part == code) & (lengths >= options.min_history)
+    if options.negatives is not None:  # sampled: what the log has of non-clicks is no sample
+        mine &= log.click
+    rows = np.flatnonzero(mine)
+    if options.per_user is not None:
+        last = np.flatnonzero(np.append(np.diff(log.user[rows]) != 0, True))  # of each user
+        from_end = last[np.searchsorted(last, np.arange(len(rows)))] - np.arange(len(rows))
+        rows = rows[from_end < options.per_user]
+    return rows
+
+
+def tables(
+    log: Log,
+    rows: np.ndarray,
+    code: int,
+    histories: Histories,
+    sampler: NegativeSampler,
+    side: dict[str, np.ndarray],
+    levels: dict[str, np.ndarray],
+    options: Options,
+) -> Iterator[pa.Table]:
+    """The samples of `rows`, in order: chunks of user_id, item_seq, item_id, side features, levels[, weight], label.
+
+    Each click stands among its negatives at a random place, so that the order of rows says nothing about the label;
+    they share its history, side features and weight.
+
+    side: name → (R,) id. levels: name → (V,) level of each item.
+    """
+    for chunk, start in enumerate(range(0, len(rows), _CLICKS_PER_CHUNK)):
+        row = rows[start : start + _CLICKS_PER_CHUNK]
+        target, label = log.item[row].astype(np.int64), log.click[row].astype(np.int64)
+        if options.negatives:
+            drawn = sampler.draw(log.user[row], options.negatives, (code, chunk))
+            group = np.concatenate([target[:, None], drawn], axis=1)  # the click first
+            random = np.random.default_rng([options.seed, code, chunk, 2**32 - 1])
+            place = random.integers(0, group.shape[1], len(group))
+            every = np.arange(len(group))
+            group[every, 0], group[every, place] = group[every, place], group[every, 0]
+            label = (np.arange(group.shape[1]) == place[:, None]).astype(np.int64)
+            there = group >= 0
+            row, target, label = np.repeat(row, there.sum(axis=1)), group[there], label[there]
+        columns = {
+            "user_id": log.user[row].astype(np.int64),
+            "item_seq": histories.lists(row),
+            "item_id": target,
+            **{name: ids[row] for name, ids in side.items()},
+            **{name: level[target] for name, level in levels.items()},
+        }
+        if log.weight is not None:
+            columns["weight"] = log.weight[row]
+        yield pa.table(columns | {"label": label})

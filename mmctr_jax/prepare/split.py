@@ -1,0 +1,83 @@
+"""Which interactions are training, validation and test."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+from mmctr_jax.errors import InputError
+from mmctr_jax.prepare.log import Log
+from mmctr_jax.prepare.options import Options
+
+SPLITS = ("train", "valid", "test")
+TRAIN, VALID, TEST = range(3)
+
+
+def split_log(log: Log, options: Options) -> np.ndarray:
+    """(R,) int8 TRAIN, VALID or TEST for each interaction, by `options.split`.
+
+    user: a share of the users is validation, another test, each with all they did.
+    time: the most recent share of the clicks is test, the share before it validation; equal times stay together.
+    last: of a share of the users the last click is test; of a share, the last click that is not test is validation.
+      Non-clicks belong to the click that follows them (after the last one, to the last).
+    """
+    return {"user": _by_user, "time": _by_time, "last": _by_last_click}[options.split](log, options)
+
+
+def ranks_of_users(log: Log, seed: int) -> np.ndarray:
+    """(U,) each user's rank in an order that looks random and depends on seed and id alone.
+
+    So a user stays where they are, or nearly, when others come or go.
+    """
+    hashes = [hashlib.blake2b(f"{seed}\t{user}".encode(), digest_size=8).digest() for user in log.users]
+    order = np.argsort(np.array(hashes, dtype=">V8").view(">u8"), kind="stable")
+    ranks = np.empty(len(order), np.int64)
+    ranks[order] = np.arange(len(order))
+    return ranks
+
+
+def _by_user(log: Log, options: Options) -> np.ndarray:
+    ranks = ranks_of_users(log, options.seed)
+    test = round(options.test * len(ranks))
+    valid = round(options.valid * len(ranks))
+    part = np.select([ranks < test, ranks < test + valid], [TEST, VALID], TRAIN)
+    return part.astype(np.int8)[log.user]
+
+
+def _by_time(log: Log, options: Options) -> np.ndarray:
+    times = np.sort(log.time[log.click])
+    cuts = [
+        times[min(round(share * len(times)), len(times) - 1)]
+        for share in (1 - options.test, 1 - options.test - options.valid)
+    ]
+    return np.select([log.time >= cuts[0], log.time >= cuts[1]], [TEST, VALID], TRAIN).astype(np.int8)
+
+
+def _by_last_click(log: Log, options: Options) -> np.ndarray:
+    clicks = np.bincount(log.user[log.click], minlength=len(log.users))  # (U,)
+    before = np.cumsum(log.click) - log.click  # (R,) clicks before this row, all users'
+    firsts = np.searchsorted(log.user, np.arange(len(log.users)))
+    number = before - before[np.minimum(firsts, len(before) - 1)][log.user]  # the click this row is, or leads to
+    number = np.minimum(number, clicks[log.user] - 1)
+
+    ranks, users = ranks_of_users(log, options.seed), len(log.users)
+    least = max(options.min_history, 1)  # a user's first clicks have no history: they are never held out
+    last = clicks - 1
+    has_test = (ranks < round(options.test * users)) & (last >= least)
+    last_valid = last - has_test
+    has_valid = (ranks < round(options.valid * users)) & (last_valid >= least)
+    part = np.full(len(log.user), TRAIN, np.int8)
+    part[has_valid[log.user] & (number == last_valid[log.user])] = VALID
+    part[has_test[log.user] & (number == last[log.user])] = TEST
+    return part
+
+
+def check_splits(rows: dict[str, int], options: Options) -> None:
+    """Raises InputError if a split has no rows."""
+    for name, count in rows.items():
+        if not count:
+            raise InputError(
+                f"Split {options.split!r} leaves no rows for {name}; "
+                "choose another --split, larger shares (--valid, --test), or a smaller --min-history."
+            )

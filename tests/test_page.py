@@ -1,0 +1,50 @@
+"""Pages that fetch nothing, run nothing, and show what they are given as text."""
+
+import base64
+import re
+
+from mmctr_jax import page
+
+HOSTILE = "<script>alert('1')</script> & \"two\" $x_1$"
+
+
+def test_whatever_is_given_is_shown_as_text():
+    html = page.page(
+        HOSTILE,
+        page.section(HOSTILE, page.paragraph(HOSTILE), page.notes([HOSTILE])),
+        page.folded(HOSTILE, page.table([HOSTILE, "n"], [[HOSTILE, "1"]], HOSTILE)),
+        page.figure(lambda axes: axes.set_title(HOSTILE), alt=HOSTILE),
+    )
+    assert "<script" not in html and "alert(&#x27;1&#x27;)" in html
+    picture = base64.b64decode(re.search(r"svg\+xml;base64,([^\"]+)", html)[1]).decode()
+    assert "<script" not in picture and "&lt;script&gt;" in picture and "$x_1$" in picture  # no mathematics either
+
+
+def test_nothing_is_fetched_and_nothing_runs():
+    html = page.page("A", page.beside(page.figure(lambda axes: axes.plot([1, 2]), alt="a line"), page.paragraph("b")))
+    assert "default-src 'none'" in html
+    sources = re.findall(r"(?:src|href)=\"([^\"]*)", html)
+    assert len(sources) == 2 and all(source.startswith("data:") for source in sources)
+    assert not re.search(r"<script|<iframe|@import|url\(|\son\w+=", html)
+
+
+def test_a_picture_has_size_words_and_the_same_bytes_each_time():
+    def draw(axes):
+        axes.plot([3, 1, 2], label="漢字 😀")  # letters that no font at hand may have
+        axes.legend()
+
+    figure = page.figure(draw, alt='what is "seen"', height=2.0)
+    assert 'width="403" height="192"' in figure and 'alt="what is &quot;seen&quot;"' in figure
+    assert figure == page.figure(draw, alt='what is "seen"', height=2.0)
+
+
+def test_numbers_as_people_read_them():
+    assert [page.count(n) for n in (0, 1234567, None)] == ["0", "1,234,567", "–"]
+    assert [page.decimal(x) for x in (0.12345, 1234.5, -0.00001, None)] == ["0.123", "1,234.500", "0.000", "–"]
+    assert [page.percent(x) for x in (0.0, 0.1234, 0.00012, 1.0, None)] == [
+        "0.0 %",
+        "12.3 %",
+        "0.012 %",
+        "100.0 %",
+        "–",
+    ]

@@ -1,0 +1,482 @@
+"""From a log to samples: histories are the past, training knows of nothing later, negatives are no clicks."""
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmctr_jax.config import load_config
+from mmctr_jax.errors import InputError
+from mmctr_jax.prepare import catalogue, run
+from mmctr_jax.prepare.negatives import NegativeSampler
+from mmctr_jax.prepare.options import Options
+from mmctr_jax.prepare.run import prepare
+from mmctr_jax.prepare.source import Source
+from mmctr_jax.training import load_training_data
+
+
+def make_log(seed=0, rows=1500, users=40, items=60, non_clicks=False) -> pl.DataFrame:
+    """A log with popular items, equal times, repeated clicks and exact repetitions."""
+    rng = np.random.default_rng(seed)
+    log = pl.DataFrame(
+        {
+            "user": [f"u{u}" for u in rng.integers(0, users, rows)],
+            "item": (rng.pareto(1, rows) * 5).astype(int) % items * 7 + 3,
+            "time": rng.integers(0, 300, rows),
+            "device": [["phone", "tablet", None][i] for i in rng.integers(0, 3, rows)],
+        }
+    )
+    if non_clicks:
+        log = log.with_columns(click=pl.Series(rng.random(rows) < 0.4))
+    return pl.concat([log, log[:20]])
+
+
+def make_items(items=60) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "item": [i * 7 + 3 for i in range(0, items, 2)] + [100_000],  # every other one, and one never clicked
+            "tags": [["even", f"t{i % 5}"] for i in range(0, items, 2)] + [["lonely"]],
+            "text": [f"item {i}" for i in range(0, items, 2)] + [None],
+            "price": [float(i % 13) for i in range(0, items, 2)] + [None],
+        }
+    )
+
+
+def options(**changed) -> Options:
+    return Options(**({"split": "time", "negatives": 2, "history": 7, "levels": ("clicks", "price")} | changed))
+
+
+class Prepared:
+    """A prepared folder read back, in the source's own ids."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.manifest = folder, json.loads((folder / "manifest.json").read_text())
+        self.names = {
+            p.stem: dict(zip(*(pq.read_table(p)[c].to_pylist() for c in ("id", "value")), strict=True))
+            for p in (folder / "vocabularies").iterdir()
+        }
+
+    def table(self, split) -> pl.DataFrame:
+        table = pl.read_parquet(self.folder / f"{split}.parquet")
+        if split == "test":
+            labels = pl.read_parquet(self.folder / "test_labels.parquet")
+            assert table["ID"].to_list() == labels["ID"].to_list() == list(range(len(table)))
+            table = table.with_columns(labels["label"])
+        return table
+
+    def rows(self, split) -> list[tuple]:
+        """(user, history, item, label), item ids as integers."""
+        table = self.table(split)
+        name = {i: int(value) for i, value in self.names["item_id"].items()}
+        return [
+            (self.names["user_id"][u], tuple(name[i] for i in history), name[item], label)
+            for u, history, item, label in table.select("user_id", "item_seq", "item_id", "label").iter_rows()
+        ]
+
+
+def run_prepare(tmp_path, log, opts, name="out", items=None, side=()) -> Prepared:
+    source = Source(log, make_items() if items is None else items, [], side=list(side))
+    prepare("interactions", source, opts, tmp_path / name)
+    return Prepared(tmp_path / name)
+
+
+# An oracle of plain loops ------------------------------------------------------------------------------------------
+
+
+def interactions(log):
+    """user → [(time, item, click)] in order, repetitions merged."""
+    by_user, seen = defaultdict(list), {}
+    has_clicks = "click" in log.columns
+    for row in sorted(log.with_row_index().iter_rows(named=True), key=lambda r: (r["time"], r["index"])):
+        key = row["user"], row["item"], row["time"]
+        click = row["click"] if has_clicks else True
+        if key in seen:
+            seen[key][2] |= click
+        else:
+            seen[key] = [row["time"], row["item"], click]
+            by_user[row["user"]].append(seen[key])
+    return by_user
+
+
+def expected_samples(log, part_of, logged, history, min_history):
+    """split → Counter of (user, history, item, label); part_of(user, number of the interaction) names the split."""
+    expected = defaultdict(Counter)
+    for user, rows in interactions(log).items():
+        for number, (time, item, click) in enumerate(rows):
+            past = [i for t, i, c in rows if t < time and c]
+            if len(past) >= min_history and (click or logged):
+                expected[part_of(user, number)][user, tuple(past[-history:]), item, int(click)] += 1
+    return expected
+
+
+def split_by_time(log, opts):
+    by_user = interactions(log)
+    times = sorted(t for rows in by_user.values() for t, _, c in rows if c)
+    test = times[round((1 - opts.test) * len(times))]
+    valid = times[round((1 - opts.test - opts.valid) * len(times))]
+    time_of = {(u, n): row[0] for u, rows in by_user.items() for n, row in enumerate(rows)}
+    return lambda u, n: "test" if time_of[u, n] >= test else "valid" if time_of[u, n] >= valid else "train"
+
+
+@pytest.mark.parametrize("logged", [False, True])
+@pytest.mark.parametrize("min_history", [0, 1, 4])
+def test_split_by_time_gives_just_the_samples_that_plain_loops_give(tmp_path, logged, min_history):
+    log = make_log(non_clicks=logged)
+    opts = options(min_history=min_history, negatives=None if logged else 2)
+    out = run_prepare(tmp_path, log, opts)
+    expected = expected_samples(log, split_by_time(log, opts), logged, 7, min_history)
+    for split in ("train", "valid", "test"):
+        got = Counter(row for row in out.rows(split) if logged or row[3])
+        assert got == expected[split] and sum(got.values()) > 20
+        assert out.manifest["splits"][split]["rows"] == len(out.table(split))
+        assert out.manifest["splits"][split]["positives"] == out.table(split)["label"].sum()
+
+
+@pytest.mark.parametrize("logged", [False, True])
+def test_leave_last_out_holds_out_the_last_clicks_of_a_share_of_users(tmp_path, logged):
+    log, opts = make_log(non_clicks=logged), options(split="last", test=0.5, valid=0.3, negatives=None if logged else 2)
+    out = run_prepare(tmp_path, log, opts)
+    by_user = interactions(log)
+    clicks = {u: [n for n, row in enumerate(rows) if row[2]] for u, rows in by_user.items()}
+    held = {s: {row[0] for row in out.rows(s) if row[3]} for s in ("valid", "test")}
+    assert len(held["test"]) == pytest.approx(20, abs=1) and held["valid"] < held["test"]
+
+    def part(user, n):
+        number = sum(c < n for c in clicks[user])  # the click this row is, or leads to
+        number = min(number, len(clicks[user]) - 1)
+        if user in held["test"] and number == len(clicks[user]) - 1:
+            return "test"
+        last_left = len(clicks[user]) - 1 - (user in held["test"])
+        return "valid" if user in held["valid"] and number == last_left else "train"
+
+    expected = expected_samples(log, part, logged, 7, 1)
+    for split in ("train", "valid", "test"):
+        assert Counter(row for row in out.rows(split) if logged or row[3]) == expected[split]
+
+
+def test_split_by_user_keeps_each_user_in_one_split_whoever_else_comes(tmp_path):
+    log, opts = make_log(), options(split="user", test=0.25, valid=0.2)
+    out = run_prepare(tmp_path, log, opts)
+    users = {split: {row[0] for row in out.rows(split)} for split in ("train", "valid", "test")}
+    assert [len(users[s]) for s in ("train", "valid", "test")] == [22, 8, 10]
+    assert not (users["train"] & users["valid"] | users["train"] & users["test"] | users["valid"] & users["test"])
+    expected = expected_samples(log, lambda u, n: next(s for s in users if u in users[s]), False, 7, 1)
+    for split in users:
+        assert Counter(row for row in out.rows(split) if row[3]) == expected[split]
+    one_more = pl.concat([log, log[:3].with_columns(user=pl.lit("newcomer"))])
+    again = run_prepare(tmp_path, one_more, opts, "again")
+    moved = [u for s in users for u in users[s] if u not in {row[0] for row in again.rows(s)}]
+    assert len(moved) <= 3
+
+
+@pytest.mark.parametrize("split", ["user", "time", "last"])
+def test_only_the_most_recent_samples_of_each_user_on_request(tmp_path, split):
+    late = pl.DataFrame({"user": "u00", "item": [3, 10], "time": [299, 301], "device": None})  # not in training
+    log = pl.concat([make_log(), late.cast(make_log().schema)])
+    every = run_prepare(tmp_path, log, options(split=split), "every")
+    last = run_prepare(tmp_path, log, options(split=split, per_user=1), "last")
+    for split in ("train", "valid", "test"):
+        by_user = defaultdict(list)
+        for row in every.rows(split):
+            if row[3]:
+                by_user[row[0]].append(row)
+        assert [row for row in last.rows(split) if row[3]] == [rows[-1] for rows in by_user.values()]
+
+
+# Nothing knows of what comes later ----------------------------------------------------------------------------------
+
+
+def later(log, out, split, opts) -> np.ndarray:
+    """Mask of the log's rows that are not in training."""
+    if split == "user":
+        train = {row[0] for row in out.rows("train")}
+        return np.array([u not in train for u in log["user"]])
+    if split == "time":
+        part = split_by_time(log, opts)
+        number = {}
+        for user, rows in interactions(log).items():
+            number |= {(user, time, item): n for n, (time, item, _) in enumerate(rows)}
+        keys = log.select("user", "time", "item").iter_rows()
+        return np.array([part(key[0], number[key]) != "train" for key in keys])
+    held = {(u, i) for s in ("valid", "test") for u, _, i, label in out.rows(s) if label}
+    lasts = {u: {rows[-1][0], rows[-2][0]} for u, rows in interactions(log).items() if len(rows) > 1}
+    return np.array([(u, i) in held and t in lasts[u] for u, i, t in log.select("user", "item", "time").iter_rows()])
+
+
+@pytest.mark.parametrize("split", ["user", "time", "last"])
+def test_training_data_does_not_change_with_later_clicks(tmp_path, split):
+    # Distinct times: which clicks are held out then does not depend on the items, which are what changes here.
+    log = make_log().with_columns(time=pl.Series(np.random.default_rng(5).permutation(1520)), new=pl.lit(False))
+    log = log.with_columns(device=pl.col("device").fill_null("none"))
+    opts = options(split=split, valid=0.2, test=0.2, min_value_count=2)
+    before = run_prepare(tmp_path, log, opts, "before", side=["device"])
+    mask = later(log, before, split, opts)
+    assert 50 < mask.sum() < 900 if split != "last" else mask.sum() >= 16
+    rng = np.random.default_rng(9)
+    other = log.with_columns(
+        item=pl.when(pl.Series(mask)).then(pl.Series(rng.integers(0, 70, len(log)) * 7 + 3)).otherwise("item"),
+        device=pl.when(pl.Series(mask)).then(pl.lit("spaceship")).otherwise("device"),
+    )
+    after = run_prepare(tmp_path, other, opts, "after", side=["device"])
+    a, b = before.table("train"), after.table("train")
+    assert a.filter(label=1).equals(b.filter(label=1))  # histories, levels, side features, all numbers
+    assert a.drop("item_id", "clicks_level", "price_level").equals(b.drop("item_id", "clicks_level", "price_level"))
+    # A negative is no item that the user clicks at any time: where such a click came or went, others are drawn.
+    clicked = defaultdict(set)
+    for each in (log, other):
+        for user, item in each.select("user", "item").iter_rows():
+            clicked[user].add(item)
+    rows = before.rows("train"), after.rows("train")
+    changed = [i for i in range(0, len(a), 3) if rows[0][i : i + 3] != rows[1][i : i + 3]]
+    for at in changed:
+        assert any(row[2] in clicked[row[0]] for both in rows for row in both[at : at + 3] if not row[3])
+    assert len(changed) < len(a) / 3
+    assert before.manifest["level_bounds"] == after.manifest["level_bounds"]
+    training = before.manifest["training_items"]
+    assert training == after.manifest["training_items"]
+    features = [pl.read_parquet(p.folder / "item_feature.parquet").head(training) for p in (before, after)]
+    assert features[0].equals(features[1])
+    for name in ("item_tags", "device"):
+        assert before.names[name] == after.names[name] and "spaceship" not in after.names[name].values()
+
+
+@pytest.mark.parametrize("split", ["time", "last"])
+def test_validation_does_not_change_with_test_clicks(tmp_path, split):
+    log = make_log().with_columns(time=pl.Series(np.random.default_rng(5).permutation(1520)))
+    opts = options(split=split, valid=0.2, test=0.2)
+    before = run_prepare(tmp_path, log, opts, "before")
+    test = {(u, h, i) for u, h, i, label in before.rows("test") if label}
+    rows = interactions(log)
+    at = {(u, r[1], r[0]) for u, mine in rows.items() for n, r in enumerate(mine)
+          if (u, tuple(x[1] for x in mine[:n])[-7:], r[1]) in test}  # fmt: skip
+    mask = pl.Series([key in at for key in log.select("user", "item", "time").iter_rows()])
+    assert mask.sum() >= len(test)
+    other = log.with_columns(item=pl.when(mask).then(3).otherwise("item"))
+    after = run_prepare(tmp_path, other, opts, "after")
+    assert before.table("valid").filter(label=1).equals(after.table("valid").filter(label=1))
+
+
+# Negatives ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("split", ["user", "time", "last"])
+def test_negatives_are_training_items_that_the_user_never_clicks(tmp_path, split):
+    log, opts = make_log(), options(split=split, negatives=3)
+    out = run_prepare(tmp_path, log, opts)
+    ever, training = defaultdict(set), {out.names["item_id"][i] for i in range(1, out.manifest["training_items"] + 1)}
+    for user, item in log.select("user", "item").iter_rows():
+        ever[user].add(item)
+    for name in ("train", "valid", "test"):
+        rows = out.rows(name)
+        assert len(rows) % 4 == 0
+        places = Counter()
+        for group in (rows[i : i + 4] for i in range(0, len(rows), 4)):
+            assert sum(row[3] for row in group) == 1 and len({row[:2] for row in group}) == 1
+            negatives = [row[2] for row in group if not row[3]]
+            assert len(set(negatives)) == 3 and not ever[group[0][0]] & set(negatives)
+            assert {str(item) for item in negatives} <= training
+            places[[row[3] for row in group].index(1)] += 1
+        if name == "train":  # the click stands anywhere among them: the order of rows tells nothing
+            assert min(places.values()) > 0.7 * max(places.values()) and len(places) == 4
+
+
+def test_negatives_follow_popularity_to_the_power_alpha():
+    clicks = np.array([0, 1, 10, 100, 1000, 0])
+    for alpha in (0.0, 0.75, 1.0):
+        sampler = NegativeSampler(clicks, np.array([1]), np.array([4]), alpha, seed=1)
+        drawn = np.bincount(sampler.draw(np.zeros(20_000, int), 1, (0, 0))[:, 0], minlength=6) / 20_000
+        share = np.array([0, 1, 10**alpha, 100**alpha, 1000**alpha, 0])
+        np.testing.assert_allclose(drawn, share / share.sum(), atol=0.015)
+        assert drawn[0] == drawn[5] == 0
+
+
+def test_negatives_of_one_sample_do_not_depend_on_other_samples():
+    rng = np.random.default_rng(0)
+    clicks, user, item = rng.integers(1, 50, 30), rng.integers(0, 9, 60), rng.integers(0, 30, 60)
+    sampler = NegativeSampler(clicks, user, item, 0.75, seed=1)
+    samples = rng.integers(0, 9, 100)
+    others = np.where(np.arange(100) == 50, samples, (samples + 1) % 9)
+    assert (sampler.draw(samples, 3, (0, 1))[50] == sampler.draw(others, 3, (0, 1))[50]).all()
+    assert (sampler.draw(samples, 3, (0, 1)) != sampler.draw(samples, 3, (0, 2))).any()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 12), st.integers(1, 5), st.integers(0, 2**31), st.data())
+def test_who_leaves_few_items_gets_all_of_them(items, count, seed, data):
+    mine = data.draw(st.sets(st.integers(0, items - 1)))
+    clicks = 10 ** np.arange(items)  # what is left may be drawn very rarely
+    sampler = NegativeSampler(clicks, np.full(len(mine), 3), np.array(sorted(mine), int), 1.0, seed)
+    for row in sampler.draw(np.array([3, 3]), count, (0, 0)):
+        drawn = [int(i) for i in row if i >= 0]
+        assert len(drawn) == len(set(drawn)) == min(count, items - len(mine)) and not set(drawn) & mine
+
+
+def test_a_click_without_any_negative_left_stays(tmp_path):
+    log = pl.DataFrame({"user": [1] * 5 + [2] * 5, "item": [1, 2, 3, 1, 2] * 2, "time": range(10)})
+    out = run_prepare(
+        tmp_path, log, options(split="last", valid=1.0, test=1.0, levels=()), items=log.select("item")[:0]
+    )
+    assert [row[3] for row in out.rows("test")] == [1, 1]
+    assert out.manifest["splits"]["test"]["missing_negatives"] == 4
+
+
+# Levels, vocabularies, items ----------------------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.one_of(st.none(), st.integers(-5, 5)), min_size=1, max_size=40), st.integers(2, 10), st.data())
+def test_levels_are_the_share_of_training_items_below(values, bins, data):
+    training = np.array(data.draw(st.lists(st.booleans(), min_size=len(values), max_size=len(values))))
+    array = np.array([np.nan if v is None else v for v in values], float)
+    levels, bounds = catalogue.level(array, training, bins)
+    known = sorted(v for v, t in zip(values, training, strict=True) if t and v is not None)
+    assert (levels == 0).tolist() == [v is None or not known for v in values]
+    for value, mine in zip(values, levels, strict=True):
+        if mine:
+            assert 1 <= mine <= bins and mine == 1 + sum(bound < value for bound in bounds)
+    if known:
+        assert bounds == [pytest.approx(np.quantile(known, i / bins)) for i in range(1, bins)]
+
+
+def test_items_carry_what_the_source_knows(tmp_path):
+    log = make_log()
+    out = run_prepare(tmp_path, log, options(min_value_count=2))
+    features = pl.read_parquet(out.folder / "item_feature.parquet")
+    assert features["item_id"].to_list() == list(range(1, len(features) + 1))
+    keys = set(log["item"]) | set(make_items()["item"])
+    assert {int(i) for i in features["item"]} == keys and features["item"].is_unique().all()
+    known = {str(row["item"]): row for row in make_items().iter_rows(named=True)}
+    train = log.filter(pl.Series(~later(log, out, "time", options())))
+    clicks = Counter(str(i) for _, rows in interactions(train).items() for _, i, _ in rows)
+    tag_count = Counter(tag for item, row in known.items() if clicks[item] for tag in row["tags"])
+    tag_name = out.names["item_tags"]
+    assert set(tag_name.values()) == {tag for tag, n in tag_count.items() if n >= 2}
+    for row in features.iter_rows(named=True):
+        mine = known.get(row["item"], {"tags": [], "text": None, "price": None})
+        assert [tag_name[i] for i in row["item_tags"]] == [t for t in mine["tags"] if t in tag_name.values()]
+        assert (row["item_title"], row["price"]) == (mine["text"] or "", mine["price"])
+        new = row["item_id"] > out.manifest["training_items"]
+        assert (row["clicks_level"] == 0) == (clicks[row["item"]] == 0) == new
+        assert (row["price_level"] == 0) == (mine["price"] is None)
+    counts = pl.read_parquet(out.folder / "vocabularies" / "item_id.parquet")
+    assert dict(zip(counts["value"], counts["count"], strict=True)) == {i: clicks[i] for i in features["item"]}
+    assert out.manifest["items_the_source_says_nothing_of"] == len(keys - set(make_items()["item"]))
+    info = pl.read_parquet(out.folder / "item_info.parquet")
+    assert info["item_id"].to_list() == list(range(len(features) + 1)) and info["item_tags"][0].to_list() == []
+    assert info["item_tags"][1:].to_list() == features["item_tags"].to_list()
+    by_item = dict(features.select("item_id", "clicks_level").iter_rows())
+    for split in ("train", "valid", "test"):
+        table = out.table(split)
+        assert table["clicks_level"].to_list() == [by_item[i] for i in table["item_id"]]
+
+
+def test_rare_items_go_by_their_training_clicks_alone(tmp_path):
+    log = make_log()
+    every = run_prepare(tmp_path, log, options(), "every")
+    kept = run_prepare(tmp_path, log, options(min_item_clicks=10), "kept")
+    counts = pl.read_parquet(every.folder / "vocabularies" / "item_id.parquet")
+    frequent = {int(v) for v in counts.filter(pl.col("count") >= 10)["value"]}
+    assert {int(v) for v in kept.names["item_id"].values()} == frequent
+    # the split is the whole log's; what is dropped is dropped from histories too
+    expected = expected_samples(log.filter(pl.col("item").is_in(frequent)), split_of(log, options()), False, 7, 1)
+    assert Counter(row for row in kept.rows("test") if row[3]) == expected["test"]
+    assert kept.manifest["interactions_of_rare_items"] > 0 and kept.manifest["rare_items"] > 0
+
+
+def split_of(log, opts):
+    """As split_by_time(log), for the interactions of a log from which items were dropped."""
+    cut_of = split_by_time(log, opts)
+    parts = {}
+    for user, rows in interactions(log).items():
+        for n, (time, _, _) in enumerate(rows):
+            parts[time] = cut_of(user, n)
+    fewer = {}
+
+    def part(user, n):
+        if not fewer:
+            counts = Counter(i for rows in interactions(log).values() for t, i, _ in rows if parts[t] == "train")
+            for u, rows in interactions(log).items():
+                fewer[u] = [t for t, i, _ in rows if counts[i] >= 10]
+        return parts[fewer[user][n]]
+
+    return part
+
+
+def test_side_features_are_numbered_by_training_rows(tmp_path):
+    log = make_log().with_columns(weight=pl.Series(np.random.default_rng(3).random(1520) + 0.5))
+    out = run_prepare(tmp_path, log, options(), side=["device"])
+    assert set(out.names["device"].values()) == {"phone", "tablet"}
+    assert out.manifest["side"][0] == {"name": "device", "vocab_size": 3}
+    seen = {(row["user"], row["item"], row["device"], np.float32(row["weight"])) for row in log.iter_rows(named=True)}
+    table, rows = out.table("train"), out.rows("train")
+    for start in range(0, len(rows), 3):
+        device, weight = (table[name][start : start + 3].to_list() for name in ("device", "weight"))
+        assert len(set(device)) == len(set(weight)) == 1  # a click's negatives have the same
+        click = next(row for row in rows[start : start + 3] if row[3])
+        assert (click[0], click[2], out.names["device"].get(device[0]), np.float32(weight[0])) in seen
+
+
+# The folder ---------------------------------------------------------------------------------------------------------
+
+
+def digests(folder: Path) -> dict[str, str]:
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def test_the_same_log_gives_the_same_bytes(tmp_path, monkeypatch):
+    results = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        results.append(digests(run_prepare(Path(), make_log(), options(), side=["device"]).folder))
+    assert results[0] == results[1] and len(results[0]) == 12
+
+
+def test_the_ready_config_is_one_that_training_takes(tmp_path):
+    out = run_prepare(tmp_path, make_log(), options(), name="shop", side=["device"])
+    config = load_config(out.folder / "shop.yaml", [f"data.cache_dir={tmp_path / 'cache'}"])
+    assert [f.name for f in config.features.side] == ["device", "clicks_level", "price_level"]
+    data = load_training_data(config)
+    assert data.train.rows == len(out.table("train")) and data.items.config.features.num_items == len(
+        pl.read_parquet(out.folder / "item_info.parquet")
+    )
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, OSError(28, "No space left on device")])
+def test_a_preparation_that_fails_leaves_nothing(tmp_path, monkeypatch, failure):
+    def fail(*args):
+        raise failure
+
+    monkeypatch.setattr(run.folder, "write", fail)  # after all files
+    with pytest.raises((KeyboardInterrupt, InputError), match="No space left|^$"):
+        run_prepare(tmp_path, make_log(), options())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_refused(tmp_path):
+    log = make_log()
+    for changed, message in (
+        ({"levels": ("colour",)}, "--levels colour: there is no such numeric item column; there are clicks, price"),
+        ({"negatives": None}, "the log has no non-clicks"),
+        ({"min_history": 10_000}, "leaves no rows for train"),
+        ({"valid": 0.7, "test": 0.3}, "leave some for training"),
+        ({"history": 0}, "--history is 0; it must be at least 1"),
+        ({"min_item_clicks": 10_000}, "leaves no rows for train"),
+    ):
+        with pytest.raises(InputError, match=message):
+            run_prepare(tmp_path, log, options(**changed))
+    source = Source(log, make_items(), [], has_times=False)
+    with pytest.raises(InputError, match="--split time needs times"):
+        prepare("microlens", source, options(), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "out").mkdir()
+    with pytest.raises(InputError, match="exists; remove it or name another"):
+        run_prepare(tmp_path, log, options())
