@@ -105,13 +105,19 @@ def interactions(log):
     return by_user
 
 
-def expected_samples(log, part_of, logged, history, min_history):
+def is_candidate(rows, number, logged, every=False):
+    """Whether a user's interaction may become a sample: a new click, or, of a log with non-clicks, anything."""
+    _, item, click = rows[number]
+    return logged or (click and (every or not any(i == item and c for _, i, c in rows[:number])))
+
+
+def expected_samples(log, part_of, logged, history, min_history, every=False):
     """split → Counter of (user, history, item, label); part_of(user, number of the interaction) names the split."""
     expected = defaultdict(Counter)
     for user, rows in interactions(log).items():
         for number, (time, item, click) in enumerate(rows):
             past = [i for t, i, c in rows if t < time and c]
-            if len(past) >= min_history and (click or logged):
+            if len(past) >= min_history and is_candidate(rows, number, logged, every):
                 expected[part_of(user, number)][user, tuple(past[-history:]), item, int(click)] += 1
     return expected
 
@@ -144,7 +150,9 @@ def test_leave_last_out_holds_out_the_last_clicks_of_a_share_of_users(tmp_path, 
     log, opts = make_log(non_clicks=logged), options(split="last", test=0.5, valid=0.3, negatives=None if logged else 2)
     out = run_prepare(tmp_path, log, opts)
     by_user = interactions(log)
-    clicks = {u: [n for n, row in enumerate(rows) if row[2]] for u, rows in by_user.items()}
+    clicks = {
+        u: [n for n, row in enumerate(rows) if row[2] and is_candidate(rows, n, logged)] for u, rows in by_user.items()
+    }
     held = {s: {row[0] for row in out.rows(s) if row[3]} for s in ("valid", "test")}
     assert len(held["test"]) == pytest.approx(20, abs=1) and held["valid"] < held["test"]
 
@@ -174,6 +182,17 @@ def test_split_by_user_keeps_each_user_in_one_split_whoever_else_comes(tmp_path)
     again = run_prepare(tmp_path, one_more, opts, "again")
     moved = [u for s in users for u in users[s] if u not in {row[0] for row in again.rows(s)}]
     assert len(moved) <= 3
+
+
+def test_all_clicks_on_request_and_then_targets_may_stand_in_their_history(tmp_path):
+    log, opts = make_log(), options(clicks="all")
+    out = run_prepare(tmp_path, log, opts)
+    expected = expected_samples(log, split_by_time(log, opts), False, 7, 1, every=True)
+    for split in ("train", "valid", "test"):
+        assert Counter(row for row in out.rows(split) if row[3]) == expected[split]
+    new = run_prepare(tmp_path, log, options(history=1000), "new")
+    assert any(row[2] in row[1] for row in out.rows("train"))
+    assert not any(row[2] in row[1] for split in ("train", "valid", "test") for row in new.rows(split))
 
 
 @pytest.mark.parametrize("split", ["user", "time", "last"])
@@ -215,7 +234,8 @@ def test_training_data_does_not_change_with_later_clicks(tmp_path, split):
     # Distinct times: which clicks are held out then does not depend on the items, which are what changes here.
     log = make_log().with_columns(time=pl.Series(np.random.default_rng(5).permutation(1520)), new=pl.lit(False))
     log = log.with_columns(device=pl.col("device").fill_null("none"))
-    opts = options(split=split, valid=0.2, test=0.2, min_value_count=2)
+    every = "all" if split == "last" else None  # where the last new click is, depends on the later ones by its nature
+    opts = options(split=split, valid=0.2, test=0.2, min_value_count=2, clicks=every)
     before = run_prepare(tmp_path, log, opts, "before", side=["device"])
     mask = later(log, before, split, opts)
     assert 50 < mask.sum() < 900 if split != "last" else mask.sum() >= 16
@@ -250,7 +270,7 @@ def test_training_data_does_not_change_with_later_clicks(tmp_path, split):
 @pytest.mark.parametrize("split", ["time", "last"])
 def test_validation_does_not_change_with_test_clicks(tmp_path, split):
     log = make_log().with_columns(time=pl.Series(np.random.default_rng(5).permutation(1520)))
-    opts = options(split=split, valid=0.2, test=0.2)
+    opts = options(split=split, valid=0.2, test=0.2, clicks="all")
     before = run_prepare(tmp_path, log, opts, "before")
     test = {(u, h, i) for u, h, i, label in before.rows("test") if label}
     rows = interactions(log)
@@ -321,7 +341,7 @@ def test_who_leaves_few_items_gets_all_of_them(items, count, seed, data):
 def test_a_click_without_any_negative_left_stays(tmp_path):
     log = pl.DataFrame({"user": [1] * 5 + [2] * 5, "item": [1, 2, 3, 1, 2] * 2, "time": range(10)})
     out = run_prepare(
-        tmp_path, log, options(split="last", valid=1.0, test=1.0, levels=()), items=log.select("item")[:0]
+        tmp_path, log, options(split="last", valid=1.0, test=1.0, levels=(), clicks="all"), items=log.select("item")[:0]
     )
     assert [row[3] for row in out.rows("test")] == [1, 1]
     assert out.manifest["splits"]["test"]["missing_negatives"] == 4

@@ -73,6 +73,8 @@ def _add_options(parser: argparse.ArgumentParser, kind: str) -> None:
     add("--test", type=float, default=Options.test, help="likewise")
     add("--history", type=int, default=Options.history, help="most recent clicks kept of a history")
     add("--min-history", type=int, default=Options.min_history, help="earlier clicks that a sample needs")
+    new = "only those on items that the user had not clicked before: with sampled negatives the default, else all"
+    add("--clicks", choices=["all", "new"], help=f"which clicks are samples; new: {new}")
     add(
         "--per-user", type=int, metavar="N", help="only the N most recent samples of each user and split (default: all)"
     )

@@ -16,6 +16,9 @@ class Options:
     test: float = 0.1
     history: int = 64  # the most recent clicks that a sample keeps
     min_history: int = 1  # a sample has at least so many earlier clicks
+    clicks: str | None = (
+        None  # samples are "all" clicks or only "new" ones, of items that the user had not clicked before
+    )
     per_user: int | None = None  # only the most recent so many samples of each user and split; None: all
     negatives: int | None = 3  # sampled non-clicks a click; None: the log's own
     alpha: float = 0.75  # negatives are drawn by popularity ** alpha; 0: uniformly among items clicked in training
@@ -24,6 +27,12 @@ class Options:
     levels: tuple[str, ...] = ()  # numeric item columns, or "clicks", that become a level of the target
     bins: int = 10  # levels a column has; 0 is unknown
     seed: int = 20242025  # of the choice of users and negatives
+
+    @property
+    def only_new(self) -> bool:
+        """Unless told otherwise, where negatives are sampled: as these are never clicked, a target from the user's own
+        history would be known for a click by that alone."""
+        return self.clicks == "new" if self.clicks else self.negatives is not None
 
     def __post_init__(self):
         shares = self.valid, self.test

@@ -24,7 +24,7 @@ from mmctr_jax.prepare import catalogue, folder
 from mmctr_jax.prepare.log import Log, sorted_log
 from mmctr_jax.prepare.negatives import NegativeSampler
 from mmctr_jax.prepare.options import Options
-from mmctr_jax.prepare.samples import Histories, choose_rows, tables
+from mmctr_jax.prepare.samples import Histories, candidates, choose_rows, tables
 from mmctr_jax.prepare.source import Source
 from mmctr_jax.prepare.split import SPLITS, TRAIN, split_log
 
@@ -67,6 +67,7 @@ def prepare(kind: str, source: Source, options: Options, out: Path) -> dict[str,
 class _Prepared:
     log: Log  # users and items by their numbers
     part: np.ndarray  # (R,) split
+    may: np.ndarray  # (R,) bool: may become a sample
     clicks: np.ndarray  # (V + 1,) in training
     items: catalogue.Catalogue
     users: pl.DataFrame  # vocabulary
@@ -77,7 +78,8 @@ class _Prepared:
 def _number(source: Source, options: Options) -> tuple[_Prepared, dict[str, int]]:
     """Sorts, splits and numbers; only what is in training decides numbers, levels and vocabularies."""
     log, repeated = sorted_log(source)
-    part = split_log(log, options)
+    may = candidates(log, options)
+    part = split_log(log, may & log.click, options)
     keys = log.items
     clicks = np.bincount(log.item[log.click & (part == TRAIN)], minlength=len(keys))
     kept_items = clicks >= options.min_item_clicks
@@ -85,7 +87,7 @@ def _number(source: Source, options: Options) -> tuple[_Prepared, dict[str, int]
     rows_before = len(log.user)
     if rare:
         kept = kept_items[log.item]
-        log, part = log.select(kept), part[kept]
+        log, part, may = log.select(kept), part[kept], may[kept]
 
     training = part == TRAIN
     item_count = np.bincount(log.item[training], minlength=len(keys))
@@ -99,6 +101,7 @@ def _number(source: Source, options: Options) -> tuple[_Prepared, dict[str, int]
     prepared = _Prepared(
         log=dataclasses.replace(log, user=user_id[log.user], item=item_id[log.item]),
         part=part,
+        may=may,
         clicks=by_number,
         items=items,
         users=_values(user_id, log.users, user_count),
@@ -168,7 +171,7 @@ def _write_samples(out: Path, options: Options, prepared: _Prepared) -> dict[str
     )
     side = {name: catalogue.encode(log_.side[name], values) for name, values in prepared.side.items()}
     lengths = histories.lengths
-    rows = [choose_rows(log_, part, code, lengths, options) for code in range(len(SPLITS))]
+    rows = [choose_rows(log_, prepared.may & (part == code), lengths, options) for code in range(len(SPLITS))]
     for name, mine in zip(SPLITS, rows, strict=True):
         if not len(mine):
             raise InputError(

@@ -43,12 +43,24 @@ class Histories:
         return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(self._clicked[at]))
 
 
-def choose_rows(log: Log, part: np.ndarray, code: int, lengths: np.ndarray, options: Options) -> np.ndarray:
-    """(n,) the interactions that become samples of split `code`: with enough history, the most recent of each user."""
-    mine = (part == code) & (lengths >= options.min_history)
-    if options.negatives is not None:  # sampled: what the log has of non-clicks is no sample
-        mine &= log.click
-    rows = np.flatnonzero(mine)
+def candidates(log: Log, options: Options) -> np.ndarray:
+    """(R,) bool: what may become a sample, by itself. Non-clicks where negatives are the log's own; clicks, or only
+    those on an item that the user had not clicked before."""
+    mine = log.click.copy()
+    if options.only_new:
+        clicks = np.flatnonzero(log.click)
+        _, first = np.unique(log.user[clicks].astype(np.int64) * len(log.items) + log.item[clicks], return_index=True)
+        mine[:] = False
+        mine[clicks[first]] = True
+    return mine | ~log.click if options.negatives is None else mine
+
+
+def choose_rows(log: Log, mine: np.ndarray, lengths: np.ndarray, options: Options) -> np.ndarray:
+    """(n,) the interactions that become samples of a split: with enough history, the most recent of each user.
+
+    mine: (R,) the split's candidates. lengths: (R,) earlier clicks.
+    """
+    rows = np.flatnonzero(mine & (lengths >= options.min_history))
     if options.per_user is not None:
         last = np.flatnonzero(np.append(np.diff(log.user[rows]) != 0, True))  # of each user
         from_end = last[np.searchsorted(last, np.arange(len(rows)))] - np.arange(len(rows))

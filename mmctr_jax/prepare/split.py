@@ -6,7 +6,6 @@ import hashlib
 
 import numpy as np
 
-from mmctr_jax.errors import InputError
 from mmctr_jax.prepare.log import Log
 from mmctr_jax.prepare.options import Options
 
@@ -14,15 +13,19 @@ SPLITS = ("train", "valid", "test")
 TRAIN, VALID, TEST = range(3)
 
 
-def split_log(log: Log, options: Options) -> np.ndarray:
+def split_log(log: Log, candidates: np.ndarray, options: Options) -> np.ndarray:
     """(R,) int8 TRAIN, VALID or TEST for each interaction, by `options.split`.
 
     user: a share of the users is validation, another test, each with all they did.
     time: the most recent share of the clicks is test, the share before it validation; equal times stay together.
-    last: of a share of the users the last click is test; of a share, the last click that is not test is validation.
-      Non-clicks belong to the click that follows them (after the last one, to the last).
+    last: of a share of the users the last candidate click is test; of a share, the last one that is not test is
+      validation. All else belongs to the candidate click that follows it (after the last one, to the last).
+
+    candidates: (R,) the clicks that may become samples.
     """
-    return {"user": _by_user, "time": _by_time, "last": _by_last_click}[options.split](log, options)
+    if options.split == "last":
+        return _by_last_click(log, candidates, options)
+    return {"user": _by_user, "time": _by_time}[options.split](log, options)
 
 
 def ranks_of_users(log: Log, seed: int) -> np.ndarray:
@@ -54,9 +57,9 @@ def _by_time(log: Log, options: Options) -> np.ndarray:
     return np.select([log.time >= cuts[0], log.time >= cuts[1]], [TEST, VALID], TRAIN).astype(np.int8)
 
 
-def _by_last_click(log: Log, options: Options) -> np.ndarray:
-    clicks = np.bincount(log.user[log.click], minlength=len(log.users))  # (U,)
-    before = np.cumsum(log.click) - log.click  # (R,) clicks before this row, all users'
+def _by_last_click(log: Log, candidates: np.ndarray, options: Options) -> np.ndarray:
+    clicks = np.bincount(log.user[candidates], minlength=len(log.users))  # (U,) candidates, as below
+    before = np.cumsum(candidates) - candidates  # (R,) clicks before this row, all users'
     firsts = np.searchsorted(log.user, np.arange(len(log.users)))
     number = before - before[np.minimum(firsts, len(before) - 1)][log.user]  # the click this row is, or leads to
     number = np.minimum(number, clicks[log.user] - 1)
@@ -71,13 +74,3 @@ def _by_last_click(log: Log, options: Options) -> np.ndarray:
     part[has_valid[log.user] & (number == last_valid[log.user])] = VALID
     part[has_test[log.user] & (number == last[log.user])] = TEST
     return part
-
-
-def check_splits(rows: dict[str, int], options: Options) -> None:
-    """Raises InputError if a split has no rows."""
-    for name, count in rows.items():
-        if not count:
-            raise InputError(
-                f"Split {options.split!r} leaves no rows for {name}; "
-                "choose another --split, larger shares (--valid, --test), or a smaller --min-history."
-            )
