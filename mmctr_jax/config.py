@@ -117,7 +117,7 @@ class FeaturesConfig(_Section):
     history: Name = "item_seq"  # list of clicked item ids, oldest first; zeros are padding wherever they stand
     item: Name = "item_id"  # target item; also the key column of item_info
     label: Name = "label"  # 1 clicked, 0 not
-    weight: Name | None = None  # of a training row in the loss, above 0; null: all count the same
+    weight: Name | None = None  # column: what a training row counts in its batch's mean loss, above 0; null: 1
     user: Name = "user_id"  # never a model input; groups the rows for grouped AUC
     id_columns: tuple[Name, ...] = ("ID", "user_id", "item_id")  # those present pass through to the predictions
     num_items: Width | None = None  # items, padding item 0 included; null: as many as item_info has
@@ -141,6 +141,8 @@ class FeaturesConfig(_Section):
                     raise ValueError(f"{where} lists {name!r} twice; list it once")
         if "score" in self.id_columns:
             raise ValueError("features.id_columns lists 'score', the name of the predictions' own column; rename it")
+        if self.weight in (self.history, self.item, self.label):
+            raise ValueError(f"features.weight is {self.weight!r}, the history, item or label; name another column")
         for name in [f.name for f in self.side + self.item_features]:
             if name in (self.history, self.item, self.label, self.weight):
                 raise ValueError(

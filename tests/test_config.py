@@ -88,6 +88,7 @@ def test_resolved_config_reads_back_to_itself(tmp_path):
         ({"features": {"item_features": [CODES, {"kind": "embedding", "name": "e", "dim": 4}]}}, ["'e'", "3 and 4"]),
         ({"features": {"item_features": [CODES | {"levls": 2}]}}, ["did you mean features.item_features.0.levels?"]),
         ({"features": {"item_features": [CODES | {"levels": 0}]}}, ["features.item_features.0.levels"]),
+        ({"features": {"weight": "label"}}, ["features.weight", "'label'", "name another column"]),
     ],
 )
 def test_a_wrong_setting_is_refused_in_one_sentence(change, words):

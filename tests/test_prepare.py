@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from mmctr_jax.config import load_config
 from mmctr_jax.errors import InputError
-from mmctr_jax.prepare import catalogue, run
+from mmctr_jax.prepare import catalogue, run, samples
+from mmctr_jax.prepare.log import sorted_log
 from mmctr_jax.prepare.negatives import NegativeSampler
 from mmctr_jax.prepare.options import Options
 from mmctr_jax.prepare.run import prepare
@@ -38,11 +39,14 @@ def make_log(seed=0, rows=1500, users=40, items=60, non_clicks=False) -> pl.Data
     return pl.concat([log, log[:20]])
 
 
+ONLY_LATE = ["late"] * 5  # a tag of no item that is in training
+
+
 def make_items(items=60) -> pl.DataFrame:
     return pl.DataFrame(
         {
             "item": [i * 7 + 3 for i in range(0, items, 2)] + [100_000],  # every other one, and one never clicked
-            "tags": [["even", f"t{i % 5}"] for i in range(0, items, 2)] + [["lonely"]],
+            "tags": [["even", f"t{i % 5}", "even"] for i in range(0, items, 2)] + [["lonely", "t1", *ONLY_LATE]],
             "text": [f"item {i}" for i in range(0, items, 2)] + [None],
             "price": [float(i % 13) for i in range(0, items, 2)] + [None],
         }
@@ -375,12 +379,14 @@ def test_items_carry_what_the_source_knows(tmp_path):
     known = {str(row["item"]): row for row in make_items().iter_rows(named=True)}
     train = log.filter(pl.Series(~later(log, out, "time", options())))
     clicks = Counter(str(i) for _, rows in interactions(train).items() for _, i, _ in rows)
-    tag_count = Counter(tag for item, row in known.items() if clicks[item] for tag in row["tags"])
+    tag_count = Counter(tag for item, row in known.items() if clicks[item] for tag in set(row["tags"]))
     tag_name = out.names["item_tags"]
-    assert set(tag_name.values()) == {tag for tag, n in tag_count.items() if n >= 2}
+    frequent = sorted((-n, tag) for tag, n in tag_count.items() if n >= 2)
+    assert list(tag_name.items()) == [(i, tag) for i, (_, tag) in enumerate(frequent, start=1)]
     for row in features.iter_rows(named=True):
         mine = known.get(row["item"], {"tags": [], "text": None, "price": None})
-        assert [tag_name[i] for i in row["item_tags"]] == [t for t in mine["tags"] if t in tag_name.values()]
+        distinct = dict.fromkeys(t for t in mine["tags"] if t in tag_name.values())
+        assert [tag_name[i] for i in row["item_tags"]] == list(distinct)
         assert (row["item_title"], row["price"]) == (mine["text"] or "", mine["price"])
         new = row["item_id"] > out.manifest["training_items"]
         assert (row["clicks_level"] == 0) == (clicks[row["item"]] == 0) == new
@@ -465,9 +471,98 @@ def test_the_ready_config_is_one_that_training_takes(tmp_path):
     config = load_config(out.folder / "shop.yaml", [f"data.cache_dir={tmp_path / 'cache'}"])
     assert [f.name for f in config.features.side] == ["device", "clicks_level", "price_level"]
     data = load_training_data(config)
+    weighted = run_prepare(tmp_path, make_log().with_columns(weight=pl.lit(1.5)), options(history=2), name="weighted")
+    weighted = load_config(weighted.folder / "weighted.yaml")
+    assert weighted.features.weight == "weight" and config.features.weight is None
+    assert weighted.model.max_history == 2 == weighted.model.transformer.first_k
     assert data.train.rows == len(out.table("train")) and data.items.config.features.num_items == len(
         pl.read_parquet(out.folder / "item_info.parquet")
     )
+
+
+def test_the_manifest_counts_what_the_files_hold(tmp_path):
+    log = make_log(non_clicks=True).with_columns(weight=pl.lit(2.0))
+    for changed in ({}, {"negatives": None}):
+        out = run_prepare(tmp_path, log, options(**changed), str(len(changed)))
+        assert out.manifest["weight"] and out.manifest["interactions"] == len(log)
+        assert out.manifest["options"]["clicks"] == ("all" if changed else "new")
+        for split in ("train", "valid", "test"):
+            table, told = out.table(split), out.manifest["splits"][split]
+            lengths = table["item_seq"].list.len().to_list()[:: 1 if changed else 3]
+            assert told["users"] == table["user_id"].n_unique() and told["missing_negatives"] == 0
+            assert told["history_mean"] == pytest.approx(np.mean(lengths), abs=1e-3)
+            assert (told["history_p50"], told["history_p90"]) == tuple(int(np.quantile(lengths, q)) for q in (0.5, 0.9))
+            training = out.manifest["training_items"]
+            new = table.filter((pl.col("label") == 1) & (pl.col("item_id") > training))
+            assert told["clicks_on_items_not_clicked_in_training"] >= len(new)
+        users = pl.read_parquet(out.folder / "vocabularies" / "user_id.parquet")
+        assert set(out.table("train")["user_id"]) <= set(users.filter(pl.col("count") > 0)["id"])
+        assert users["id"].to_list() == list(range(1, len(users) + 1)) and users["count"].sum() > 0
+        assert (users["count"] > 0).to_list() == sorted(users["count"] > 0, reverse=True)  # those in training first
+
+
+def test_popularity_counts_clicks_alone_and_samples_clicks_alone(tmp_path):
+    """Of a log with non-clicks, from which non-clicks are sampled all the same."""
+    log = make_log(non_clicks=True)
+    out = run_prepare(tmp_path, log, options())
+    part, training = split_by_time(log, options()), Counter()
+    for user, rows in interactions(log).items():
+        training.update(i for n, (_, i, c) in enumerate(rows) if c and part(user, n) == "train")
+    features = pl.read_parquet(out.folder / "item_feature.parquet")
+    assert {int(i) for i, level in features.select("item", "clicks_level").iter_rows() if level} == set(training)
+    clicked = {(u, i) for u, rows in interactions(log).items() for _, i, c in rows if c}
+    for split in ("train", "valid", "test"):
+        rows = out.rows(split)
+        assert all((row[0], row[2]) in clicked if row[3] else row[2] in training for row in rows)
+
+
+def test_chunks_are_joined_without_a_seam(tmp_path, monkeypatch):
+    whole = run_prepare(tmp_path, make_log(), options(), "whole")
+    monkeypatch.setattr(samples, "_ROWS_PER_CHUNK", 50)
+    pieces = run_prepare(tmp_path, make_log(), options(), "pieces")
+    for split in ("train", "valid", "test"):  # `table` checks the test file's ID
+        a, b = whole.table(split), pieces.table(split)
+        assert a.filter(label=1).drop("ID", strict=False).equals(b.filter(label=1).drop("ID", strict=False))
+    negatives = [row[2] for row in pieces.rows("train") if not row[3]]
+    assert negatives[:100] != negatives[100:200]  # the second chunk draws anew
+
+
+def test_another_seed_is_another_draw(tmp_path):
+    one, two = (run_prepare(tmp_path, make_log(), options(split="user", seed=s), str(s)) for s in (1, 2))
+    assert {row[0] for row in one.rows("test")} != {row[0] for row in two.rows("test")}
+    one, two = (run_prepare(tmp_path, make_log(), options(seed=s), f"t{s}") for s in (1, 2))
+    assert one.table("train").filter(label=1).equals(two.table("train").filter(label=1))
+    assert not one.table("train").equals(two.table("train"))
+
+
+def test_a_repeated_row_is_its_click(tmp_path):
+    log = pl.DataFrame(
+        {"user": [1, 1, 1, 1], "item": [5, 6, 6, 7], "time": [1, 2, 2, 3], "click": [True, False, True, False]}
+        | {"weight": [1.0, 2.0, 3.0, 4.0], "device": ["a", "b", "c", "d"]}
+    )
+    found, lost = sorted_log(Source(log, log.select("item")[:0], [], side=["device"]))
+    assert lost == 1 and found.click.tolist() == [True, True, False]
+    assert found.weight.tolist() == [1, 3, 4] and found.side["device"].to_list() == ["a", "c", "d"]
+
+
+def test_numbers_keep_their_order_when_other_ids_come(tmp_path):
+    log = pl.DataFrame({"user": [1, 2, 3], "item": ["x", "10", "9"], "time": [1, 2, 3]})
+    catalogue_ids = pl.DataFrame({"item": [2, 10]})
+    assert sorted_log(Source(log, catalogue_ids, []))[0].items.to_list() == ["2", "9", "10", "x"]
+
+
+def test_users_with_too_little_history_are_not_held_out(tmp_path):
+    log = make_log()
+    out = run_prepare(
+        tmp_path, log, options(split="last", valid=1.0, test=1.0, min_history=8, clicks="all", per_user=None)
+    )
+    by_user = interactions(log)
+    eligible = {
+        u: [n for n, row in enumerate(rows) if sum(t < row[0] for t, _, _ in rows) >= 8] for u, rows in by_user.items()
+    }
+    for split, place in (("test", -1), ("valid", -2)):
+        expected = {u: by_user[u][e[place]][1] for u, e in eligible.items() if len(e) >= -place}
+        assert {row[0]: row[2] for row in out.rows(split) if row[3]} == expected
 
 
 @pytest.mark.parametrize("failure", [KeyboardInterrupt, OSError(28, "No space left on device")])
@@ -488,8 +583,13 @@ def test_what_is_refused(tmp_path):
         ({"negatives": None}, "the log has no non-clicks"),
         ({"min_history": 10_000}, "leaves no rows for train"),
         ({"valid": 0.7, "test": 0.3}, "leave some for training"),
-        ({"history": 0}, "--history is 0; it must be at least 1"),
+        ({"history": 0}, "--history is 0; it must be from 1"),
         ({"min_item_clicks": 10_000}, "leaves no rows for train"),
+        ({"valid": 0.0}, "give shares above 0"),
+        ({"alpha": -1.0}, "--alpha is -1.0; it must be from 0 to 10"),
+        ({"bins": 1}, "--bins is 1; it must be from 2"),
+        ({"levels": ("price", "price")}, "--levels price: name each column once"),
+        ({"levels": ("item_title",)}, "none that item_feature has of its own"),
     ):
         with pytest.raises(InputError, match=message):
             run_prepare(tmp_path, log, options(**changed))
@@ -497,6 +597,16 @@ def test_what_is_refused(tmp_path):
     with pytest.raises(InputError, match="--split time needs times"):
         prepare("microlens", source, options(), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+    late = make_log().with_columns(click=pl.col("time") < 270)  # the only non-clicks are in the test part
+    with pytest.raises(InputError, match="Every label of train is 1; choose another split or larger shares"):
+        run_prepare(tmp_path, late, options(negatives=None))
+    for name in ("new\nline", "n" * 300):
+        with pytest.raises(InputError, match="cannot be printed|cannot be a folder"):
+            run_prepare(tmp_path, log, options(), name)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot be written; name another|cannot be a folder"):
+        run_prepare(tmp_path / "file", log, options())
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
     (tmp_path / "out").mkdir()
     with pytest.raises(InputError, match="exists; remove it or name another"):
         run_prepare(tmp_path, log, options())

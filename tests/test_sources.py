@@ -79,6 +79,18 @@ def test_microlens_with_timestamps_is_preferred(published):
     assert source.log.rows() == [(5, 3, 1600000000), (7, 1, 1500000000)] and source.has_times
 
 
+def test_microlens_items_or_users_listed_twice_and_ids_of_text(published):
+    titles = published / "ML_titles.csv"
+    titles.write_text(titles.read_text() + "x9,text id\n")
+    assert set(microlens.read(published).items["item"]) == {"1", "2", "3", "9", "x9"}
+    titles.write_text(titles.read_text() + "3,again\n")
+    with pytest.raises(InputError, match="ML_titles.csv, column item, line 6: item 3 stands there twice"):
+        microlens.read(published)
+    (published / "ML_pairs.tsv").write_text("7\t3 1\n5\t2 3\n7\t2\n")
+    with pytest.raises(InputError, match="ML_pairs.tsv, line 3: user 7 has a line already"):
+        microlens.read(published)
+
+
 def test_microlens_files_that_are_missing_or_broken(published):
     (published / "ML_likes_and_views.txt").write_text("1\t10\t100\n2\tmany\t200\n")
     with pytest.raises(InputError, match="ML_likes_and_views.txt, column likes, line 2: 'many' is not a number"):
@@ -149,6 +161,31 @@ def test_times_as_dates_in_parquet(tmp_path):
         assert second < third < first
 
 
+def test_times_keep_their_order_to_the_nanosecond_and_across_zones(tmp_path):
+    nanoseconds = pl.Series([2_000_000_001, 2_000_000_000, 2_000_000_002]).cast(pl.Datetime("ns"))
+    source = interactions.read(write(tmp_path / "log.parquet", LOG | {"time": nanoseconds}), None, Columns())
+    assert source.log["time"].to_list() == [2_000_000_001, 2_000_000_000, 2_000_000_002]
+    zones = ["2024-03-01T10:00:00+02:00", "2024-03-01T09:30:00+00:00", "2024-03-01T08:00:00.5Z"]
+    source = interactions.read(write(tmp_path / "log.csv", LOG | {"time": zones}), None, Columns())
+    first, second, third = source.log["time"]
+    assert first < third < second
+
+
+def test_labels_as_floats_and_file_names_that_look_like_patterns(tmp_path):
+    write(tmp_path / "log2.parquet", LOG)
+    path = write(tmp_path / "log*.parquet", LOG | {"label": [1.0, 0.0, 1.0]})
+    source = interactions.read(path, None, Columns(label="label"))
+    assert source.log["click"].to_list() == [True, False, True]
+
+
+def test_part_files_of_different_widths(tmp_path):
+    (tmp_path / "parts").mkdir()
+    pl.DataFrame({"user": [1], "item": [2], "time": [3]}).cast(pl.Int32).write_parquet(tmp_path / "parts" / "a.parquet")
+    wide = pl.DataFrame({"user": [4], "item": [2**40], "time": [6], "more": ["x"]})
+    wide.write_parquet(tmp_path / "parts" / "b.parquet")
+    assert interactions.read(tmp_path / "parts", None, Columns()).log.rows() == [(1, 2, 3), (4, 2**40, 6)]
+
+
 def test_columns_by_name(tmp_path):
     table = {
         "visitor": [1, 2],
@@ -190,12 +227,28 @@ def test_items_with_tags_text_and_numbers(tmp_path, suffix):
         ({"item": ["a", None, "b"]}, {}, "log.csv, column item, line 3: no id"),
         ({"time": ["1", "2", "soon"]}, {}, "log.csv, column time, line 4: 'soon' is not a number"),
         ({"time": ["2024-01-01", "2", "3"]}, {}, "log.csv, column time, line 3: '2' is not a time"),
-        ({"time": ["1", None, "3"]}, {}, "log.csv, column time, line 3: None is not a number"),
+        ({"time": ["1", None, "3"]}, {}, "log.csv, column time, line 3: nothing is not a number"),
         ({"time": ["1", "inf", "3"]}, {}, "line 3: 'inf' is not a number"),
-        ({}, {"time": "timestamp"}, "log.csv has no column 'timestamp'; it has user, item, time"),
+        (
+            {},
+            {"time": "timestamp"},
+            "log.csv has no column 'timestamp'; did you mean 'time'\\? It has user, item, time",
+        ),
         ({"label": [1, 2, 0]}, {"label": "label"}, "column label, line 3: label 2; labels must be 0 or 1"),
         ({"w": [1.0, 0.0, 2.0]}, {"weight": "w"}, "column w, line 3: weight 0; weights must be above 0"),
         ({"label": ["a", "b", "c"]}, {"side": ("label",)}, "--side label: prepared files have a column of that name"),
+        ({"x_level": [1, 2, 3]}, {"side": ("x_level",)}, "--side x_level: prepared files have a column of that name"),
+        ({"u": [1, 2, 3]}, {"user": "u", "side": ("user",)}, "--side user: prepared files have a column of that name"),
+        ({"../up": [1, 2, 3]}, {"side": ("../up",)}, "--side '../up': it names a file"),
+        ({"d": [1, 2, 3]}, {"side": ("d", "d")}, "--side 'd': it names a file; give it .* once"),
+        (
+            {"w": [1.0, 1e-50, 2.0]},
+            {"weight": "w"},
+            "column w, line 3: weight 1e-50; weights must be above 0, in float32",
+        ),
+        ({"time": ["03/04/2024", "2024-01-01", "2024-01-02"]}, {}, "line 2: '03/04/2024' is not a time"),
+        ({"label": [0, 0, 0]}, {"label": "label"}, "every label is 0; there is no click to learn from"),
+        ({}, {"tags": "kind"}, "--tags names a column of the item file; name that file with --items"),
     ],
 )
 def test_what_a_log_is_refused_for(tmp_path, table, columns, message):
@@ -252,9 +305,11 @@ def test_the_program_from_a_csv_to_a_folder(tmp_path):
     assert [file["name"] for file in manifest["files"]] == ["clicks.csv", "things.csv"]
     digest = hashlib.sha256((tmp_path / "things.csv").read_bytes()).hexdigest()
     assert manifest["files"][1]["sha256"] == digest
-    sampled = program(tmp_path, *arguments, "--negatives", "2", "--out", "sampled")
+    sampled = program(tmp_path, *arguments, "--negatives", "4", "--out", "sampled")
     assert sampled.returncode == 0
-    assert pq.read_table(tmp_path / "sampled" / "train.parquet")["label"].to_numpy().mean() == pytest.approx(1 / 3, 0.1)
+    assert pq.read_table(tmp_path / "sampled" / "train.parquet")["label"].to_numpy().mean() == pytest.approx(
+        1 / 5, 0.05
+    )
 
     again = program(tmp_path, *arguments, "--out", "shop")
     assert again.returncode == 2 and again.stderr == (

@@ -1,1 +1,1 @@
-"""Published data sets → the files that training takes."""
+"""Raw logs → the files that training takes."""

@@ -1,4 +1,4 @@
-"""python -m mmctr_jax.prepare microlens|movielens|interactions SOURCE --out DIR"""
+"""python -m mmctr_jax.prepare SOURCE PATH --out DIR"""
 
 import argparse
 from dataclasses import replace
@@ -25,9 +25,17 @@ def _negatives(text: str) -> int | None:
 _negatives.__name__ = "number of negatives (or 'logged')"  # argparse's message
 
 
+def _separator(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("a separator has at least one character")
+    return text
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m mmctr_jax.prepare", description="Raw logs → the files that training takes."
+        prog="python -m mmctr_jax.prepare",
+        description="Raw logs → the files that training takes.",
+        epilog="What every choice means: docs/preparing.md.",
     )
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="SOURCE")
     texts = {
@@ -36,10 +44,8 @@ def _parser() -> argparse.ArgumentParser:
         "interactions": "any log of clicks: CSV, TSV, Parquet, or a folder of Parquet part files",
     }
     for kind, text in texts.items():
-        sub = kinds.add_parser(
-            kind, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-        )
-        sub.add_argument("path", type=Path, help="file of interactions" if kind == "interactions" else "folder")
+        sub = kinds.add_parser(kind, help=text, description=text)
+        sub.add_argument("path", type=Path, help="the log" if kind == "interactions" else "folder of the files")
         sub.add_argument("--out", required=True, type=Path, help="new folder for the prepared files")
         if kind == "interactions":
             _add_columns(sub)
@@ -48,50 +54,58 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_columns(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("columns of the log")
-    group.add_argument("--user", default=Columns.user, metavar="COLUMN", help="user ids")
-    group.add_argument("--item", default=Columns.item, metavar="COLUMN", help="item ids")
-    group.add_argument("--time", default=Columns.time, metavar="COLUMN", help="numbers, dates, or ISO 8601 text")
-    group.add_argument("--label", metavar="COLUMN", help="1 clicked, 0 shown and not clicked (without: all are clicks)")
-    group.add_argument("--weight", metavar="COLUMN", help="how much a row counts in the training loss")
-    group.add_argument("--side", type=_names, default=(), metavar="COLUMN,…", help="categorical features of a row")
-    group = parser.add_argument_group("items")
-    group.add_argument("--items", type=Path, metavar="FILE", help="one row per item: CSV, TSV or Parquet")
-    group.add_argument("--item-key", metavar="COLUMN", help="item ids there (default: as --item)")
-    group.add_argument("--tags", metavar="COLUMN", help="lists, or text with separators")
-    group.add_argument("--tag-separator", default=Columns.tag_separator, metavar="TEXT", help="between tags in text")
-    group.add_argument(
-        "--text", type=_names, default=(), metavar="COLUMN,…", help="joined to the item's text, for embed"
-    )
+    add = parser.add_argument_group("columns of the log").add_argument
+    add("--user", default=Columns.user, metavar="COLUMN", help="user ids (default: %(default)s)")
+    add("--item", default=Columns.item, metavar="COLUMN", help="item ids (default: %(default)s)")
+    add("--time", default=Columns.time, metavar="COLUMN", help="numbers, dates or ISO 8601 text (default: %(default)s)")
+    add("--label", metavar="COLUMN", help="1 clicked, 0 shown and not clicked (without: all are clicks)")
+    add("--weight", metavar="COLUMN", help="how much a row counts in the training loss")
+    add("--side", type=_names, default=(), metavar="COLUMN,…", help="categorical features of a row")
+    add = parser.add_argument_group("items").add_argument
+    add("--items", type=Path, metavar="FILE", help="one row per item: CSV, TSV or Parquet")
+    add("--item-key", metavar="COLUMN", help="item ids there (default: as --item)")
+    add("--tags", metavar="COLUMN", help="lists, or text with separators")
+    separator = "between tags in text (default: %(default)s)"
+    add("--tag-separator", type=_separator, default=Columns.tag_separator, metavar="TEXT", help=separator)
+    add("--text", type=_names, default=(), metavar="COLUMN,…", help="joined to the item's text, for embed")
 
 
 def _add_options(parser: argparse.ArgumentParser, kind: str) -> None:
     group = parser.add_argument_group("choices")
-    add = group.add_argument
-    add("--split", choices=["user", "time", "last"], default=_SPLITS[kind], help="how test and validation are held out")
-    add("--valid", type=float, default=Options.valid, help="share of users (user, last) or of clicks (time)")
-    add("--test", type=float, default=Options.test, help="likewise")
-    add("--history", type=int, default=Options.history, help="most recent clicks kept of a history")
-    add("--min-history", type=int, default=Options.min_history, help="earlier clicks that a sample needs")
-    new = "only those on items that the user had not clicked before: with sampled negatives the default, else all"
-    add("--clicks", choices=["all", "new"], help=f"which clicks are samples; new: {new}")
+
+    def add(name: str, default: object, text: str, **options: object) -> None:
+        shown = ",".join(default) if isinstance(default, tuple) else default
+        text += "" if default in (None, argparse.SUPPRESS) else f" (default: {shown})"
+        group.add_argument(name, default=default, help=text, **options)
+
+    add("--split", _SPLITS[kind], "how test and validation are held out", choices=["user", "time", "last"])
+    add("--valid", Options.valid, "share of users (user, last) or of clicks (time)", type=float)
+    add("--test", Options.test, "likewise", type=float)
+    add("--history", Options.history, "most recent clicks kept of a history", type=int)
+    add("--min-history", Options.min_history, "earlier clicks that a sample needs", type=int)
+    new = "only those on items that the user had not clicked before (default: new with sampled negatives, else all)"
+    add("--clicks", None, f"which clicks are samples; new: {new}", choices=["all", "new"])
     add(
-        "--per-user", type=int, metavar="N", help="only the N most recent samples of each user and split (default: all)"
+        "--per-user",
+        None,
+        "only the N most recent samples of each user and split (default: all)",
+        type=int,
+        metavar="N",
     )
     negatives = "sampled non-clicks per click, or 'logged': the log's own"
     if kind == "interactions":
         negatives += f" (default: logged if the log has any, else {Options.negatives})"
     default = argparse.SUPPRESS if kind == "interactions" else Options.negatives
-    add("--negatives", type=_negatives, default=default, help=negatives)
-    add("--alpha", type=float, default=Options.alpha, help="negatives are drawn by popularity ** alpha")
-    add("--min-item-clicks", type=int, default=Options.min_item_clicks, help="items with fewer in training are dropped")
+    add("--negatives", default, negatives, type=_negatives)
+    add("--alpha", Options.alpha, "negatives are drawn by popularity ** alpha", type=float)
+    add("--min-item-clicks", Options.min_item_clicks, "items with fewer in training are dropped", type=int)
     rare = "tags on fewer training items, side values in fewer training rows, become unknown"
-    add("--min-value-count", type=int, default=Options.min_value_count, help=rare)
+    add("--min-value-count", Options.min_value_count, rare, type=int)
     which = "numeric item columns, or 'clicks' (in training), that become levels of the target"
-    defaults = {"microlens": ("likes", "views")}.get(kind, ("clicks",))
-    add("--levels", type=_names, default=defaults, metavar="COLUMN,…", help=which)
-    add("--bins", type=int, default=Options.bins, help="levels a column has")
-    add("--seed", type=int, default=Options.seed, help="of the choice of users and negatives")
+    levels = ("likes", "views") if kind == "microlens" else ("clicks",)
+    add("--levels", levels, which, type=_names, metavar="COLUMN,…")
+    add("--bins", Options.bins, "levels a column has", type=int)
+    add("--seed", Options.seed, "of the choice of users and negatives", type=int)
 
 
 def main() -> int:

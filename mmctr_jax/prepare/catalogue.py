@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from mmctr_jax.errors import InputError
+from mmctr_jax.prepare.options import Options
 
 
 def numbers(first: np.ndarray, rest: np.ndarray) -> np.ndarray:
@@ -62,18 +63,27 @@ class Catalogue:
 
 
 def build(
-    keys: pl.Series, item_id: np.ndarray, items: pl.DataFrame, clicks: np.ndarray, training_items: int, options
+    keys: pl.Series, item_id: np.ndarray, items: pl.DataFrame, clicks: np.ndarray, training_items: int, options: Options
 ) -> Catalogue:
-    """keys: (n,) the source's ids; item_id: (n,) their numbers, 0 for dropped ones; items: a Source's; clicks: (V + 1,)
-    in training, by number; training_items: items up to this number are in training."""
-    known = items.with_columns(pl.col("item").cast(keys.dtype))
+    """What the source says of the items, by their numbers; tags and levels as the training items have them.
+
+    Args:
+      keys: (n,) the source's ids.
+      item_id: (n,) their numbers; 0 for items that are dropped.
+      items: a `Source`'s.
+      clicks: (V + 1,) in training, by number.
+      training_items: items up to this number are in training.
+    Raises: InputError if `options.levels` names no numeric column.
+    """
+    items = items.with_columns(pl.col("item").cast(keys.dtype))
     frame = pl.DataFrame({"item_id": item_id, "item": keys}).filter(pl.col("item_id") > 0).sort("item_id")
-    frame = frame.join(known.with_columns(known=True), on="item", how="left", maintain_order="left")
+    frame = frame.join(items.with_columns(_known=True), on="item", how="left", maintain_order="left")
     training = frame["item_id"].to_numpy() <= training_items
     tags = frame["tags"] if "tags" in frame.columns else pl.Series([None] * len(frame), dtype=pl.List(pl.String))
     texts = frame["text"] if "text" in frame.columns else pl.Series([None] * len(frame), dtype=pl.String)
-    tag_vocabulary = vocabulary(_distinct(tags).filter(training).explode(), options.min_value_count)
-    numeric = frame.drop("item_id", "item", "tags", "text", "known", strict=False)
+    tags = tags.cast(pl.List(pl.String)).list.unique(maintain_order=True)
+    tag_vocabulary = vocabulary(tags.filter(training).explode(), options.min_value_count)
+    numeric = frame.drop("item_id", "item", "tags", "text", "_known", strict=False)
 
     levels, bounds = {}, {}
     for name in options.levels:
@@ -82,7 +92,8 @@ def build(
         elif name in numeric.columns:
             values = numeric[name].cast(pl.Float64).fill_null(np.nan).to_numpy()
         else:
-            raise InputError(f"--levels {name}: there is no such numeric item column; {_names(numeric)}.")
+            there = ", ".join(["clicks", *numeric.columns])
+            raise InputError(f"--levels {name}: there is no such numeric item column; there are {there}.")
         mine, bounds[name] = level(values, training, options.bins)
         levels[f"{name}_level"] = np.concatenate([[0], mine])
 
@@ -91,21 +102,13 @@ def build(
             "item_id": frame["item_id"],
             "item": frame["item"].cast(pl.String),
             "item_title": texts.fill_null(""),
-            "item_tags": _encode_lists(_distinct(tags), tag_vocabulary),
+            "item_tags": _encode_lists(tags, tag_vocabulary),
             **{name: values[1:] for name, values in levels.items()},
             **{name: numeric[name] for name in numeric.columns},
         }
     )
-    unknown = len(frame) - int(frame["known"].fill_null(False).sum())
+    unknown = len(frame) - int(frame["_known"].fill_null(False).sum())
     return Catalogue(features, tag_vocabulary, levels, bounds, unknown)
-
-
-def _names(numeric: pl.DataFrame) -> str:
-    return f"there are clicks{''.join(', ' + name for name in numeric.columns)}"
-
-
-def _distinct(tags: pl.Series) -> pl.Series:
-    return tags.cast(pl.List(pl.String)).list.unique(maintain_order=True)
 
 
 def _encode_lists(lists: pl.Series, known: pl.DataFrame) -> pl.Series:

@@ -14,12 +14,14 @@ from mmctr_jax.prepare.source import (
     as_numbers,
     as_times,
     collect,
+    refuse_duplicates,
     refuse_row,
     scan,
     table_files,
 )
 
-_TAKEN = ("user_id", "item_id", "item_seq", "ID", "label", "weight", "item_tags")  # columns that prepared files have
+# Columns that prepared files, or the log on its way there, have of their own.
+_TAKEN = ("user_id", "item_id", "item_seq", "ID", "label", "weight", "item_tags", "user", "item", "time", "click")
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,10 @@ class Columns:
 
 def read(path: Path, items: Path | None, columns: Columns) -> Source:
     """The log and the item file. Raises InputError on missing columns, and on values that are not as they must be."""
+    for option in ("tags", "text", "numeric"):
+        if getattr(columns, option) and not items:
+            name = "levels" if option == "numeric" else option
+            raise InputError(f"--{name} names a column of the item file; name that file with --items.")
     log = _read_log(path, columns)
     catalogue = _read_items(items, columns) if items else pl.DataFrame({"item": log["item"].head(0)})
     files = table_files(path) + (table_files(items) if items else [])
@@ -51,6 +57,10 @@ def _read_log(path: Path, columns: Columns) -> pl.DataFrame:
     for name in columns.side:
         if name in _TAKEN or name.endswith("_level"):
             raise InputError(f"--side {name}: prepared files have a column of that name of their own; rename it.")
+        if "/" in name or not name.isprintable() or len(name) > 100 or columns.side.count(name) > 1:
+            raise InputError(
+                f"--side {ascii(name)}: it names a file; give it a short, printable name without '/', once."
+            )
     wanted = {"user": columns.user, "item": columns.item, "time": columns.time}
     wanted |= {name: column for name, column in (("click", columns.label), ("weight", columns.weight)) if column}
     side = {f"side {name}": name for name in columns.side}
@@ -64,20 +74,24 @@ def _read_log(path: Path, columns: Columns) -> pl.DataFrame:
     }
     if columns.label:
         label = as_numbers(frame["click"], path, columns.label)
-        wrong = ~label.is_in([0, 1])
+        wrong = (label != 0) & (label != 1)
         if wrong.any():
             row = wrong.arg_true()[0]
             raise refuse_row(path, columns.label, row, f"label {label[row]:g}; labels must be 0 or 1.")
         log["click"] = label == 1
+        if not log["click"].any():
+            raise InputError(f"{path}: every {columns.label} is 0; there is no click to learn from.")
     if columns.weight:
-        log["weight"] = as_numbers(frame["weight"], path, columns.weight)
-        if (log["weight"] <= 0).any():
-            row = (log["weight"] <= 0).arg_true()[0]
-            problem = f"weight {log['weight'][row]:g}; weights must be above 0 (leave such rows out)."
+        weights = as_numbers(frame["weight"], path, columns.weight)
+        log["weight"] = weights.cast(pl.Float32)
+        wrong = ~((log["weight"] > 0) & log["weight"].is_finite())
+        if wrong.any():
+            row = wrong.arg_true()[0]
+            problem = f"weight {weights[row]:g}; weights must be above 0, in float32 (leave such rows out)."
             raise refuse_row(path, columns.weight, row, problem)
     for new, name in side.items():
         kind = frame[new].dtype
-        if kind.is_float() or kind.is_nested():
+        if not _is_category(kind):
             raise InputError(f"{path}: column {name} has type {kind}; a side feature must be text or whole numbers.")
         log[name] = frame[new].cast(pl.String).replace("", None)
     return pl.DataFrame(log)
@@ -88,14 +102,13 @@ def _read_items(path: Path, columns: Columns) -> pl.DataFrame:
     wanted |= {f"text {name}": name for name in columns.text} | {f"number {name}": name for name in columns.numeric}
     frame = collect(scan(path, wanted), path)
     items = {"item": as_keys(frame["item"], path, columns.item_key)}
-    twice = items["item"].is_duplicated()
-    if twice.any():
-        row = twice.arg_true()[1]
-        raise refuse_row(
-            path, columns.item_key, row, f"item {items['item'][row]} stands there twice; keep one row of it."
-        )
+    refuse_duplicates(items["item"], path, columns.item_key)
     if columns.tags:
         items["tags"] = _tags(frame["tags"], path, columns)
+    for name in columns.text:
+        kind = frame[f"text {name}"].dtype
+        if not (_is_category(kind) or kind.is_float()):
+            raise InputError(f"{path}: column {name} has type {kind}; texts must be text or numbers.")
     if columns.text:
         texts = [pl.col(f"text {name}").cast(pl.String).str.strip_chars().replace("", None) for name in columns.text]
         items["text"] = frame.select(pl.concat_str(texts, separator=". ", ignore_nulls=True)).to_series()
@@ -105,15 +118,17 @@ def _read_items(path: Path, columns: Columns) -> pl.DataFrame:
 
 
 def _tags(values: pl.Series, path: Path, columns: Columns) -> pl.Series:
-    if values.dtype == pl.String:
+    kind = values.dtype
+    if kind == pl.String:
         values = values.str.split(columns.tag_separator)
-    elif not isinstance(values.dtype, (pl.List, pl.Array)):
-        values = values.cast(pl.List(values.dtype)) if values.dtype.is_integer() else values
-    if (
-        not isinstance(values.dtype, (pl.List, pl.Array))
-        or values.dtype.inner.is_nested()
-        or values.dtype.inner.is_float()
-    ):
-        raise InputError(f"{path}: column {columns.tags} has type {values.dtype}; tags are lists, or separated text.")
+    elif _is_category(kind):
+        values = values.cast(pl.String).to_frame("tag").select(pl.concat_list("tag")).to_series()
+    elif not (isinstance(kind, (pl.List, pl.Array)) and _is_category(kind.inner)):
+        raise InputError(f"{path}: column {columns.tags} has type {kind}; tags are lists, or text with separators.")
     values = values.cast(pl.List(pl.String))
     return values.list.eval(pl.element().str.strip_chars().filter(pl.element().str.strip_chars().fill_null("") != ""))
+
+
+def _is_category(kind: pl.DataType) -> bool:
+    """Text or whole numbers."""
+    return kind.is_integer() or kind in (pl.String, pl.Categorical, pl.Enum, pl.Boolean, pl.Date)

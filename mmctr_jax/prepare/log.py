@@ -32,13 +32,13 @@ class Log:
 
 
 def sorted_log(source: Source) -> tuple[Log, int]:
-    """The log, and how many rows it lost: such as repeat a user, item and time are one, a click if any of them is."""
+    """The log, and how many rows it lost: those that repeat a user, item and time are one, its click if one is."""
     frame = source.log
-    users = frame["user"].unique().sort()
+    users = _in_order(frame["user"].unique())
     keys, more = frame["item"], source.items["item"]
     if keys.dtype != more.dtype:
         keys, more = keys.cast(pl.String), more.cast(pl.String)
-    items = pl.concat([keys.unique(), more]).unique().sort()
+    items = _in_order(pl.concat([keys.unique(), more]).unique())
     user, item, time = _codes(frame["user"], users), _codes(keys, items), frame["time"].to_numpy()
     order = np.lexsort((time, user))
     click = frame["click"].to_numpy() if "click" in frame.columns else np.ones(len(frame), bool)
@@ -46,6 +46,15 @@ def sorted_log(source: Source) -> tuple[Log, int]:
     side = {name: frame[name][order] for name in source.side}
     log = Log(users, items, user[order], item[order], time[order], click[order], weight, side)
     return _without_repetitions(log)
+
+
+def _in_order(ids: pl.Series) -> pl.Series:
+    """Numbers first, by their value even where other ids make all of them text; then the others."""
+    if ids.dtype != pl.String:
+        return ids.sort()
+    numbers = ids.cast(pl.Int64, strict=False)
+    numbers = pl.select(pl.when(numbers.cast(pl.String) == ids).then(numbers)).to_series()
+    return pl.DataFrame({"id": ids, "number": numbers}).sort("number", "id", nulls_last=True)["id"]
 
 
 def _codes(values: pl.Series, known: pl.Series) -> np.ndarray:
@@ -61,13 +70,9 @@ def _without_repetitions(log: Log) -> tuple[Log, int]:
     groups = pl.DataFrame(
         {"row": tied, "user": log.user[tied], "time": log.time[tied], "item": log.item[tied], "click": log.click[tied]}
     )
-    groups = groups.group_by("user", "time", "item").agg(pl.col("row").min(), pl.col("click").any(), pl.len())
-    repeated = groups.filter(pl.col("len") > 1)
-    if not len(repeated):
-        return log, 0
+    first, first_click = pl.col("row").min(), pl.col("row").filter("click").min()
+    groups = groups.group_by("user", "time", "item").agg(row=pl.coalesce(first_click, first))
     kept = np.ones(len(log.user), bool)
     kept[tied] = False
     kept[groups["row"].to_numpy()] = True
-    click = log.click.copy()
-    click[repeated["row"].to_numpy()] = repeated["click"].to_numpy()
-    return replace(log, click=click).select(kept), int((~kept).sum())
+    return (log if kept.all() else log.select(kept)), int((~kept).sum())

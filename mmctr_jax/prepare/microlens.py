@@ -7,7 +7,16 @@ from pathlib import Path
 import polars as pl
 
 from mmctr_jax.errors import InputError
-from mmctr_jax.prepare.source import Source, as_keys, as_numbers, as_times, collect, column_names, scan
+from mmctr_jax.prepare.source import (
+    Source,
+    as_keys,
+    as_numbers,
+    as_times,
+    collect,
+    column_names,
+    refuse_duplicates,
+    scan,
+)
 
 _TAG_WORDS = 6  # a hashtag ends at the next one; what runs on beyond so many words is no longer tag
 _NOTE = (
@@ -32,6 +41,10 @@ def read(folder: Path) -> Source:
             **{name: as_numbers(numbers[name], counts, name, first_line=1) for name in ("likes", "views")},
         }
     )
+    refuse_duplicates(items["item"], titles, "item")
+    refuse_duplicates(numbers["item"], counts, "item", first_line=1)
+    if items["item"].dtype != numbers["item"].dtype:
+        items, numbers = (frame.with_columns(pl.col("item").cast(pl.String)) for frame in (items, numbers))
     items = items.join(numbers, on="item", how="full", coalesce=True, maintain_order="left_right")
     items = items.with_columns(tags=_hashtags(pl.col("text").fill_null("")))
     return Source(log, items, [pairs, titles, counts], notes=[_NOTE], has_times=bool(with_times))
@@ -63,6 +76,11 @@ def _read_ordered(path: Path) -> pl.DataFrame:
     """Lines of user, tab, videos separated by spaces, oldest first; `time` is the place in the line."""
     frame = collect(scan(path, {"user": "user", "items": "items"}, ["user", "items"]), path)
     users = as_keys(frame["user"], path, "user", first_line=1)
+    twice = ~users.is_first_distinct()
+    if twice.any():
+        raise InputError(
+            f"{path}, line {twice.arg_true()[0] + 1}: user {users.filter(twice)[0]} has a line already; join them."
+        )
     if frame["items"].null_count():
         raise InputError(f"{path}, line {frame['items'].is_null().arg_true()[0] + 1}: no videos; drop such lines.")
     lists = frame.select(users, items=pl.col("items").str.split(" ").list.eval(pl.element().filter(pl.element() != "")))

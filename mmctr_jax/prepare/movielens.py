@@ -6,7 +6,7 @@ from pathlib import Path
 
 import polars as pl
 
-from mmctr_jax.prepare.source import Source, as_keys, as_numbers, collect, scan
+from mmctr_jax.prepare.source import Source, as_keys, as_numbers, collect, refuse_duplicates, scan
 
 CLICK = 4.0  # stars
 _NO_GENRES = "(no genres listed)"
@@ -28,10 +28,12 @@ def read(folder: Path) -> Source:
         }
     )
     items = collect(scan(movies, {"item": "movieId", "title": "title", "genres": "genres"}), movies)
+    keys = as_keys(items["item"], movies, "movieId")
+    refuse_duplicates(keys, movies, "movieId")
     genres = pl.col("genres").fill_null("").replace(_NO_GENRES, "")
     decade = pl.col("title").str.extract(r"\((\d{3})\d\)\s*$")
     plain_title = pl.col("title").str.replace_all(r"\(\d{4}\)", "").str.strip_chars()
-    items = items.with_columns(as_keys(items["item"], movies, "movieId")).select(
+    items = items.with_columns(keys).select(
         "item",
         tags=pl.concat_list(genres.str.split("|"), pl.concat_str(decade, pl.lit("0s"))).list.eval(
             pl.element().filter(pl.element().fill_null("") != "")

@@ -7,6 +7,11 @@ import numpy as np
 _ATTEMPTS = 100  # vectorised; whoever still misses a negative then gets one from the list of what is left
 
 
+def user_item_keys(user: np.ndarray, item: np.ndarray, items: int) -> np.ndarray:
+    """int64 numbers, one for each pair of a user and one of `items` items; a user's lie together."""
+    return user.astype(np.int64) * items + item
+
+
 class NegativeSampler:
     """Draws items by popularity^alpha among those clicked in training, never one that the user clicks at any time.
 
@@ -19,7 +24,7 @@ class NegativeSampler:
         self._share = np.where(clicks > 0, clicks.astype(np.float64) ** alpha, 0.0)
         self._cumulated = np.cumsum(self._share)
         self._items = len(clicks)
-        keys = np.unique(user.astype(np.int64) * self._items + item)  # sorted, so that one user's lie together
+        keys = np.unique(user_item_keys(user, item, self._items))
         self._clicked = np.append(keys, np.iinfo(np.int64).max)  # whatever is looked for, something is not below it
         self._seed = seed
 
@@ -59,5 +64,5 @@ class NegativeSampler:
             drawn[missing] = random.choice(len(share), len(missing), replace=False, p=share / share.sum())
 
     def _is_clicked(self, user: np.ndarray, items: np.ndarray) -> np.ndarray:
-        keys = user[:, None].astype(np.int64) * self._items + items
+        keys = user_item_keys(user[:, None], items, self._items)
         return self._clicked[np.searchsorted(self._clicked, keys)] == keys

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from mmctr_jax.errors import InputError
 
+_TAKEN = ("item_id", "item", "item_title", "item_tags", "tags", "text")
+
 
 @dataclass(frozen=True)
 class Options:
@@ -16,9 +18,7 @@ class Options:
     test: float = 0.1
     history: int = 64  # the most recent clicks that a sample keeps
     min_history: int = 1  # a sample has at least so many earlier clicks
-    clicks: str | None = (
-        None  # samples are "all" clicks or only "new" ones, of items that the user had not clicked before
-    )
+    clicks: str | None = None  # samples: "all" clicks, or "new": a user's first on the item; None: see only_new
     per_user: int | None = None  # only the most recent so many samples of each user and split; None: all
     negatives: int | None = 3  # sampled non-clicks a click; None: the log's own
     alpha: float = 0.75  # negatives are drawn by popularity ** alpha; 0: uniformly among items clicked in training
@@ -40,8 +40,13 @@ class Options:
             raise InputError(
                 f"--valid {self.valid:g} and --test {self.test:g}: give shares above 0 that leave some for training."
             )
-        at_least = {"history": 1, "min_history": 0, "per_user": 1, "negatives": 1, "min_item_clicks": 0}
-        for name, least in (at_least | {"min_value_count": 1, "bins": 2, "seed": 0, "alpha": 0}).items():
+        bounds = {"history": (1, 2**31 - 1), "min_history": (0, 2**31 - 1), "per_user": (1, 2**31 - 1)}
+        bounds |= {"negatives": (1, 1000), "min_item_clicks": (0, 2**31 - 1), "min_value_count": (1, 2**31 - 1)}
+        bounds |= {"bins": (2, 1000), "seed": (0, 2**31 - 1), "alpha": (0, 10)}
+        for name, (least, most) in bounds.items():
             value = getattr(self, name)
-            if value is not None and not least <= value < 2**31:
-                raise InputError(f"--{name.replace('_', '-')} is {value}; it must be at least {least}.")
+            if value is not None and not least <= value <= most:
+                raise InputError(f"--{name.replace('_', '-')} is {value}; it must be from {least} to {most}.")
+        for name in self.levels:
+            if name in _TAKEN or name.endswith("_level") or self.levels.count(name) > 1:
+                raise InputError(f"--levels {name}: name each column once, and none that item_feature has of its own.")

@@ -24,17 +24,26 @@ from mmctr_jax.prepare import catalogue, folder
 from mmctr_jax.prepare.log import Log, sorted_log
 from mmctr_jax.prepare.negatives import NegativeSampler
 from mmctr_jax.prepare.options import Options
-from mmctr_jax.prepare.samples import Histories, candidates, choose_rows, tables
+from mmctr_jax.prepare.samples import Histories, candidates, most_recent, tables
 from mmctr_jax.prepare.source import Source
 from mmctr_jax.prepare.split import SPLITS, TRAIN, split_log
 
 _PACKAGES = ("polars", "pyarrow", "numpy")
+_NEW = 0.01  # share of a split's clicks on items new to it, above which one is warned
 
 
 def check_free(out: Path) -> None:
-    """Raises InputError if the output folder exists: to be asked before reading what may be large."""
-    if out.exists():
-        raise InputError(f"Output folder {out} exists; remove it or name another with --out.")
+    """Raises InputError if the output folder exists or cannot be made: to be asked before reading what may be large."""
+    if not str(out).isprintable():
+        raise InputError(f"--out {ascii(str(out))} holds characters that cannot be printed; name another folder.")
+    try:
+        if out.exists() or out.is_symlink():
+            raise InputError(f"Output folder {out} exists; remove it or name another with --out.")
+        there = next(path for path in out.absolute().parents if path.exists())
+    except OSError as error:
+        raise InputError(f"--out {str(out)[:100]} cannot be a folder: {error.strerror}; name another.") from None
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise InputError(f"Output folder {out} cannot be made: {there} cannot be written; name another with --out.")
 
 
 def prepare(kind: str, source: Source, options: Options, out: Path) -> dict[str, Any]:
@@ -43,6 +52,8 @@ def prepare(kind: str, source: Source, options: Options, out: Path) -> dict[str,
     Raises: InputError if `out` exists or cannot be written, or if source and options leave nothing to train or score.
     """
     check_free(out)
+    if not len(source.log):
+        raise InputError(f"{source.files[0]} has no rows.")
     if options.split == "time" and not source.has_times:
         raise InputError("--split time needs times, and this source only has each user's order; choose user or last.")
     if options.negatives is None and not source.has_non_clicks:
@@ -50,7 +61,7 @@ def prepare(kind: str, source: Source, options: Options, out: Path) -> dict[str,
     prepared, counts = _number(source, options)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}_", dir=out.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name[:100]}_", dir=out.parent))
         try:
             temporary.chmod(0o755)  # mkdtemp's own is for this user alone
             manifest = _write(temporary, kind, source, options, prepared, counts)
@@ -59,15 +70,14 @@ def prepare(kind: str, source: Source, options: Options, out: Path) -> dict[str,
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
-        raise InputError(f"{out} cannot be written: {error.strerror}; make room there, or name another.") from None
+        raise InputError(f"{out} cannot be written: {error.strerror}; mend that, or name another with --out.") from None
     return manifest
 
 
 @dataclasses.dataclass(frozen=True)
 class _Prepared:
     log: Log  # users and items by their numbers
-    part: np.ndarray  # (R,) split
-    may: np.ndarray  # (R,) bool: may become a sample
+    rows: list[np.ndarray]  # by split: the interactions that become samples
     clicks: np.ndarray  # (V + 1,) in training
     items: catalogue.Catalogue
     users: pl.DataFrame  # vocabulary
@@ -78,16 +88,17 @@ class _Prepared:
 def _number(source: Source, options: Options) -> tuple[_Prepared, dict[str, int]]:
     """Sorts, splits and numbers; only what is in training decides numbers, levels and vocabularies."""
     log, repeated = sorted_log(source)
-    may = candidates(log, options)
-    part = split_log(log, may & log.click, options)
+    part = split_log(log, candidates(log, options) & log.click, options)
     keys = log.items
     clicks = np.bincount(log.item[log.click & (part == TRAIN)], minlength=len(keys))
     kept_items = clicks >= options.min_item_clicks
-    rare = int((~kept_items).sum())
     rows_before = len(log.user)
-    if rare:
+    if not kept_items.all():
         kept = kept_items[log.item]
-        log, part, may = log.select(kept), part[kept], may[kept]
+        log, part = log.select(kept), part[kept]
+    may = candidates(log, options)
+    rows = [most_recent(log, np.flatnonzero(may & (part == code)), options.per_user) for code in range(len(SPLITS))]
+    _check_rows(log, rows, options)
 
     training = part == TRAIN
     item_count = np.bincount(log.item[training], minlength=len(keys))
@@ -100,8 +111,7 @@ def _number(source: Source, options: Options) -> tuple[_Prepared, dict[str, int]
     items = catalogue.build(keys, item_id, source.items, by_number, training_items, options)
     prepared = _Prepared(
         log=dataclasses.replace(log, user=user_id[log.user], item=item_id[log.item]),
-        part=part,
-        may=may,
+        rows=rows,
         clicks=by_number,
         items=items,
         users=_values(user_id, log.users, user_count),
@@ -114,10 +124,26 @@ def _number(source: Source, options: Options) -> tuple[_Prepared, dict[str, int]
         "interactions": len(source.log),
         "repeated_interactions": repeated,
         "interactions_of_rare_items": rows_before - len(log.user),
-        "rare_items": rare,
+        "rare_items": int((~kept_items).sum()),
         "items_the_source_says_nothing_of": items.unknown,
         "training_items": training_items,
     }
+
+
+def _check_rows(log: Log, rows: list[np.ndarray], options: Options) -> None:
+    """Raises InputError if a split has no samples, or of the log's own labels one alone."""
+    for name, mine in zip(SPLITS, rows, strict=True):
+        if not len(mine):
+            raise InputError(
+                f"--split {options.split} leaves no rows for {name}; choose another split, larger shares "
+                "(--valid, --test), or a smaller --min-history."
+            )
+        labels = log.click[mine]
+        if options.negatives is None and labels.all() | ~labels.any():
+            raise InputError(
+                f"Every label of {name} is {int(labels[0])}; choose another split or larger shares, "
+                "or let non-clicks be sampled with --negatives NUMBER."
+            )
 
 
 def _values(number: np.ndarray, values: pl.Series, count: np.ndarray) -> pl.DataFrame:
@@ -131,7 +157,7 @@ def _write(
     vocabularies = {"user_id": prepared.users, "item_id": prepared.item_values, "item_tags": prepared.items.tags}
     (out / "vocabularies").mkdir()
     for name, values in (vocabularies | prepared.side).items():
-        pq.write_table(values.to_arrow(), out / "vocabularies" / f"{name}.parquet")
+        pq.write_table(_plain(values.to_arrow()), out / "vocabularies" / f"{name}.parquet")
     features = prepared.items.features
     pq.write_table(_plain(features.to_arrow()), out / "item_feature.parquet", compression="zstd")
     padding = pl.DataFrame(
@@ -146,7 +172,7 @@ def _write(
         "format": folder.FORMAT,
         "source": kind,
         "files": [_describe(file) for file in source.files],
-        "options": dataclasses.asdict(options),
+        "options": dataclasses.asdict(options) | {"clicks": "new" if options.only_new else "all"},
         "splits": splits,
         **counts,
         "items": len(features),
@@ -164,38 +190,35 @@ def _write(
 
 def _write_samples(out: Path, options: Options, prepared: _Prepared) -> dict[str, dict[str, Any]]:
     """train, valid, test and test_labels .parquet; returns what each has."""
-    log_, part = prepared.log, prepared.part
-    histories = Histories(log_, options.history)
-    sampler = NegativeSampler(
-        prepared.clicks, log_.user[log_.click], log_.item[log_.click], options.alpha, options.seed
-    )
+    log_ = prepared.log
+    histories = Histories(log_)
+    clicked = log_.user[log_.click], log_.item[log_.click]
+    sampler = NegativeSampler(prepared.clicks, *clicked, options.alpha, options.seed)
     side = {name: catalogue.encode(log_.side[name], values) for name, values in prepared.side.items()}
-    lengths = histories.lengths
-    rows = [choose_rows(log_, prepared.may & (part == code), lengths, options) for code in range(len(SPLITS))]
-    for name, mine in zip(SPLITS, rows, strict=True):
-        if not len(mine):
-            raise InputError(
-                f"--split {options.split} leaves no rows for {name}; choose another split, larger shares "
-                "(--valid, --test), or a smaller --min-history."
-            )
     stats = {}
     for code, name in enumerate(SPLITS):
-        chunks = tables(log_, rows[code], code, histories, sampler, side, prepared.items.levels, options)
-        with Progress(f"Writing {name}", len(rows[code]), "interactions") as progress:
-            stats[name] = _write_split(out, name, chunks, progress)
-        kept = np.minimum(lengths[rows[code]], options.history)
-        stats[name] |= {
-            "users": len(np.unique(log_.user[rows[code]])),
+        rows = prepared.rows[code]
+        chunks = tables(log_, rows, code, histories, sampler, side, prepared.items.levels, options)
+        with Progress(f"Writing {name}", len(rows), "interactions") as progress:
+            found = _write_split(out, name, chunks, progress)
+        kept = np.minimum(histories.lengths[rows], options.history)
+        on_new = int((prepared.clicks[log_.item[rows[log_.click[rows]]]] == 0).sum())
+        missing = len(rows) * (1 + (options.negatives or 0)) - found["rows"]
+        stats[name] = found | {
+            "users": len(np.unique(log_.user[rows])),
             "history_mean": round(float(kept.mean()), 3),
             "history_p50": int(np.quantile(kept, 0.5)),
             "history_p90": int(np.quantile(kept, 0.9)),
-            "missing_negatives": len(rows[code]) * (1 + (options.negatives or 0)) - stats[name]["rows"],
+            "clicks_on_items_not_clicked_in_training": on_new,
+            "missing_negatives": missing,
         }
-        log.info(f"{name}: {stats[name]['rows']:,} rows, {stats[name]['positives']:,} of them clicks")
-        if stats[name]["missing_negatives"]:
+        log.info(f"{name}: {found['rows']:,} rows, {found['positives']:,} of them clicks")
+        if missing:
+            log.warning(f"{name} has {missing:,} negatives fewer than asked for: some users clicked nearly every item.")
+        if options.negatives and on_new > _NEW * found["positives"]:
             log.warning(
-                f"{name} has {stats[name]['missing_negatives']:,} negatives fewer than asked for: "
-                "some users clicked nearly every item."
+                f"{on_new:,} clicks of {name} are on items never clicked in training, as no sampled negative is: "
+                "such rows are known by that alone, and the AUC flatters. Real non-clicks (--label) would not do so."
             )
     return stats
 
@@ -204,7 +227,7 @@ def _write_split(out: Path, name: str, chunks, progress: Progress) -> dict[str, 
     rows = positives = 0
     writer = labels = None
     try:
-        for table in chunks:
+        for interactions, table in chunks:
             label = table["label"]
             if name == "test":
                 ids = pa.array(np.arange(rows, rows + table.num_rows))
@@ -215,9 +238,8 @@ def _write_split(out: Path, name: str, chunks, progress: Progress) -> dict[str, 
                 labels.write_table(pa.table({"ID": ids, "label": label}))
             writer = writer or pq.ParquetWriter(out / f"{name}.parquet", table.schema, compression="zstd")
             writer.write_table(table)
-            clicks = int(label.to_numpy().sum())
-            progress.advance(clicks)
-            rows, positives = rows + table.num_rows, positives + clicks
+            progress.advance(interactions)
+            rows, positives = rows + table.num_rows, positives + int(label.to_numpy().sum())
     finally:
         for each in (writer, labels):
             if each:

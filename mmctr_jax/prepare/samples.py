@@ -8,25 +8,23 @@ import numpy as np
 import pyarrow as pa
 
 from mmctr_jax.prepare.log import Log
-from mmctr_jax.prepare.negatives import NegativeSampler
+from mmctr_jax.prepare.negatives import NegativeSampler, user_item_keys
 from mmctr_jax.prepare.options import Options
 
-_CLICKS_PER_CHUNK = 32_768  # with their negatives: a row group
+_ROWS_PER_CHUNK = 32_768  # interactions, each with its negatives: a row group
 
 
 class Histories:
     """Each interaction's earlier clicks: those of the same user at strictly earlier times."""
 
-    def __init__(self, log: Log, length: int):
-        self._clicked = log.item[log.click].astype(
-            np.int64
-        )  # (C,) all users' clicks, one user's together, oldest first
-        self._length = length
+    def __init__(self, log: Log):
         rows = np.arange(len(log.user))
         new_user = np.append(True, np.diff(log.user) != 0)[: len(rows)]
         new_time = new_user | np.append(True, np.diff(log.time) != 0)[: len(rows)]
         before = np.cumsum(log.click) - log.click
-        self._end = before[np.maximum.accumulate(np.where(new_time, rows, 0))]  # (R,) places in _clicked
+        # All users' clicks, one user's together, oldest first; the others are places there.
+        self._clicked = log.item[log.click].astype(np.int64)
+        self._end = before[np.maximum.accumulate(np.where(new_time, rows, 0))]
         self._first = before[np.maximum.accumulate(np.where(new_user, rows, 0))]
 
     @property
@@ -34,38 +32,36 @@ class Histories:
         """(R,) earlier clicks, all of them."""
         return self._end - self._first
 
-    def lists(self, rows: np.ndarray) -> pa.ListArray:
-        """(rows,) the most recent earlier clicks of these interactions, oldest first."""
+    def lists(self, rows: np.ndarray, length: int) -> pa.ListArray:
+        """(rows,) the `length` most recent earlier clicks of these interactions, oldest first."""
         end = self._end[rows]
-        start = np.maximum(self._first[rows], end - self._length)
+        start = np.maximum(self._first[rows], end - length)
         offsets = np.concatenate([[0], np.cumsum(end - start)])
         at = np.arange(offsets[-1]) + np.repeat(start - offsets[:-1], end - start)
         return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(self._clicked[at]))
 
 
 def candidates(log: Log, options: Options) -> np.ndarray:
-    """(R,) bool: what may become a sample, by itself. Non-clicks where negatives are the log's own; clicks, or only
-    those on an item that the user had not clicked before."""
-    mine = log.click.copy()
+    """(R,) bool: may become a sample. Clicks, with `only_new` the user's first on each item; non-clicks where they are
+    the negatives. All with enough earlier clicks."""
+    may = log.click.copy()
     if options.only_new:
         clicks = np.flatnonzero(log.click)
-        _, first = np.unique(log.user[clicks].astype(np.int64) * len(log.items) + log.item[clicks], return_index=True)
-        mine[:] = False
-        mine[clicks[first]] = True
-    return mine | ~log.click if options.negatives is None else mine
+        _, first = np.unique(user_item_keys(log.user, log.item, len(log.items))[clicks], return_index=True)
+        may = np.zeros_like(log.click)
+        may[clicks[first]] = True
+    if options.negatives is None:
+        may |= ~log.click
+    return may & (Histories(log).lengths >= options.min_history)
 
 
-def choose_rows(log: Log, mine: np.ndarray, lengths: np.ndarray, options: Options) -> np.ndarray:
-    """(n,) the interactions that become samples of a split: with enough history, the most recent of each user.
-
-    mine: (R,) the split's candidates. lengths: (R,) earlier clicks.
-    """
-    rows = np.flatnonzero(mine & (lengths >= options.min_history))
-    if options.per_user is not None:
-        last = np.flatnonzero(np.append(np.diff(log.user[rows]) != 0, True))  # of each user
-        from_end = last[np.searchsorted(last, np.arange(len(rows)))] - np.arange(len(rows))
-        rows = rows[from_end < options.per_user]
-    return rows
+def most_recent(log: Log, rows: np.ndarray, count: int | None) -> np.ndarray:
+    """The last `count` of each user's `rows`; all for None."""
+    if count is None:
+        return rows
+    last = np.flatnonzero(np.append(np.diff(log.user[rows]) != 0, True))  # of each user
+    from_end = last[np.searchsorted(last, np.arange(len(rows)))] - np.arange(len(rows))
+    return rows[from_end < count]
 
 
 def tables(
@@ -77,16 +73,17 @@ def tables(
     side: dict[str, np.ndarray],
     levels: dict[str, np.ndarray],
     options: Options,
-) -> Iterator[pa.Table]:
-    """The samples of `rows`, in order: chunks of user_id, item_seq, item_id, side features, levels[, weight], label.
+) -> Iterator[tuple[int, pa.Table]]:
+    """The samples of `rows`, in order, chunk by chunk: how many interactions, and their user_id, item_seq, item_id,
+    side features, levels[, weight] and label.
 
     Each click stands among its negatives at a random place, so that the order of rows says nothing about the label;
     they share its history, side features and weight.
 
     side: name → (R,) id. levels: name → (V,) level of each item.
     """
-    for chunk, start in enumerate(range(0, len(rows), _CLICKS_PER_CHUNK)):
-        row = rows[start : start + _CLICKS_PER_CHUNK]
+    for chunk, start in enumerate(range(0, len(rows), _ROWS_PER_CHUNK)):
+        row = rows[start : start + _ROWS_PER_CHUNK]
         target, label = log.item[row].astype(np.int64), log.click[row].astype(np.int64)
         if options.negatives:
             drawn = sampler.draw(log.user[row], options.negatives, (code, chunk))
@@ -100,11 +97,11 @@ def tables(
             row, target, label = np.repeat(row, there.sum(axis=1)), group[there], label[there]
         columns = {
             "user_id": log.user[row].astype(np.int64),
-            "item_seq": histories.lists(row),
+            "item_seq": histories.lists(row, options.history),
             "item_id": target,
             **{name: ids[row] for name, ids in side.items()},
             **{name: level[target] for name, level in levels.items()},
         }
         if log.weight is not None:
             columns["weight"] = log.weight[row]
-        yield pa.table(columns | {"label": label})
+        yield min(_ROWS_PER_CHUNK, len(rows) - start), pa.table(columns | {"label": label})

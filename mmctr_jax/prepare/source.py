@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,9 +38,13 @@ class Source:
 
 def table_files(path: Path) -> list[Path]:
     """The file itself, or a folder's Parquet part files. Raises InputError if there is none."""
-    if path.suffix in _SEPARATORS and path.is_file():
-        return [path]
-    return part_files(path)
+    if not str(path).isprintable():
+        raise InputError(f"File name {ascii(str(path))} holds characters that cannot be printed; rename it.")
+    if path.is_file() and path.suffix.lower() not in (*_SEPARATORS, ".parquet"):
+        raise InputError(
+            f"{path} is neither .csv, .tsv, .txt nor .parquet, nor a folder of .parquet files; convert it."
+        )
+    return [path] if path.is_file() else part_files(path)
 
 
 def scan(path: Path, columns: dict[str, str], header: list[str] | None = None) -> pl.LazyFrame:
@@ -53,7 +58,9 @@ def scan(path: Path, columns: dict[str, str], header: list[str] | None = None) -
     present = frame.collect_schema().names()
     for column in columns.values():
         if column not in present:
-            raise InputError(f"{path} has no column {column!r}; it has {', '.join(present)}.")
+            near = difflib.get_close_matches(column, present, 1)
+            meant = f"did you mean {near[0]!r}? It" if near else "it"
+            raise InputError(f"{path} has no column {column!r}; {meant} has {', '.join(present[:20])}.")
     return frame.select(pl.col(column).alias(name) for name, column in columns.items())
 
 
@@ -65,21 +72,26 @@ def column_names(path: Path) -> list[str]:
 def _scan(path: Path, header: list[str] | None = None) -> pl.LazyFrame:
     files = table_files(path)
     try:
-        if files[0].suffix in _SEPARATORS:
+        if files[0].suffix.lower() in _SEPARATORS:
             frame = pl.scan_csv(
                 files[0],
-                separator=_SEPARATORS[files[0].suffix],
+                separator=_SEPARATORS[files[0].suffix.lower()],
                 has_header=header is None,
-                new_columns=header,
                 infer_schema=False,  # guessing from the first lines would fail on later ones
                 quote_char=None if header else '"',
+                glob=False,
             )
         else:
-            frame = pl.scan_parquet(files)
-        frame.collect_schema()
-        return frame
+            parts = [pl.scan_parquet(file, glob=False, hive_partitioning=False) for file in files]
+            columns = [part.collect_schema().names() for part in parts]
+            common = [name for name in columns[0] if all(name in others for others in columns)]
+            frame = pl.concat([part.select(common) for part in parts], how="vertical_relaxed")  # to the wider type
+        present = frame.collect_schema().names()
     except (pl.exceptions.PolarsError, OSError) as error:
         raise unreadable(path, error) from None
+    if header and len(present) != len(header):
+        raise InputError(f"{path} has {len(present)} columns, {len(header)} are expected: {', '.join(header)}.")
+    return frame.rename(dict(zip(present, header, strict=True))) if header else frame
 
 
 def collect(frame: pl.LazyFrame, path: Path) -> pl.DataFrame:
@@ -97,7 +109,7 @@ def unreadable(path: Path, error: Exception) -> InputError:
 
 def refuse_row(path: Path, column: str, row: int, problem: str, first_line: int = 2) -> InputError:
     """`row` counts from 0; `first_line` is where a text file has it: 1 without a header."""
-    place = f"line {row + first_line}" if path.suffix in _SEPARATORS else f"row {row}"
+    place = f"line {row + first_line}" if path.suffix.lower() in _SEPARATORS else f"row {row}"
     return InputError(f"{path}, column {column}, {place}: {problem}")
 
 
@@ -114,7 +126,7 @@ def as_keys(values: pl.Series, path: Path, column: str, first_line: int = 2) -> 
         raise InputError(f"{path}: column {column} has type {values.dtype}; ids must be integers or text.")
     if keys.null_count():
         row = keys.is_null().arg_true()[0]
-        raise refuse_row(path, column, row, "no id, or one beyond 64 bits; fill or drop such rows.", first_line)
+        raise refuse_row(path, column, row, "no id, or one beyond 64 bits; fill or drop it.", first_line)
     return keys
 
 
@@ -139,22 +151,33 @@ def as_numbers(values: pl.Series, path: Path, column: str, nulls: bool = False, 
         wrong = wrong.fill_null(True) & ~empty
     if wrong.any():
         row = wrong.arg_true()[0]
-        raise refuse_row(path, column, row, f"{values[row]!r} is not a number; correct or drop it.", first_line)
+        found = "nothing" if values[row] is None else repr(values[row])
+        raise refuse_row(path, column, row, f"{found} is not a number that fits; correct or drop it.", first_line)
     return numbers
 
 
 def as_times(values: pl.Series, path: Path, column: str) -> pl.Series:
-    """Numbers, dates and times as numbers (times: microseconds since 1970), or text of either, such as ISO 8601."""
+    """Numbers, dates and times as numbers, in the file's own unit, or text of numbers or of ISO 8601 times."""
     if values.dtype == pl.String:
         first = values.drop_nulls().head(1)
         if len(first) and first.cast(pl.Float64, strict=False).null_count():
-            times = values.str.to_datetime(strict=False, time_unit="us", time_zone="UTC")
-            if times.null_count():
-                row = times.is_null().arg_true()[0]
+            iso = values.str.contains(r"^\d{4}-\d\d-\d\d").fill_null(False)  # 03/04/2024 could be either month
+            times = values.str.to_datetime(strict=False, time_unit="ns", time_zone="UTC")
+            wrong = times.is_null() | ~iso
+            if wrong.any():
+                row = wrong.arg_true()[0]
                 raise refuse_row(path, column, row, f"{values[row]!r} is not a time; write numbers or ISO 8601.")
-            return times.dt.timestamp("us")
-    if values.dtype.is_temporal() and values.dtype not in (pl.Duration, pl.Time):
+            return times.to_physical()
+    if values.dtype == pl.Date or isinstance(values.dtype, pl.Datetime):
         if values.null_count():
             raise refuse_row(path, column, values.is_null().arg_true()[0], "no time; fill or drop such rows.")
-        return values.cast(pl.Datetime("us")).dt.timestamp("us")
+        return values.to_physical().cast(pl.Int64)
     return as_numbers(values, path, column)
+
+
+def refuse_duplicates(items: pl.Series, path: Path, column: str, first_line: int = 2) -> None:
+    """Raises InputError at the second row of an item."""
+    second = ~items.is_first_distinct()
+    if second.any():
+        row = second.arg_true()[0]
+        raise refuse_row(path, column, row, f"item {items[row]} stands there twice; keep one row of it.", first_line)

@@ -21,7 +21,7 @@ def split_log(log: Log, candidates: np.ndarray, options: Options) -> np.ndarray:
     last: of a share of the users the last candidate click is test; of a share, the last one that is not test is
       validation. All else belongs to the candidate click that follows it (after the last one, to the last).
 
-    candidates: (R,) the clicks that may become samples.
+    candidates: (R,) the clicks that may become samples, with enough earlier clicks for that.
     """
     if options.split == "last":
         return _by_last_click(log, candidates, options)
@@ -58,18 +58,17 @@ def _by_time(log: Log, options: Options) -> np.ndarray:
 
 
 def _by_last_click(log: Log, candidates: np.ndarray, options: Options) -> np.ndarray:
-    clicks = np.bincount(log.user[candidates], minlength=len(log.users))  # (U,) candidates, as below
-    before = np.cumsum(candidates) - candidates  # (R,) clicks before this row, all users'
+    count = np.bincount(log.user[candidates], minlength=len(log.users))  # (U,) candidates
+    before = np.cumsum(candidates) - candidates  # (R,) candidates before this row, all users'
     firsts = np.searchsorted(log.user, np.arange(len(log.users)))
-    number = before - before[np.minimum(firsts, len(before) - 1)][log.user]  # the click this row is, or leads to
-    number = np.minimum(number, clicks[log.user] - 1)
+    number = before - before[np.minimum(firsts, len(before) - 1)][log.user]  # of the candidate it is, or leads to
+    number = np.minimum(number, count[log.user] - 1)
 
     ranks, users = ranks_of_users(log, options.seed), len(log.users)
-    least = max(options.min_history, 1)  # a user's first clicks have no history: they are never held out
-    last = clicks - 1
-    has_test = (ranks < round(options.test * users)) & (last >= least)
+    last = count - 1
+    has_test = (ranks < round(options.test * users)) & (last >= 0)
     last_valid = last - has_test
-    has_valid = (ranks < round(options.valid * users)) & (last_valid >= least)
+    has_valid = (ranks < round(options.valid * users)) & (last_valid >= 0)
     part = np.full(len(log.user), TRAIN, np.int8)
     part[has_valid[log.user] & (number == last_valid[log.user])] = VALID
     part[has_test[log.user] & (number == last[log.user])] = TEST
