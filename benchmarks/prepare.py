@@ -1,11 +1,7 @@
 """How long and how much memory `python -m mmctr_jax.prepare interactions` takes for a large made-up log."""
 
 import argparse
-import os
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +9,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from mmctr_jax.console import log
+from benchmarks.measured import run_measured
 
 
 def write_log(path: Path, rows: int, users: int, items: int, seed: int = 0) -> None:
@@ -44,13 +40,7 @@ def main(argv: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         source, out = Path(folder) / ("log.csv" if args.csv else "log.parquet"), Path(folder) / "out"
         write_log(source, args.rows, args.users, args.items)
-        log.info(f"{args.rows:,} interactions, {source.stat().st_size / 1e9:.2f} GB {source.suffix[1:]}")
-        command = [sys.executable, "-m", "mmctr_jax.prepare", "interactions", source, "--out", out, *args.options]
-        start = time.perf_counter()
-        process = subprocess.Popen(command)
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - start
+        print(f"{args.rows:,} interactions, {source.stat().st_size / 1e9:.2f} GB {source.suffix[1:]}", flush=True)
+        found = run_measured("mmctr_jax.prepare", "interactions", source, "--out", out, *args.options)
         size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
-        code = os.waitstatus_to_exitcode(status)
-        peak = usage.ru_maxrss * 1024 / 1e9
-        print(f"exit code {code}: {seconds:.0f} s, peak memory {peak:.2f} GB, written {size / 1e9:.2f} GB")
+        print(f"{found}, written {size / 1e9:.2f} GB")

@@ -1,4 +1,4 @@
-"""python -m benchmarks.run {derived,loader,memory,prepare} … — each prints machine, versions and figures."""
+"""python -m benchmarks.run NAME … — each prints machine, versions and figures."""
 
 import argparse
 import importlib
@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 
-NAMES = ("derived", "loader", "memory", "prepare")
+NAMES = ("derived", "embed", "inspect", "loader", "memory", "prepare")
 
 
 def print_machine() -> None:
