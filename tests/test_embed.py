@@ -41,7 +41,13 @@ def write_folder(folder: Path, titles: list[str | None], training: int | None = 
     )
     pq.write_table(info, folder / "item_info.parquet")
     if training is not None:
-        manifest = {"format": 1, "training_items": training, "options": {"history": 64}, "embedding": None}
+        manifest = {
+            "format": 1,
+            "folder": str(folder),
+            "training_items": training,
+            "options": {"history": 64},
+            "embedding": None,
+        }
         manifest |= {"splits": {"train": {"history_p90": 10}}, "tags": True, "side": [], "weight": False}
         (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
@@ -286,12 +292,18 @@ def test_a_prepared_folder_knows_of_its_embedding(prepared, tmp_path, rng):
     assert recorded["sources"].keys() == {"text"} and recorded["explained_variance"] < 1
 
 
-def test_training_takes_what_was_written(prepared, tmp_path, rng):
+def test_training_takes_what_was_written(prepared, tmp_path, rng, monkeypatch):
     manifest = json.loads((prepared / "manifest.json").read_text())
-    (prepared / "data.yaml").write_text(config_text(prepared, manifest))
-    embed(prepared, save(tmp_path / "t.npy", rng.normal(size=(ITEMS, 9))), dim=5)
-    table = load_items(load_config(prepared / "data.yaml")).table
+    config, source = prepared / f"{prepared.name}.yaml", save(tmp_path / "t.npy", rng.normal(size=(ITEMS, 9)))
+    config.write_text(config_text(manifest))
+    monkeypatch.chdir(prepared.parent)
+    embed(Path(prepared.name), source, dim=5)  # however the folder is named
+    table = load_items(load_config(config)).table
     np.testing.assert_array_equal(table["item_emb_d5"], vectors_of(prepared, "item_emb_d5"))
+    changed = config.read_text().replace("epochs: 10", "epochs: 3")
+    config.write_text(changed)
+    embed(prepared, source, dim=4)  # the user's own now: not touched
+    assert config.read_text() == changed
 
 
 def test_the_same_command_gives_the_same_bytes(prepared, tmp_path, rng):

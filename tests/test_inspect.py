@@ -528,7 +528,7 @@ def test_labels_of_one_class_and_empty_histories_have_no_auc_but_a_page(tmp_path
 
 
 def test_the_config_says_which_columns(inspected, tmp_path):
-    """Named, or the folder's own; what is derived is looked at by its source."""
+    """Named, or the one that prepare wrote, moved or not; what is derived is looked at by its source."""
     folder, _, _ = inspected
     codes = {"kind": "codes", "name": "codes", "source": "item_emb_d4", "dim": DIM, "levels": 2, "size": 5}
     raw = {
@@ -542,10 +542,11 @@ def test_the_config_says_which_columns(inspected, tmp_path):
     assert [e["feature"] for e in found["embeddings"]] == ["item_emb_d4"] and found["tags"] == []
     assert [(p["length"], p["configured"]) for p in found["padding"]] == [(7, True), (8, False), (12, False)]
     own = write(tmp_path / "own", clean())
-    (own / "own.yaml").write_text(yaml.safe_dump(raw))
+    (own / "manifest.json").write_text(json.dumps({"format": 1, "folder": "where/it/was"}))
+    (own / "was.yaml").write_text(yaml.safe_dump(raw))
     assert [f.name for f in read_folder(own, None).features.side] == ["views_level"]
     raw["features"]["side"][0]["vocab_size"] = 3
-    (own / "own.yaml").write_text(yaml.safe_dump(raw))
+    (own / "was.yaml").write_text(yaml.safe_dump(raw))
     with pytest.raises(InputError, match="views_level.*the config's vocab_size allows ids 0 … 2"):
         inspect(own, None, tmp_path / "out")
 
@@ -613,8 +614,8 @@ def test_the_page_is_readable_in_a_browser_at_the_width_of_a_phone_and_of_a_desk
         "data": {"train": "t", "valid": "v", "item_info": "i"},
         "features": {"side": [{"name": hostile, "vocab_size": 5}], "item_features": item_features},
     }
-    (folder / "data.yaml").write_text(yaml.safe_dump(raw))
-    inspect(folder, None, tmp_path / "out")
+    (tmp_path / "data.yaml").write_text(yaml.safe_dump(raw))
+    inspect(folder, tmp_path / "data.yaml", tmp_path / "out")
     with opened(tmp_path / "out" / "inspect.html", (390, 1280)) as pages:
         for opened_page, problems in pages:
             assert problems == [] and opened_page.title() == "Data: data"

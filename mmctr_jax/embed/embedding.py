@@ -62,9 +62,8 @@ def embed(
         "without_embedding": len(without),
         "sources": {part.kind: part.sha256 for part in parts},
     }
-    if catalogue.manifest is not None and out is None:
-        record_embedding(folder, embedding)
-    _report(embedding, len(catalogue), without, info.path)
+    in_config = catalogue.manifest is not None and out is None and record_embedding(folder, embedding)
+    _report(embedding, len(catalogue), without, info.path, in_config)
     return embedding
 
 
@@ -89,7 +88,7 @@ def _describe(part: Part) -> dict[str, Any]:
     return {"kind": part.kind, "source": part.source, "width": part.width, "missing": missing, **part.details}
 
 
-def _report(embedding: dict[str, Any], items: int, without: list[str], path: Path) -> None:
+def _report(embedding: dict[str, Any], items: int, without: list[str], path: Path, in_config: bool) -> None:
     for part in embedding["parts"]:
         log.info(
             f"{part['kind'].capitalize()} from {part['source']}: width {part['width']}, "
@@ -103,6 +102,5 @@ def _report(embedding: dict[str, Any], items: int, without: list[str], path: Pat
     kept = f"keeps {embedding['explained_variance']:.1%} of their variance"
     log.info(f"PCA to {embedding['dim']}, fitted on {fitted['items']:,} {which}, {kept}.")
     log.info(f"{embedding['column']} is in {path}; which items lack what is in items_without_embedding.csv beside it.")
-    log.info(
-        f"In a config's item_features: - {{kind: embedding, name: {embedding['column']}, dim: {embedding['dim']}}}"
-    )
+    line = f"- {{kind: embedding, name: {embedding['column']}, dim: {embedding['dim']}}}"
+    log.info(f"The folder's config uses it: {line}" if in_config else f"Add it to your config's item_features: {line}")

@@ -12,7 +12,9 @@ def main() -> int:
         description="Know your data before spending hours on it: writes inspect.html and inspect.json.",
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="train, valid, item_info .parquet, and test if any")
-    parser.add_argument("--config", type=Path, help="whose columns to look at (default: DIR/NAME.yaml, if there)")
+    parser.add_argument(
+        "--config", type=Path, help="whose columns to look at (default: the one that prepare wrote, if any)"
+    )
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where the two files go (default: DIR)")
     args = parser.parse_args()
 

@@ -24,6 +24,7 @@ from mmctr_jax.data.items import ItemTable, load_items
 from mmctr_jax.data.labels import read_labels
 from mmctr_jax.data.parquet import column_names, part_files, read_columns, read_whole
 from mmctr_jax.errors import InputError
+from mmctr_jax.prepare.folder import config_path, read_manifest
 
 _ANY_ID = 2**31 - 1  # vocabulary of a side feature that no config describes
 
@@ -75,10 +76,12 @@ def _path(folder: Path, name: str) -> Path:
 
 def _columns(folder: Path, config: Path | None, files: dict[str, list[Path]]) -> tuple[FeaturesConfig, int | None]:
     """The config's features and history length; of the folder's own config where none is named; else what is there."""
-    own = folder / f"{folder.resolve().name}.yaml"
-    if config is None and not own.is_file():
+    manifest = read_manifest(folder)
+    if config is None and manifest and config_path(folder, manifest).is_file():
+        config = config_path(folder, manifest)
+    if config is None:
         return _present(files), None
-    loaded = load_config(config or own)
+    loaded = load_config(config)
     columns = {}
     for f in loaded.features.item_features:
         if isinstance(f, (CodesFeature, NeighboursFeature)):  # derived: its source is what there is to look at

@@ -21,7 +21,7 @@ from mmctr_jax.inspect.warn import find_warnings
 def inspect(folder: Path, config: Path | None, out: Path) -> dict[str, Any]:
     """Measures the data in `folder`, writes inspect.html and inspect.json to `out`, and returns what the latter has.
 
-    Columns are those of `config`; without one, of DIR/NAME.yaml, else the default ones that are there.
+    Columns are those of `config`; without one, of the one that prepare wrote, else the default ones that are there.
     Raises: InputError where data, config or `out` cannot be used; nothing is written then.
     """
     if not folder.is_dir():

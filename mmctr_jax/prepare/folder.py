@@ -27,27 +27,35 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     raise InputError(f"{path} is not as `python -m mmctr_jax.prepare` writes it; prepare the data again.")
 
 
-def write(where: Path, folder: Path, manifest: dict[str, Any]) -> None:
-    """Manifest and config into `where`, which is or will become `folder`."""
-    write_atomically(where / f"{folder.name}.yaml", config_text(folder, manifest))
+def config_path(folder: Path, manifest: dict[str, Any]) -> Path:
+    """The ready config, wherever the folder was moved to."""
+    return folder / f"{Path(manifest['folder']).name}.yaml"
+
+
+def write(where: Path, manifest: dict[str, Any]) -> None:
+    """Manifest and config into `where`, which is or will become the manifest's `folder`."""
+    write_atomically(config_path(where, manifest), config_text(manifest))
     write_atomically(where / _MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
 
 
-def record_embedding(folder: Path, embedding: dict[str, Any]) -> None:
-    """Notes in the manifest what `embed` wrote to item_info, and adds the column to the config.
+def record_embedding(folder: Path, embedding: dict[str, Any]) -> bool:
+    """Notes in the manifest what `embed` wrote to item_info; says whether the config has the column now.
 
     A config that was changed since it was written is left as it is. embedding: at least `column` and `dim`.
     """
     before = read_manifest(folder)
     after = before | {"embedding": embedding}
-    config = folder / f"{folder.name}.yaml"
-    if config.is_file() and config.read_text(encoding="utf-8") == config_text(folder, before):
-        write_atomically(config, config_text(folder, after))
+    config = config_path(folder, before)
+    untouched = config.is_file() and config.read_text(encoding="utf-8") in (config_text(before), config_text(after))
+    if untouched:
+        write_atomically(config, config_text(after))
     write_atomically(folder / _MANIFEST, json.dumps(after, indent=1, ensure_ascii=False) + "\n")
+    return untouched
 
 
-def config_text(folder: Path, manifest: dict[str, Any]) -> str:
+def config_text(manifest: dict[str, Any]) -> str:
     """A training config for the folder, at sizes that a CPU trains."""
+    folder = Path(manifest["folder"])
     p90 = manifest["splits"]["train"]["history_p90"]
     longest = min(max(4, -(-p90 // 4) * 4), manifest["options"]["history"], 32)
     item_features = ["    - {kind: tags, name: item_tags}"] if manifest["tags"] else []
@@ -55,13 +63,13 @@ def config_text(folder: Path, manifest: dict[str, Any]) -> str:
         column, dim = manifest["embedding"]["column"], manifest["embedding"]["dim"]
         item_features.append(f"    - {{kind: embedding, name: {column}, dim: {dim}}}")
     side = [f"    - {{name: {json.dumps(f['name'])}, vocab_size: {f['vocab_size']}}}" for f in manifest["side"]]
-    files = {"train": "train", "valid": "valid", "test": "test", "test_labels": "test_labels", "item_info": "item_info"}
+    files = ("train", "valid", "test", "test_labels", "item_info")
     lines = [
         "# Written by `python -m mmctr_jax.prepare`; yours to change.",
         f"#   python train.py --config {folder / f'{folder.name}.yaml'}",
         f"#   python predict.py --ckpt runs/{folder.name}",
         "data:",
-        *(f"  {key}: {json.dumps(str(folder / f'{name}.parquet'), ensure_ascii=False)}" for key, name in files.items()),
+        *(f"  {name}: {json.dumps(str(folder / f'{name}.parquet'), ensure_ascii=False)}" for name in files),
         "features:",
         *(["  weight: weight"] if manifest["weight"] else []),
         "  side:" if side else "  side: []",

@@ -64,8 +64,10 @@ def prepare(kind: str, source: Source, options: Options, out: Path) -> dict[str,
         temporary = Path(tempfile.mkdtemp(prefix=f".{out.name[:100]}_", dir=out.parent))
         try:
             temporary.chmod(0o755)  # mkdtemp's own is for this user alone
-            manifest = _write(temporary, kind, source, options, prepared, counts)
-            folder.write(temporary, out, manifest)
+            _write_tables(temporary, prepared)
+            splits = _write_samples(temporary, options, prepared)
+            manifest = _manifest(out, kind, source, options, prepared, counts | {"splits": splits})
+            folder.write(temporary, manifest)
             os.replace(temporary, out)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -88,7 +90,8 @@ class _Prepared:
 def _number(source: Source, options: Options) -> tuple[_Prepared, dict[str, int]]:
     """Sorts, splits and numbers; only what is in training decides numbers, levels and vocabularies."""
     log, repeated = sorted_log(source)
-    part = split_log(log, candidates(log, options) & log.click, options)
+    may = candidates(log, options)
+    part = split_log(log, may & log.click, options)
     keys = log.items
     clicks = np.bincount(log.item[log.click & (part == TRAIN)], minlength=len(keys))
     kept_items = clicks >= options.min_item_clicks
@@ -96,7 +99,7 @@ def _number(source: Source, options: Options) -> tuple[_Prepared, dict[str, int]
     if not kept_items.all():
         kept = kept_items[log.item]
         log, part = log.select(kept), part[kept]
-    may = candidates(log, options)
+        may = candidates(log, options)  # histories are shorter now
     rows = [most_recent(log, np.flatnonzero(may & (part == code)), options.per_user) for code in range(len(SPLITS))]
     _check_rows(log, rows, options)
 
@@ -151,31 +154,33 @@ def _values(number: np.ndarray, values: pl.Series, count: np.ndarray) -> pl.Data
     return frame.filter(pl.col("id") > 0).sort("id")
 
 
-def _write(
-    out: Path, kind: str, source: Source, options: Options, prepared: _Prepared, counts: dict[str, int]
-) -> dict[str, Any]:
+def _write_tables(out: Path, prepared: _Prepared) -> None:
+    """vocabularies/, item_feature.parquet and item_info.parquet."""
     vocabularies = {"user_id": prepared.users, "item_id": prepared.item_values, "item_tags": prepared.items.tags}
     (out / "vocabularies").mkdir()
     for name, values in (vocabularies | prepared.side).items():
         pq.write_table(_plain(values.to_arrow()), out / "vocabularies" / f"{name}.parquet")
     features = prepared.items.features
     pq.write_table(_plain(features.to_arrow()), out / "item_feature.parquet", compression="zstd")
-    padding = pl.DataFrame(
-        {"item_id": [0], "item_tags": [[]]}, schema={"item_id": pl.Int64, "item_tags": pl.List(pl.Int64)}
-    )
+    schema = {"item_id": pl.Int64, "item_tags": pl.List(pl.Int64)}
+    padding = pl.DataFrame({"item_id": [0], "item_tags": [[]]}, schema=schema)
     info = pl.concat([padding, features.select("item_id", "item_tags")])
     pq.write_table(_plain(info.to_arrow()), out / "item_info.parquet", compression="zstd")
-    splits = _write_samples(out, options, prepared)
+
+
+def _manifest(
+    out: Path, kind: str, source: Source, options: Options, prepared: _Prepared, found: dict[str, Any]
+) -> dict[str, Any]:
     side = [{"name": name, "vocab_size": len(values) + 1} for name, values in prepared.side.items()]
     side += [{"name": f"{name}_level", "vocab_size": options.bins + 1} for name in options.levels]
     return {
         "format": folder.FORMAT,
+        "folder": str(out),
         "source": kind,
         "files": [_describe(file) for file in source.files],
         "options": dataclasses.asdict(options) | {"clicks": "new" if options.only_new else "all"},
-        "splits": splits,
-        **counts,
-        "items": len(features),
+        **found,
+        "items": len(prepared.items.features),
         "users": len(prepared.users),
         "tags": len(prepared.items.tags),
         "side": side,
