@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from mmctr_jax.config import load_config
 from mmctr_jax.errors import InputError
-from mmctr_jax.prepare import catalogue, run, samples
+from mmctr_jax.prepare import catalogue, samples
 from mmctr_jax.prepare.log import sorted_log
 from mmctr_jax.prepare.negatives import NegativeSampler
 from mmctr_jax.prepare.options import Options
@@ -481,7 +482,10 @@ def test_the_ready_config_is_one_that_training_takes(tmp_path):
 
 
 def test_the_manifest_counts_what_the_files_hold(tmp_path):
-    log = make_log(non_clicks=True).with_columns(weight=pl.lit(2.0))
+    late = pl.DataFrame({"user": ["a"] * 4, "item": [3, 10, 17, 24], "time": [299, 301, 302, 303]})  # not in training
+    log = make_log(non_clicks=True)
+    late = late.with_columns(device=pl.lit(None, pl.String), click=pl.col("time") < 303)
+    log = pl.concat([log, late.select(log.columns).cast(log.schema)]).with_columns(weight=pl.lit(2.0))
     for changed in ({}, {"negatives": None}):
         out = run_prepare(tmp_path, log, options(**changed), str(len(changed)))
         assert out.manifest["weight"] and out.manifest["interactions"] == len(log)
@@ -498,7 +502,7 @@ def test_the_manifest_counts_what_the_files_hold(tmp_path):
         users = pl.read_parquet(out.folder / "vocabularies" / "user_id.parquet")
         assert set(out.table("train")["user_id"]) <= set(users.filter(pl.col("count") > 0)["id"])
         assert users["id"].to_list() == list(range(1, len(users) + 1)) and users["count"].sum() > 0
-        assert (users["count"] > 0).to_list() == sorted(users["count"] > 0, reverse=True)  # those in training first
+        assert users["value"].to_list()[-1] == "a" and users["count"].to_list()[-1] == 0  # those in training come first
 
 
 def test_popularity_counts_clicks_alone_and_samples_clicks_alone(tmp_path):
@@ -518,13 +522,16 @@ def test_popularity_counts_clicks_alone_and_samples_clicks_alone(tmp_path):
 
 def test_chunks_are_joined_without_a_seam(tmp_path, monkeypatch):
     whole = run_prepare(tmp_path, make_log(), options(), "whole")
-    monkeypatch.setattr(samples, "_ROWS_PER_CHUNK", 50)
+    monkeypatch.setattr(samples, "_ROWS_PER_CHUNK", 20)
+    draw, streams = NegativeSampler.draw, []
+    monkeypatch.setattr(
+        NegativeSampler, "draw", lambda self, user, n, stream: streams.append(stream) or draw(self, user, n, stream)
+    )
     pieces = run_prepare(tmp_path, make_log(), options(), "pieces")
+    assert len(set(streams)) == len(streams) > 10  # each draws numbers of its own
     for split in ("train", "valid", "test"):  # `table` checks the test file's ID
         a, b = whole.table(split), pieces.table(split)
         assert a.filter(label=1).drop("ID", strict=False).equals(b.filter(label=1).drop("ID", strict=False))
-    negatives = [row[2] for row in pieces.rows("train") if not row[3]]
-    assert negatives[:100] != negatives[100:200]  # the second chunk draws anew
 
 
 def test_another_seed_is_another_draw(tmp_path):
@@ -532,7 +539,12 @@ def test_another_seed_is_another_draw(tmp_path):
     assert {row[0] for row in one.rows("test")} != {row[0] for row in two.rows("test")}
     one, two = (run_prepare(tmp_path, make_log(), options(seed=s), f"t{s}") for s in (1, 2))
     assert one.table("train").filter(label=1).equals(two.table("train").filter(label=1))
-    assert not one.table("train").equals(two.table("train"))
+    groups = [
+        [sorted(rows[i : i + 3]) for i in range(0, len(rows), 3)] for rows in (one.rows("train"), two.rows("train"))
+    ]
+    assert groups[0] != groups[1]  # other negatives
+    places = [[row[3] for row in prepared.rows("train")] for prepared in (one, two)]
+    assert places[0] != places[1]
 
 
 def test_a_repeated_row_is_its_click(tmp_path):
@@ -566,11 +578,17 @@ def test_users_with_too_little_history_are_not_held_out(tmp_path):
 
 
 @pytest.mark.parametrize("failure", [KeyboardInterrupt, OSError(28, "No space left on device")])
-def test_a_preparation_that_fails_leaves_nothing(tmp_path, monkeypatch, failure):
-    def fail(*args):
-        raise failure
+@pytest.mark.parametrize("last", ["manifest.json", "out"])
+def test_a_preparation_that_fails_leaves_nothing(tmp_path, monkeypatch, last, failure):
+    """However late it fails: at the last file, or when the whole folder takes its name."""
+    replace = os.replace
 
-    monkeypatch.setattr(run.folder, "write", fail)  # after all files
+    def fail(source, target):
+        if Path(target).name == last:
+            raise failure
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fail)
     with pytest.raises((KeyboardInterrupt, InputError), match="No space left|^$"):
         run_prepare(tmp_path, make_log(), options())
     assert list(tmp_path.iterdir()) == []
