@@ -20,10 +20,9 @@ from mmctr_jax import cli, run_dir
 from mmctr_jax.checkpoint import Checkpoints
 from mmctr_jax.config import Config, load_config
 from mmctr_jax.console import log
-from mmctr_jax.data.cache import digest_of_files
 from mmctr_jax.data.items import load_items
 from mmctr_jax.errors import InputError
-from mmctr_jax.files import replacing
+from mmctr_jax.files import replacing, sha256
 from mmctr_jax.models import build_model
 from mmctr_jax.prediction import restore_best
 from mmctr_jax.released import check_released_has, params_from_released, released_from_params, with_dropout
@@ -80,7 +79,7 @@ def torch_to_jax(checkpoint: Path, config: Config, out: Path) -> int:
     like = jax.eval_shape(lambda items: init_state(model, config, items, mesh), on_device)
     params = params_from_released(state_dict, config, like.params)
     converted = {
-        "sha256": digest_of_files([checkpoint]).hexdigest(),
+        "sha256": sha256(checkpoint).hexdigest(),
         "with_dropout": with_dropout(state_dict, config),
     }
     state = init_state(model, config, on_device, mesh).replace(params=put_replicated(params, mesh))

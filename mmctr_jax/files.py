@@ -1,11 +1,32 @@
-"""Files that are the old ones or the new ones, never half of either."""
+"""Files that are the old ones or the new ones, never half of either; and what the system refuses, in one sentence."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from mmctr_jax.errors import InputError
+
+
+def sha256(file: Path) -> hashlib._Hash:
+    """Of the file's bytes. Raises InputError if it cannot be read."""
+    try:
+        with open(file, "rb") as stream:
+            return hashlib.file_digest(stream, "sha256")
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror}.") from None
+
+
+@contextmanager
+def writing(what: str | Path, advice: str) -> Iterator[None]:
+    """What the system refuses in here becomes an InputError: `what` cannot be written, why, and `advice`."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{what} cannot be written: {error.strerror or error}; {advice}.") from None
 
 
 @contextmanager

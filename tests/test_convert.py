@@ -1,5 +1,6 @@
 """Released weights in and out: every tensor accounted for, bit for bit."""
 
+import hashlib
 import sys
 
 import numpy as np
@@ -13,6 +14,7 @@ from mmctr_jax import convert
 from mmctr_jax.config import load_config
 from mmctr_jax.errors import InputError
 from mmctr_jax.prediction import predict
+from mmctr_jax.run_dir import read_metadata
 from mmctr_jax.training import train
 
 
@@ -196,6 +198,8 @@ def test_a_model_that_the_release_does_not_have_is_refused(released, override, w
 def test_converted_weights_are_no_training_to_go_on_with(released):
     released.save()
     released.convert()
+    recorded = read_metadata(released.run)["converted"]["sha256"]
+    assert recorded == hashlib.sha256(released.checkpoint.read_bytes()).hexdigest()
     with pytest.raises(InputError, match="converted weights"):
         train(load_config(released.config), released.run, resume=True)
     with pytest.raises(InputError, match="exists"):

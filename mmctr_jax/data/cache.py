@@ -12,8 +12,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from mmctr_jax.config import FeaturesConfig
 from mmctr_jax.console import Progress, log
 from mmctr_jax.data.parquet import Column, count_rows, part_files, read_columns
 from mmctr_jax.errors import InputError
+from mmctr_jax.files import sha256, writing
 
 _FORMAT = 1
 
@@ -45,14 +45,10 @@ class Split:
 
 
 def digest_of_files(files: list[Path], digest: hashlib._Hash | None = None) -> hashlib._Hash:
-    """SHA-256 over the files' contents, in order; `digest`, if given, is updated. Raises InputError."""
+    """SHA-256 over the files' own, in order; `digest`, if given, is updated. Raises InputError."""
     digest = hashlib.sha256() if digest is None else digest
     for file in files:
-        try:
-            with open(file, "rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
-        except OSError as error:
-            raise InputError(f"{file} cannot be read: {error.strerror}.") from None
+        digest.update(sha256(file).digest())
     return digest
 
 
@@ -101,15 +97,9 @@ def load_split(
     return _open(folder, meta)
 
 
-@contextmanager
-def writing_cache(folder: str | Path, setting: str) -> Iterator[None]:
+def writing_cache(folder: str | Path, setting: str) -> AbstractContextManager[None]:
     """What the system refuses in here becomes an InputError that names `folder` and the `setting` to change."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(
-            f"Cache folder {folder} cannot be written: {error.strerror}; make room there, or name another in {setting}."
-        ) from None
+    return writing(f"Cache folder {folder}", f"make room there, or name another in {setting}")
 
 
 def _put_in_place(temporary: Path, folder: Path) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +15,9 @@ from mmctr_jax.data.parquet import column_names, read_columns
 from mmctr_jax.embed.catalogue import Catalogue, refuse_duplicates
 from mmctr_jax.embed.parts import Part
 from mmctr_jax.errors import InputError
-from mmctr_jax.files import replacing
+from mmctr_jax.files import replacing, write_atomically, writing
 
+_ADVICE = "make room there, or name another file with --out"
 _OURS = {b"written_by": b"mmctr_jax.embed"}  # metadata of the column, by which it is known again
 
 
@@ -38,7 +37,7 @@ class ItemInfo:
         column = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), rows.shape[1])
         field = pa.field(self.column, column.type, metadata=_OURS)
         table = self.table.append_column(field, column)
-        with _writing(self.path) as temporary:
+        with writing(self.path, _ADVICE), replacing(self.path) as temporary:
             pq.write_table(table, temporary)
 
     def write_missing(self, catalogue: Catalogue, parts: list[Part]) -> list[str]:
@@ -54,8 +53,9 @@ class ItemInfo:
                 writer.writerow([item, original, "+".join(missing)])
                 if len(missing) == len(parts):
                     without.append(original or str(item))
-        with _writing(self.path.with_name("items_without_embedding.csv")) as temporary:
-            temporary.write_text(buffer.getvalue(), encoding="utf-8")
+        path = self.path.with_name("items_without_embedding.csv")
+        with writing(path, _ADVICE):
+            write_atomically(path, buffer.getvalue())
         return without
 
 
@@ -92,13 +92,3 @@ def read_item_info(catalogue: Catalogue, column: str, out: Path | None) -> ItemI
     row_of_item = {item: row for row, item in enumerate(catalogue.item_ids.tolist())}
     places = np.array([row_of_item.get(item, -1) for item in item_ids.tolist()], np.int64)
     return ItemInfo(path, table, item_ids, places, column)
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[Path]:
-    """`replacing`, with what the system refuses as an InputError."""
-    try:
-        with replacing(path) as temporary:
-            yield temporary
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from None

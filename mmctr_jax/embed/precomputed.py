@@ -12,11 +12,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mmctr_jax.console import log
-from mmctr_jax.data.cache import digest_of_files
 from mmctr_jax.data.parquet import Column, column_names
 from mmctr_jax.embed.catalogue import Catalogue, refuse_duplicates, text_column
 from mmctr_jax.embed.parts import CHUNK_ROWS, Part, row_chunks
 from mmctr_jax.errors import InputError
+from mmctr_jax.files import sha256
 
 
 def file_and_column(source: str) -> tuple[Path, str | None] | None:
@@ -32,11 +32,11 @@ def precomputed_part(catalogue: Catalogue, kind: str, source: str) -> Part:
     file, column = file_and_column(source)
     if not file.is_file():
         raise InputError(f"Vectors file {file} does not exist; check --{kind} (the path is relative to this folder).")
-    sha256 = digest_of_files([file]).hexdigest()
+    digest = sha256(file).hexdigest()
     if file.suffix == ".npy":
-        return Part(kind, source, _read_npy(file, len(catalogue)), sha256)
+        return Part(kind, source, _read_npy(file, len(catalogue)), digest)
     vectors, unknown = _read_parquet(file, column, catalogue)
-    return Part(kind, source, vectors, sha256, {"rows_of_unknown_items": unknown})
+    return Part(kind, source, vectors, digest, {"rows_of_unknown_items": unknown})
 
 
 def _read_npy(file: Path, items: int) -> np.ndarray:

@@ -14,8 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from mmctr_jax.console import Progress, log
-from mmctr_jax.errors import InputError
-from mmctr_jax.files import write_atomically
+from mmctr_jax.files import write_atomically, writing
 
 _CHUNK_BATCHES = 16  # between two saves: many batches cost little to save, few are little to lose
 
@@ -31,7 +30,7 @@ def encode_resumably(
       encode: (batch,) rows → (batch, width) float32.
     Raises: InputError if the folder cannot be written.
     """
-    try:
+    with writing(folder, "make room there, or delete it"):
         width, done = _read_progress(folder, items)
         if done:
             log.info(f"{what.capitalize()}: {done:,} of {len(order):,} are encoded already ({folder}).")
@@ -51,8 +50,6 @@ def encode_resumably(
                 stored.flush()
                 _write_progress(folder, width, start + len(chunk))
         return np.memmap(folder / "vectors.f32", np.float32, "r", shape=(items, width))
-    except OSError as error:
-        raise InputError(f"{folder} cannot be written: {error.strerror}; make room there, or delete it.") from None
 
 
 def _read_progress(folder: Path, items: int) -> tuple[int, int]:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mmctr_jax.console import log
 from mmctr_jax.errors import InputError
-from mmctr_jax.files import write_atomically
+from mmctr_jax.files import write_atomically, writing
 from mmctr_jax.inspect.folder import read_folder
 from mmctr_jax.inspect.measure import measure
 from mmctr_jax.inspect.render import render
 from mmctr_jax.inspect.warn import find_warnings
+
+_ADVICE = "name another folder with --out"
 
 
 def inspect(folder: Path, config: Path | None, out: Path) -> dict[str, Any]:
@@ -26,14 +26,14 @@ def inspect(folder: Path, config: Path | None, out: Path) -> dict[str, Any]:
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; name one with train.parquet, valid.parquet and item_info.parquet.")
-    with _writing(out):  # tried now, not after minutes of reading
+    with writing(out, _ADVICE):  # tried now, not after minutes of reading
         there = next(path for path in (out, *out.parents) if path.exists())
         tempfile.TemporaryFile(dir=there).close()
     measured = measure(read_folder(folder, config))
     found = {"warnings": find_warnings(measured)} | measured
     numbers = json.dumps(found, indent=1, allow_nan=False) + "\n"
     html = render(found)
-    with _writing(out):
+    with writing(out, _ADVICE):
         out.mkdir(parents=True, exist_ok=True)
         write_atomically(out / "inspect.json", numbers)
         write_atomically(out / "inspect.html", html)
@@ -43,12 +43,3 @@ def inspect(folder: Path, config: Path | None, out: Path) -> dict[str, Any]:
         log.info("Nothing to warn about.")
     log.info(f"The page is {out / 'inspect.html'}; its numbers are in inspect.json beside it.")
     return found
-
-
-@contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    """What the system refuses in here becomes an InputError."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"{out} cannot be written: {error.strerror}; name another folder with --out.") from None

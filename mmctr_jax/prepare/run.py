@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib.metadata
 import os
 import platform
@@ -20,6 +19,7 @@ import pyarrow.parquet as pq
 import mmctr_jax
 from mmctr_jax.console import Progress, log
 from mmctr_jax.errors import InputError
+from mmctr_jax.files import sha256, writing
 from mmctr_jax.prepare import catalogue, folder
 from mmctr_jax.prepare.log import Log, sorted_log
 from mmctr_jax.prepare.negatives import NegativeSampler
@@ -59,7 +59,7 @@ def prepare(kind: str, source: Source, options: Options, out: Path) -> dict[str,
     if options.negatives is None and not source.has_non_clicks:
         raise InputError("--negatives logged: the log has no non-clicks (label 0); give a number to sample instead.")
     prepared, counts = _number(source, options)
-    try:
+    with writing(out, "mend that, or name another with --out"):
         out.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{out.name[:100]}_", dir=out.parent))
         try:
@@ -71,8 +71,6 @@ def prepare(kind: str, source: Source, options: Options, out: Path) -> dict[str,
             os.replace(temporary, out)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    except OSError as error:
-        raise InputError(f"{out} cannot be written: {error.strerror}; mend that, or name another with --out.") from None
     return manifest
 
 
@@ -265,6 +263,4 @@ def _plain_type(kind: pa.DataType) -> pa.DataType:
 
 
 def _describe(file: Path) -> dict[str, Any]:
-    with open(file, "rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return {"name": file.name, "bytes": file.stat().st_size, "sha256": digest}
+    return {"name": file.name, "bytes": file.stat().st_size, "sha256": sha256(file).hexdigest()}
