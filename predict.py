@@ -17,6 +17,8 @@ def main() -> int:
     parser.add_argument("--labels", help="labels in a file of their own, in the same row order (default: the config's)")
     args = parser.parse_args()
 
+    cli.keep_compiled_programs()
+
     result = predict(args.ckpt, args.data, args.out, args.task, args.labels)
     log.info(
         f"Scored {result['rows']:,} rows in {result['seconds']:.1f} s "

@@ -20,6 +20,7 @@ def main() -> int:
 
     config = load_config(args.config, args.overrides)
     directory = args.run_dir or Path("runs") / Path(args.config).stem
+    cli.keep_compiled_programs()
     cli.join_hosts(args)
 
     from mmctr_jax.training import train  # after join_hosts: JAX must not be in use before

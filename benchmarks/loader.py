@@ -23,7 +23,7 @@ def main(argv: list[str]) -> None:
         print("| batch | samples/s |")
         print("|---|---|")
         for batch_size in (128, 512, 1024, 4096):
-            batches = train_batches(split, batch_size=batch_size, length=args.history, seed=0, epochs=1000)
+            batches = train_batches(split, batch_size=batch_size, lengths=(args.history,), seed=0, epochs=1000)
             for _ in range(20):  # past the first epoch's permutation and the filling of the queue
                 next(batches)
             taken, start = 0, time.perf_counter()

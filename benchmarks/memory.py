@@ -51,7 +51,10 @@ def _child(folder: Path) -> None:
     loading = time.perf_counter() - start
     peak_loading = _peak()
     start = time.perf_counter()
-    rows = sum(len(b["item"]) for b in train_batches(loaded.train, batch_size=1024, length=64, seed=0, epochs=1))
+    rows = sum(
+        len(b["item"])
+        for b in train_batches(loaded.train, batch_size=1024, lengths=(4, 8, 16, 32, 64), seed=0, epochs=1)
+    )
     reading = time.perf_counter() - start
     print(f"  loading {loading:.1f} s, peak {peak_loading:.2f} GB; an epoch of batches {reading:.1f} s ", end="")
     print(f"({rows / reading:,.0f} samples/s), peak {_peak():.2f} GB")

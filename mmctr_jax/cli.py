@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import hashlib
+import os
+import platform
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from mmctr_jax.console import log, start_logging
 from mmctr_jax.errors import InputError, TrainingError
@@ -32,6 +37,26 @@ def run_main(main: Callable[[], int]) -> None:
     sys.exit(code)
 
 
+def keep_compiled_programs() -> None:
+    """Lets JAX keep what it compiles for the next run, where the environment (JAX_COMPILATION_CACHE_DIR) says, or else
+    in the user's cache folder.
+
+    There a folder for each kind of CPU: a program compiled for another one may end in an illegal instruction.
+    """
+    import jax  # not above: a program that ends with its arguments need not wait for it
+
+    if jax.config.jax_compilation_cache_dir is not None:
+        return
+    cpu = Path("/proc/cpuinfo")
+    flags = [line for line in cpu.read_text().splitlines() if line.startswith("flags")][:1] if cpu.exists() else []
+    kind = hashlib.sha256("".join(flags).encode()).hexdigest()[:12]
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = base / "mmctr_jax" / f"{platform.machine()}-{kind}"
+    with contextlib.suppress(OSError):  # no such place here: then every run compiles
+        folder.mkdir(parents=True, exist_ok=True)
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
 def add_host_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("several hosts (start the same command on each; SLURM needs no arguments)")
     group.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
@@ -41,7 +66,7 @@ def add_host_arguments(parser: argparse.ArgumentParser) -> None:
 
 def join_hosts(args: argparse.Namespace) -> None:
     """Connects the processes of a run on several hosts, if this is one; only the first goes on speaking."""
-    import jax  # not above: a program that ends with its arguments need not wait for it
+    import jax
 
     from mmctr_jax import hosts
 

@@ -271,6 +271,9 @@ ModelConfig = Annotated[
 class TrainConfig(_Section):
     batch_size: Rows = 128  # rows per step over all devices and hosts together
     eval_batch_size: Rows = 1024  # rows per scoring step; changes memory and speed, not results
+    # Lengths besides model.max_history that a batch's histories are padded to, rising; a batch has rows of one length.
+    # null: 4, 8, 16, … where that is exact; []: none. See docs/performance.md.
+    length_buckets: tuple[Width, ...] | None = None
     epochs: Annotated[int, Field(ge=1, le=10**6)] = 100  # at most; early stopping usually ends sooner
     learning_rate: Annotated[float, Field(ge=1e-12)] = 5e-4
     clip_norm: Positive = 10.0  # global norm of all gradients
@@ -283,7 +286,7 @@ class TrainConfig(_Section):
     min_learning_rate: NonNegative = 1e-6
     min_delta: NonNegative = 1e-6  # an improvement is an AUC above best + min_delta
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 20242025  # of weights, dropout and row order
-    precision: Literal["float32", "bfloat16"] = "float32"  # of matrix products; weights and loss stay float32
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"  # of matrix products; weights and loss stay float32
 
 
 class Config(_Section):
@@ -298,8 +301,45 @@ class Config(_Section):
         widths = [f.dim if f.kind == "embedding" else self.model.embedding_dim for f in self.features.item_features]
         return self.model.embedding_dim + sum(widths)
 
+    @property
+    def _padding_counts(self) -> bool:
+        """Whether the model sees how much padding a history has: as released, it attends to padding."""
+        return getattr(self.model, "history_mask", None) == "released"
+
+    @property
+    def scoring_lengths(self) -> tuple[int, ...]:
+        """The lengths that histories may be padded to where nothing is learned, rising; the last is N."""
+        N, buckets = self.model.max_history, self.train.length_buckets
+        if self._padding_counts:
+            return (N,)
+        if buckets is None:
+            buckets = [2**i for i in range(2, N.bit_length())]
+        return (*(length for length in buckets if length < N), N)
+
+    @property
+    def training_lengths(self) -> tuple[int, ...]:
+        """The same for training. With batch norm, unless told, N alone: its means are to be those of all lengths."""
+        dcn = getattr(self.model, "dcn", None)
+        norm = getattr(self.model, "batch_norm", False) or (dcn and dcn.batch_norm)
+        norm = norm or getattr(self.model, "activation", None) == "dice"
+        alone = norm and self.train.length_buckets is None
+        return (self.model.max_history,) if alone else self.scoring_lengths
+
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Config:
+        buckets = self.train.length_buckets or ()
+        if list(buckets) != sorted(set(buckets)):
+            raise ValueError(f"train.length_buckets {list(buckets)} does not rise; sort it, each length once")
+        if buckets and buckets[-1] > self.model.max_history:
+            raise ValueError(
+                f"train.length_buckets has {buckets[-1]}, and model.max_history is {self.model.max_history}; "
+                "leave out what is longer"
+            )
+        if buckets and self._padding_counts:
+            raise ValueError(
+                "train.length_buckets is given, but model.history_mask released attends to padding, of which every "
+                "history must have its full share; drop one of the two settings"
+            )
         transformer, dcn = getattr(self.model, "transformer", None), getattr(self.model, "dcn", None)
         if transformer:
             width, heads = self.item_width, transformer.heads

@@ -23,7 +23,6 @@ from mmctr_jax.console import log
 from mmctr_jax.data.items import load_items
 from mmctr_jax.errors import InputError
 from mmctr_jax.files import replacing, sha256
-from mmctr_jax.models import build_model
 from mmctr_jax.prediction import restore_best
 from mmctr_jax.released import check_released_has, params_from_released, released_from_params, with_dropout
 from mmctr_jax.sharding import make_mesh, put_replicated
@@ -75,14 +74,14 @@ def torch_to_jax(checkpoint: Path, config: Config, out: Path) -> int:
     state_dict = read_state_dict(checkpoint)
     items = load_items(config)
     config, mesh = items.config, make_mesh()
-    model, on_device = build_model(config), put_replicated(items.table, mesh)
-    like = jax.eval_shape(lambda items: init_state(model, config, items, mesh), on_device)
+    on_device = put_replicated(items.table, mesh)
+    like = jax.eval_shape(lambda items: init_state(config, items, mesh), on_device)
     params = params_from_released(state_dict, config, like.params)
     converted = {
         "sha256": sha256(checkpoint).hexdigest(),
         "with_dropout": with_dropout(state_dict, config),
     }
-    state = init_state(model, config, on_device, mesh).replace(params=put_replicated(params, mesh))
+    state = init_state(config, on_device, mesh).replace(params=put_replicated(params, mesh))
     with run_dir.lock(out):
         with Checkpoints(out / run_dir.CHECKPOINTS, writable=True) as checkpoints:
             checkpoints.save(state, {}, step=0, best_step=0)
@@ -102,7 +101,7 @@ def jax_to_torch(directory: Path, out: Path) -> int:
     converted = run_dir.read_metadata(directory).get("converted") or {}
     mesh = make_mesh()
     items = put_replicated(run_dir.read_items(directory), mesh)
-    _, params, _ = restore_best(directory, build_model(config), config, items, mesh)
+    _, params, _ = restore_best(directory, config, items, mesh)
     state_dict = released_from_params(params, config, converted.get("with_dropout"))
     tensors = {name: torch.from_numpy(x.copy()) for name, x in state_dict.items()}
     try:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import flax.linen as nn
 import jax
 import numpy as np
 import pyarrow as pa
@@ -27,16 +26,15 @@ from mmctr_jax.data.labels import read_labels
 from mmctr_jax.data.parquet import column_names, part_files, read_keys, read_whole
 from mmctr_jax.errors import InputError
 from mmctr_jax.files import replacing
-from mmctr_jax.models import build_model
-from mmctr_jax.scoring import score
+from mmctr_jax.scoring import make_score
 from mmctr_jax.sharding import make_mesh, put_replicated, replicated
-from mmctr_jax.step import init_state, make_predict_step
+from mmctr_jax.step import init_state
 
 TASKS = ("Task1", "Task2", "Task1&2")
 _SUFFIXES = (".parquet", ".csv", ".zip")
 
 
-def restore_best(directory: Path, model: nn.Module, config: Config, items: Any, mesh: Mesh) -> tuple[int, Any, Any]:
+def restore_best(directory: Path, config: Config, items: Any, mesh: Mesh) -> tuple[int, Any, Any]:
     """Step, parameters and running means of a run's best validation AUC. Raises InputError."""
     with Checkpoints(directory / run_dir.CHECKPOINTS) as checkpoints:
         step = checkpoints.best_step
@@ -45,7 +43,7 @@ def restore_best(directory: Path, model: nn.Module, config: Config, items: Any, 
             if step is None:
                 raise InputError(f"{directory} has no checkpoint yet; let the training reach its first one.")
             log.warning(f"No validation was reached yet: taking the last checkpoint, step {step}.")
-        like = jax.eval_shape(lambda items: init_state(model, config, items, mesh), items)
+        like = jax.eval_shape(lambda items: init_state(config, items, mesh), items)
         like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)), like)
         return step, *checkpoints.restore_model(step, like)
 
@@ -64,22 +62,11 @@ class Predictor:
         config = run_dir.read_config(directory)
         mesh = make_mesh()
         items = put_replicated(run_dir.read_items(directory), mesh)
-        model = build_model(config)
-        step, params, batch_stats = restore_best(directory, model, config, items, mesh)
-        predict_step = make_predict_step(model, config, mesh)
+        step, params, batch_stats = restore_best(directory, config, items, mesh)
+        score = make_score(config, mesh)
 
         def score_split(split: Split, on_rows) -> np.ndarray:
-            return score(
-                predict_step,
-                params,
-                batch_stats,
-                split,
-                items,
-                mesh,
-                batch_size=config.train.eval_batch_size,
-                length=config.model.max_history,
-                on_rows=on_rows,
-            )
+            return score(params, batch_stats, split, items, on_rows)
 
         return cls(config, step, score_split)
 

@@ -4,7 +4,7 @@ This is what pmap does, in the form pmap itself has become: jit over a mesh with
 arrays, so a loss over the batch is the global one and the gradients' all-reduce follows from it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -34,6 +34,18 @@ def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """This process's rows of a batch → the global batch, split over all devices."""
     sharding = split_rows(mesh)
     return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}
+
+
+def on_devices(batches: Iterable[dict[str, np.ndarray]], mesh: Mesh) -> Iterator[dict[str, jax.Array]]:
+    """The same batches on the devices, each on its way there while the one before it is at work."""
+    ahead = None
+    for batch in batches:
+        arriving = put_batch(batch, mesh)
+        if ahead is not None:
+            yield ahead
+        ahead = arriving
+    if ahead is not None:
+        yield ahead
 
 
 def put_replicated(tree: Any, mesh: Mesh) -> Any:

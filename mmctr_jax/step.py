@@ -1,9 +1,9 @@
 """One training step and one scoring step, jitted over the mesh."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -12,10 +12,11 @@ from jax.sharding import Mesh
 
 from mmctr_jax import optimizer
 from mmctr_jax.config import Config
+from mmctr_jax.models import build_model, live
 from mmctr_jax.sharding import replicated
 
 # "highest" keeps float32 products float32 on GPUs too, whose default is TF32.
-_MATMUL = {"float32": "highest", "bfloat16": "default"}
+_MATMUL = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": "default"}
 
 
 @struct.dataclass
@@ -29,12 +30,13 @@ class TrainState:
     rng: jax.Array  # the run's key; step n draws from fold_in(rng, n), so a resumed step draws what it would have
 
 
-def weighted_bce(logits_B: jax.Array, label_B: jax.Array, weight_B: jax.Array) -> jax.Array:
-    """Mean binary cross-entropy (Eq. 10), from the logits; rows of weight 0 do not count, whatever they hold."""
+def summed_bce(logits_B: jax.Array, label_B: jax.Array, weight_B: jax.Array) -> jax.Array:
+    """Weighted sum of binary cross-entropies (Eq. 10), from the logits; rows of weight 0 do not count, whatever they
+    hold."""
     weight_B = weight_B.astype(logits_B.dtype)
     logits_B = jnp.where(weight_B > 0, logits_B, 0)  # before the loss: a NaN behind it would still reach the gradient
     losses_B = optax.sigmoid_binary_cross_entropy(logits_B, label_B.astype(logits_B.dtype))
-    return (weight_B * losses_B).sum() / weight_B.sum()
+    return (weight_B * losses_B).sum()
 
 
 def l2_penalty(params: Any, embedding_l2: float, net_l2: float) -> jax.Array:
@@ -49,32 +51,50 @@ def l2_penalty(params: Any, embedding_l2: float, net_l2: float) -> jax.Array:
     return penalty
 
 
-def init_state(model: nn.Module, config: Config, items: dict[str, jax.Array], mesh: Mesh) -> TrainState:
+def _variables(config: Config, items: dict[str, jax.Array], rng: jax.Array) -> Any:
+    """Fresh parameters and running means."""
+    batch = {
+        "history": jnp.zeros((1, config.model.max_history), jnp.int32),
+        "item": jnp.zeros((1,), jnp.int32),
+        "side": jnp.zeros((1, len(config.features.side)), jnp.int32),
+        "weight": jnp.ones((1,)),
+    }
+    return build_model(config).init(rng, batch, items, train=False)
+
+
+def init_state(config: Config, items: dict[str, jax.Array], mesh: Mesh) -> TrainState:
     """A fresh state from the config's seed, the same on every device, whatever their number."""
 
     def init(items):
         init_rng, rng = jax.random.split(jax.random.PRNGKey(config.train.seed))
-        batch = {
-            "history": jnp.zeros((1, config.model.max_history), jnp.int32),
-            "item": jnp.zeros((1,), jnp.int32),
-            "side": jnp.zeros((1, len(config.features.side)), jnp.int32),
-            "weight": jnp.ones((1,)),
-        }
-        variables = model.init(init_rng, batch, items, train=False)
+        variables = _variables(config, items, init_rng)
         params, batch_stats = variables["params"], variables.get("batch_stats", {})
         return TrainState(params, batch_stats, optimizer.init(params), jnp.zeros((), jnp.int32), rng)
 
     return jax.jit(init, out_shardings=replicated(mesh))(items)
 
 
-def make_train_step(model: nn.Module, config: Config, mesh: Mesh) -> Callable:
+def _narrow(params: Any, items: dict[str, jax.Array], config: Config, small: Config) -> Any:
+    """Parameters of `config`'s model → those of `small`'s, a narrowed one; if they are that already, they stay."""
+    if small is config:
+        return params
+    shapes = jax.eval_shape(lambda items: _variables(small, items, jax.random.PRNGKey(0))["params"], items)
+    return live.cut(params, shapes, config)
+
+
+def make_train_step(config: Config, mesh: Mesh) -> Callable:
     """`(state, batch, items, learning_rate) → (state, metrics)`; the state is donated.
 
-    metrics: `loss`, the batch's weighted mean over its rows, and `grad_norm` before clipping; float32 scalars.
+    Compiled once for each length of histories. metrics: `loss`, the batch's weighted mean over its rows, and
+    `grad_norm` before clipping; float32 scalars.
     """
     train = config.train
 
     def train_step(state: TrainState, batch, items, learning_rate):
+        # With L2, λ·w is a gradient of every weight, whatever the histories.
+        small = config if train.net_l2 else live.narrowed(config, batch["history"].shape[1])
+        model, params = build_model(small), _narrow(state.params, items, config, small)
+
         def objective(params):
             logits_B, updates = model.apply(
                 {"params": params, "batch_stats": state.batch_stats},
@@ -84,13 +104,20 @@ def make_train_step(model: nn.Module, config: Config, mesh: Mesh) -> Callable:
                 rngs={"dropout": jax.random.fold_in(state.rng, state.step)},
                 mutable=["batch_stats"],
             )
-            loss = weighted_bce(logits_B.astype(jnp.float32), batch["label"], batch["weight"])
-            penalty = l2_penalty(params, train.embedding_l2, train.net_l2)
-            return loss + penalty, (loss, updates.get("batch_stats", {}))
+            total = summed_bce(logits_B.astype(jnp.float32), batch["label"], batch["weight"])
+            return total, updates.get("batch_stats", {})
 
         with jax.default_matmul_precision(_MATMUL[train.precision]):
-            grads, (loss, batch_stats) = jax.grad(objective, has_aux=True)(state.params)
-        params, opt_state, norm = optimizer.update(grads, state.opt_state, state.params, learning_rate, train.clip_norm)
+            (total, batch_stats), grads = jax.value_and_grad(objective, has_aux=True)(params)
+        # Made a mean here and not in the objective: so the devices exchange weight, loss and gradients all at once.
+        weight = batch["weight"].sum()
+        loss, grads = total / weight, jax.tree.map(lambda g: g / weight, grads)
+        if train.embedding_l2 or train.net_l2:
+            penalties = jax.grad(l2_penalty)(params, train.embedding_l2, train.net_l2)
+            grads = jax.tree.map(jnp.add, grads, penalties)
+        params, opt_state, norm = optimizer.update(
+            grads, state.opt_state, state.params, learning_rate, train.clip_norm, partial(live.add, config=config)
+        )
         state = TrainState(params, batch_stats, opt_state, state.step + 1, state.rng)
         return state, {"loss": loss, "grad_norm": norm}
 
@@ -103,10 +130,30 @@ def all_finite(tree: Any) -> jax.Array:
     return jnp.all(jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(tree)]))
 
 
-def make_predict_step(model: nn.Module, config: Config, mesh: Mesh) -> Callable:
-    """`(params, batch_stats, batch, items) → logits (B,) float32`, whole on every device."""
+def make_narrow(config: Config, mesh: Mesh) -> Callable:
+    """`(params, items, length) → params`: what predicting histories of at most `length` clicks needs of them."""
+    jitted = jax.jit(
+        lambda params, items, small: _narrow(params, items, config, small),
+        static_argnums=2,
+        out_shardings=replicated(mesh),
+    )
+
+    def narrow(params, items, length):
+        small = live.narrowed(config, length)
+        return params if small is config else jitted(params, items, small)  # where nothing is left out, no copy
+
+    return narrow
+
+
+def make_predict_step(config: Config, mesh: Mesh) -> Callable:
+    """`(params, batch_stats, batch, items) → logits (B,) float32`, whole on every device.
+
+    Compiled once for each length of histories; `params` may be narrowed to it (`make_narrow`) before.
+    """
 
     def predict_step(params, batch_stats, batch, items):
+        small = live.narrowed(config, batch["history"].shape[1])
+        model, params = build_model(small), _narrow(params, items, config, small)
         with jax.default_matmul_precision(_MATMUL[config.train.precision]):
             variables = {"params": params, "batch_stats": batch_stats}
             return model.apply(variables, batch, items, train=False).astype(jnp.float32)

@@ -19,18 +19,17 @@ from mmctr_jax.config import Config
 from mmctr_jax.console import Progress, log, log_to_file, show
 from mmctr_jax.data.cache import Split, load_split
 from mmctr_jax.data.items import Items, ItemTable, fingerprint, load_items
-from mmctr_jax.data.loader import Batch, batches_per_epoch, train_batches
+from mmctr_jax.data.loader import batches_per_epoch, train_batches
 from mmctr_jax.data.parquet import column_names, part_files, read_keys
 from mmctr_jax.errors import InputError, TrainingError
 from mmctr_jax.files import write_atomically
 from mmctr_jax.hosts import agree, together
 from mmctr_jax.interrupt import Interrupt
-from mmctr_jax.models import build_model
 from mmctr_jax.plateau import Plateau
 from mmctr_jax.recorder import Recorder
-from mmctr_jax.scoring import score
-from mmctr_jax.sharding import make_mesh, put_batch, put_replicated, share
-from mmctr_jax.step import all_finite, init_state, make_predict_step, make_train_step
+from mmctr_jax.scoring import make_score
+from mmctr_jax.sharding import make_mesh, on_devices, put_replicated, share
+from mmctr_jax.step import all_finite, init_state, make_train_step
 
 _RECORDS_PER_VALIDATION = 20  # training records between two validations
 
@@ -44,7 +43,7 @@ class Position:
     row_sum: int = 0
     # For reporting alone, all sessions together:
     seconds: float = 0.0  # at work
-    stepping_rows: int = 0  # trained on, and the time that took, without each session's first, compiling step
+    stepping_rows: int = 0  # trained on, and the time that took, without the steps that compile
     stepping_seconds: float = 0.0
 
 
@@ -136,10 +135,9 @@ class _Trainer:
         config = self.config = data.items.config
         self.mesh = make_mesh()
         self.items = put_replicated(data.items.table, self.mesh)
-        model = build_model(config)
-        self.train_step = make_train_step(model, config, self.mesh)
-        self.predict_step = make_predict_step(model, config, self.mesh)
-        self.state = init_state(model, config, self.items, self.mesh)
+        self.train_step = make_train_step(config, self.mesh)
+        self.score = make_score(config, self.mesh)
+        self.state = init_state(config, self.items, self.mesh)
         self.position, self.plateau = Position(), Plateau(config.train.learning_rate)
         self.best_metrics: dict[str, float] = {}
 
@@ -149,6 +147,7 @@ class _Trainer:
         self.record_every = -(-self.validate_every // _RECORDS_PER_VALIDATION)
         self._pending: tuple[dict[str, jax.Array], int] | None = None  # of a step dispatched and not read yet
         self._smoothed_loss = self._last_auc = None
+        self._compiled: set[int] = set()  # lengths of histories
         self._lap_start: float | None = None
         if checkpoints.last_step is not None:
             self._restore(checkpoints.last_step)
@@ -168,12 +167,13 @@ class _Trainer:
         batches = train_batches(
             self.data.train,
             batch_size=train.batch_size,
-            length=self.config.model.max_history,
+            lengths=self.config.training_lengths,
             seed=train.seed,
             epochs=train.epochs,
             start=position.step,
             share=share(),
         )
+        batches = on_devices(batches, self.mesh)
         total, done = (self._rows_until(step) for step in (self.total_steps, position.step))
         with Progress("Training", total, "samples", done) as bar:
             while (stop := self._reason_to_stop(interrupt)) is None:
@@ -205,14 +205,20 @@ class _Trainer:
 
     # One step
 
-    def _step(self, batch: Batch) -> int:
+    def _step(self, batch: dict[str, jax.Array]) -> int:
         """Dispatches a step, then reads the metrics of the one before: the device never waits for the host.
 
         Returns the rows trained on.
         """
         rows = self._rows_until(self.position.step + 1) - self._rows_until(self.position.step)
+        length = batch["history"].shape[1]
+        if length not in self._compiled:
+            self._compiled.add(length)
+            self._read_metrics()
+            self._count_time(0)  # of the step before
+            self._lap_start = None
         learning_rate = np.float32(self.plateau.learning_rate)
-        self.state, metrics = self.train_step(self.state, put_batch(batch, self.mesh), self.items, learning_rate)
+        self.state, metrics = self.train_step(self.state, batch, self.items, learning_rate)
         self._read_metrics()
         self.position.step += 1
         self._pending = metrics, rows
@@ -220,7 +226,7 @@ class _Trainer:
 
     def _count_time(self, rows: int) -> None:
         """Adds what passed since the last call, loading included, to the time that `rows` rows took."""
-        if self._lap_start is None:  # the session's first step: it compiles, and does not count
+        if self._lap_start is None:  # this step compiled, and does not count
             self._read_metrics()
         else:
             self.position.stepping_rows += rows
@@ -271,17 +277,7 @@ class _Trainer:
     def _validate(self) -> None:
         train, valid, step = self.config.train, self.data.valid, self.position.step
         with Progress("Validating", valid.rows, "rows") as bar:
-            logits = score(
-                self.predict_step,
-                self.state.params,
-                self.state.batch_stats,
-                valid,
-                self.items,
-                self.mesh,
-                batch_size=train.eval_batch_size,
-                length=self.config.model.max_history,
-                on_rows=bar.advance,
-            )
+            logits = self.score(self.state.params, self.state.batch_stats, valid, self.items, bar.advance)
         broken = np.count_nonzero(~np.isfinite(logits))
         if broken:
             raise self._diverged(f"{broken:,} of {valid.rows:,} validation logits are not finite")

@@ -1,5 +1,5 @@
 import pytest
-from synthetic import merged, raw_config
+from synthetic import merged, raw_config, resolved_config
 
 from mmctr_jax.config import first_difference, load_config, parse_config, to_yaml
 from mmctr_jax.errors import InputError
@@ -43,7 +43,7 @@ def test_resolved_config_reads_back_to_itself(tmp_path):
         ({"train": {"batch_size": 0}}, ["train.batch_size", "greater than or equal to 1"]),
         ({"train": {"epochs": None}}, ["train.epochs", "null"]),
         ({"train": {"learning_rate": float("nan")}}, ["train.learning_rate", "finite"]),
-        ({"train": {"precision": "fp16"}}, ["train.precision", "'float32' or 'bfloat16'"]),
+        ({"train": {"precision": "fp16"}}, ["train.precision", "'float32', 'tf32' or 'bfloat16'"]),
         ({"model": {"transformer": {"dropout": 1.0}}}, ["model.transformer.dropout", "less than 1"]),
         ({"model": {"transformer": {"heads": 7}}}, ["model.transformer.heads 7", "512"]),
         ({"model": {"transformer": {"first_k": 0, "max_pool": False}}}, ["first_k 0", "max_pool"]),
@@ -88,6 +88,12 @@ def test_resolved_config_reads_back_to_itself(tmp_path):
         ({"features": {"item_features": [CODES, {"kind": "embedding", "name": "e", "dim": 4}]}}, ["'e'", "3 and 4"]),
         ({"features": {"item_features": [CODES | {"levls": 2}]}}, ["did you mean features.item_features.0.levels?"]),
         ({"features": {"item_features": [CODES | {"levels": 0}]}}, ["features.item_features.0.levels"]),
+        ({"train": {"length_buckets": [4, 2]}}, ["train.length_buckets [4, 2]", "sort"]),
+        ({"train": {"length_buckets": [4, 128]}}, ["128", "model.max_history is 64"]),
+        (
+            {"model": {"history_mask": "released"}, "train": {"length_buckets": [4]}},
+            ["train.length_buckets", "released", "drop one"],
+        ),
         ({"features": {"weight": "label"}}, ["features.weight", "'label'", "name another column"]),
     ],
 )
@@ -219,3 +225,24 @@ def test_a_wrong_base_is_refused(tmp_path, text, words):
     write_at(tmp_path / "typo.yaml", "data: {train: t, valid: v, item_info: i}\ntrain: {epoch: 3}")
     with pytest.raises(InputError, match=words):
         load_config(write_at(tmp_path / "it.yaml", text))
+
+
+def test_the_lengths_that_batches_are_computed_at():
+    def lengths(**change):
+        config = resolved_config(change)
+        return config.training_lengths, config.scoring_lengths
+
+    def model(**settings):
+        return {"max_history": 50, **settings}
+
+    auto, short = (4, 8, 16, 32, 50), {"length_buckets": None}
+    assert lengths(model=model(), train=short) == (auto, auto)
+    assert lengths(model=model(max_history=3), train=short) == ((3,), (3,))
+    assert lengths(model=model(max_history=8), train=short) == ((4, 8), (4, 8))
+    assert lengths(model=model(), train={"length_buckets": [2, 50]}) == ((2, 50), (2, 50))
+    assert lengths(model=model(), train={"length_buckets": []}) == ((50,), (50,))
+    # As released, padding counts; batch norm's means are taken over batches of all lengths.
+    assert lengths(model=model(history_mask="released"), train=short) == ((50,), (50,))
+    assert lengths(model=model(dcn={"batch_norm": True}), train=short) == ((50,), auto)
+    assert lengths(model={"name": "din", "max_history": 50}, train=short) == ((50,), auto)
+    assert lengths(model={"name": "din", "max_history": 50}, train={"length_buckets": [5]}) == ((5, 50), (5, 50))

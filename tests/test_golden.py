@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from synthetic import mean_bce
 
 from mmctr_jax import optimizer
 from mmctr_jax.config import parse_config
 from mmctr_jax.models import MMCTR
 from mmctr_jax.released import params_from_released
-from mmctr_jax.step import weighted_bce
 
 FOLDER = Path(__file__).parent / "golden"
 CASES = [f"S{arch}_{mask}" for arch in "AB" for mask in ("released", "corrected")]
@@ -91,7 +91,7 @@ class Golden:
 
     def _loss(self, params, batch):
         logits = self.model.apply({"params": params}, batch, self.items, train=True)
-        return weighted_bce(logits, batch["label"], batch["weight"])
+        return mean_bce(logits, batch["label"], batch["weight"])
 
 
 @pytest.fixture(params=CASES)

@@ -8,7 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmctr_jax.data.cache import Split
-from mmctr_jax.data.loader import Share, batches_per_epoch, eval_batches, pad_histories, train_batches
+from mmctr_jax.data.loader import (
+    Share,
+    batches_per_epoch,
+    eval_batches,
+    history_lengths,
+    longest_first,
+    pad_histories,
+    train_batches,
+)
+
+LENGTHS = (2, 4, 8)
 
 
 def make_split(rows: int, seed: int = 0) -> Split:
@@ -26,7 +36,7 @@ def make_split(rows: int, seed: int = 0) -> Split:
 
 
 def batches(split, **options):
-    return list(train_batches(split, **{"batch_size": 8, "length": 5, "seed": 3, "epochs": 2, **options}))
+    return list(train_batches(split, **{"batch_size": 8, "lengths": (5,), "seed": 3, "epochs": 2, **options}))
 
 
 def rows_of(some_batches):
@@ -80,27 +90,67 @@ def test_order_depends_on_seed_and_epoch_alone():
     assert rows_of(batches(split, batch_size=5)) == rows_of(batches(split))
 
 
+@pytest.mark.parametrize("lengths", [(5,), LENGTHS])
 @pytest.mark.parametrize("start", [0, 1, 3, 4, 7, 8])
-def test_position_is_the_number_of_batches_taken(start):
+def test_position_is_the_number_of_batches_taken(start, lengths):
     split = make_split(30)
-    assert same(batches(split, start=start), batches(split)[start:])
+    assert same(batches(split, start=start, lengths=lengths), batches(split, lengths=lengths)[start:])
 
 
 @pytest.mark.parametrize(("count", "devices", "batch_size"), [(2, 2, 8), (2, 4, 8), (4, 8, 10), (2, 8, 7)])
 def test_processes_share_each_global_batch(count, devices, batch_size):
-    split = make_split(30)
-    whole = batches(split, batch_size=batch_size, share=Share(0, 1, devices))
-    parts = [batches(split, batch_size=batch_size, share=Share(i, count, devices)) for i in range(count)]
+    """And pad it to the same length, whoever has the longest history."""
+    split, lengths = make_split(30), LENGTHS
+    whole = batches(split, lengths=lengths, batch_size=batch_size, share=Share(0, 1, devices))
+    shares = [Share(i, count, devices) for i in range(count)]
+    parts = [batches(split, lengths=lengths, batch_size=batch_size, share=share) for share in shares]
     joined = [{k: np.concatenate([b[k] for b in some]) for k in some[0]} for some in zip(*parts, strict=True)]
     assert same(whole, joined)
     assert all(len(b["item"]) % devices == 0 for b in whole)
-    assert rows_of(whole) == rows_of(batches(split, batch_size=batch_size))  # filling changes no batch's rows
+    alone = batches(split, lengths=lengths, batch_size=batch_size)
+    assert rows_of(whole) == rows_of(alone)  # filling changes no batch's rows
 
 
-def test_scoring_reads_rows_in_file_order():
+def test_a_batch_is_as_long_as_its_longest_history_needs():
+    split = make_split(200)
+    clicks = history_lengths(split)
+    taken = batches(split, lengths=LENGTHS)
+    assert {b["history"].shape[1] for b in taken} == set(LENGTHS)
+    for batch in taken:
+        rows = batch["item"][batch["weight"] > 0] - 1
+        assert batch["history"].shape[1] == min(n for n in LENGTHS if n >= clicks[rows].max())
+        assert ((batch["history"] != 0).sum(axis=1)[: len(rows)] == clicks[rows]).all()
+
+
+def test_rows_of_one_length_come_together_and_each_once_an_epoch():
+    """Mixed are only the partial batch and those where two lengths meet; the others hold random rows of one."""
+    split = make_split(203)
+    needs = np.searchsorted(LENGTHS, history_lengths(split))
+    epochs = [batches(split, lengths=LENGTHS, epochs=2)[i : i + 26] for i in (0, 26)]
+    for taken in epochs:
+        assert sorted(rows_of(taken)) == list(range(203))
+        mixed = [b for b in taken[:-1] if len(set(needs[b["item"] - 1])) > 1]
+        assert len(mixed) <= len(LENGTHS) - 1
+        assert (taken[-1]["weight"] > 0).sum() == 3
+        order = [b["history"].shape[1] for b in taken]
+        assert order != sorted(order) and order != sorted(order, reverse=True)
+    together = [{frozenset(b["item"].tolist()) for b in taken} for taken in epochs]
+    assert not together[0] & together[1]  # other rows meet in each epoch
+
+
+def test_from_the_longest_history_to_the_shortest():
+    split = make_split(50)
+    order = longest_first(split)
+    assert sorted(order) == list(range(50)) and (np.diff(history_lengths(split)[order]) <= 0).all()
+    taken = list(eval_batches(split, order, batch_size=8, lengths=LENGTHS))
+    assert [b["history"].shape[1] for b in taken] == sorted((b["history"].shape[1] for b in taken), reverse=True)
+
+
+def test_scoring_reads_rows_in_the_order_asked_for():
     split = make_split(30)
-    taken = list(eval_batches(split, batch_size=8, length=5, share=Share(0, 1, 3)))
-    assert rows_of(taken) == list(range(30))
+    order = np.random.default_rng(0).permutation(30)
+    taken = list(eval_batches(split, order, batch_size=8, lengths=(5,), share=Share(0, 1, 3)))
+    assert rows_of(taken) == order.tolist()
 
 
 @given(st.lists(st.lists(st.integers(1, 99), max_size=7), min_size=1, max_size=6), st.integers(1, 9))

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from synthetic import DIM, ITEMS, MAX_HISTORY, SYSTEMS, TAGS, merged, resolved_config
+from synthetic import DIM, ITEMS, MAX_HISTORY, SYSTEMS, TAGS, mean_bce, merged, resolved_config
 
 from mmctr_jax import optimizer
 from mmctr_jax.config import parse_config
@@ -16,7 +16,7 @@ from mmctr_jax.models.masking import attended_positions
 from mmctr_jax.models.similarity import cosines, histogram
 from mmctr_jax.models.transformer import max_over_positions
 from mmctr_jax.sharding import make_mesh
-from mmctr_jax.step import init_state, weighted_bce
+from mmctr_jax.step import init_state
 
 NO_DROPOUT = {"model": {"transformer": {"dropout": 0.0}, "dcn": {"deep_dropout": 0.0}}}
 LENGTHS = [0, 1, 2, 3, 5, MAX_HISTORY - 1, MAX_HISTORY, MAX_HISTORY]
@@ -80,7 +80,7 @@ class Case:
         )
 
     def _init(self, items):
-        return init_state(self.model, self.config, items, make_mesh(jax.devices()[:1]))
+        return init_state(self.config, items, make_mesh(jax.devices()[:1]))
 
     @cached_property
     def fresh(self):
@@ -125,7 +125,7 @@ def test_the_published_configuration_has_267_898_881_parameters():
         }
     )
     items = {"item_tags": jnp.zeros((91_718, 5), jnp.int32), "item_emb_d128": jnp.zeros((91_718, 128))}
-    state = jax.eval_shape(lambda i: init_state(build_model(config), config, i, make_mesh()), items)
+    state = jax.eval_shape(lambda i: init_state(config, i, make_mesh()), items)
     assert state.params["cross"]["layer_0"]["kernel"].shape == (9088, 9088)
     assert sum(x.size for x in jax.tree.leaves(state.params)) == 267_898_881
 
@@ -320,7 +320,7 @@ def test_gradient_reaches_every_parameter_that_should_learn_and_no_padding_row(c
                 rngs={"dropout": jax.random.PRNGKey(0)},
                 mutable=["batch_stats"],
             )
-            return weighted_bce(logits, batch["label"], batch["weight"]), updates
+            return mean_bce(logits, batch["label"], batch["weight"]), updates
 
         return jax.grad(loss, has_aux=True)(params)
 

@@ -48,7 +48,7 @@ def test_scores_are_the_models_row_by_row(run):
         "side": split.side,
         "weight": np.ones(split.rows, np.float32),
     }
-    like = init_state(build_model(config), config, items, make_mesh())
+    like = init_state(config, items, make_mesh())
     with Checkpoints(directory / "checkpoints") as checkpoints:
         params, _ = checkpoints.restore_model(predictor.step, like)
     expected = jax.jit(lambda p: build_model(config).apply({"params": p}, batch, items, train=False))(params)

@@ -5,13 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from synthetic import MAX_HISTORY, resolved_config
+from synthetic import MAX_HISTORY, mean_bce, resolved_config
 from test_model import make_batch, make_items
 
 from mmctr_jax import optimizer
-from mmctr_jax.models import build_model
 from mmctr_jax.sharding import make_mesh, put_batch, put_replicated
-from mmctr_jax.step import init_state, l2_penalty, make_predict_step, make_train_step, weighted_bce
+from mmctr_jax.step import init_state, l2_penalty, make_predict_step, make_train_step
 
 
 class Run:
@@ -23,15 +22,14 @@ class Run:
         items = make_items(rng)
         batches = batches or [make_batch(rng, rng.integers(0, MAX_HISTORY + 1, 16)) for _ in range(3)]
         mesh = make_mesh(jax.devices()[:devices])
-        model = build_model(config)
         items = put_replicated(items, mesh)
-        self.state = init_state(model, config, items, mesh)
-        step = make_train_step(model, config, mesh)
+        self.state = init_state(config, items, mesh)
+        step = make_train_step(config, mesh)
         self.losses, self.norms = [], []
         for batch in batches:
             self.state, metrics = step(self.state, put_batch(batch, mesh), items, np.float32(0.01))
             self.losses.append(float(metrics["loss"])), self.norms.append(float(metrics["grad_norm"]))
-        predict = make_predict_step(model, config, mesh)
+        predict = make_predict_step(config, mesh)
         self.logits = np.asarray(predict(self.state.params, self.state.batch_stats, put_batch(batches[0], mesh), items))
         self.params = jax.tree.map(np.asarray, self.state.params)
 
@@ -84,20 +82,20 @@ def test_a_row_of_weight_2_counts_as_two_rows():
     rng = np.random.default_rng(0)
     logits, label = jnp.array(rng.normal(size=6)), jnp.array([0.0, 1, 1, 0, 1, 0])
     times = np.array([1, 2, 1, 3, 1, 2])
-    weighted = weighted_bce(logits, label, jnp.array(times))
-    repeated = weighted_bce(jnp.repeat(logits, times), jnp.repeat(label, times), jnp.ones(times.sum()))
+    weighted = mean_bce(logits, label, jnp.array(times))
+    repeated = mean_bce(jnp.repeat(logits, times), jnp.repeat(label, times), jnp.ones(times.sum()))
     np.testing.assert_allclose(weighted, repeated, rtol=1e-6)
 
 
 def test_a_nan_in_a_row_of_weight_0_stays_there():
     logits = jnp.array([0.5, jnp.nan])
     args = jnp.array([1.0, 0.0]), jnp.array([1.0, 0.0])
-    loss, grad = jax.value_and_grad(weighted_bce)(logits, *args)
+    loss, grad = jax.value_and_grad(mean_bce)(logits, *args)
     assert float(loss) == pytest.approx(np.log1p(np.exp(-0.5))) and grad[1] == 0 and np.isfinite(grad[0])
 
 
 def test_loss_has_a_gradient_far_beyond_where_the_sigmoid_saturates():
-    grad = jax.grad(weighted_bce)(jnp.array([40.0]), jnp.array([0.0]), jnp.array([1.0]))
+    grad = jax.grad(mean_bce)(jnp.array([40.0]), jnp.array([0.0]), jnp.array([1.0]))
     assert grad[0] == 1.0
 
 

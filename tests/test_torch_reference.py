@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from synthetic import mean_bce
 from test_golden import Golden
 
 from mmctr_jax import optimizer
 from mmctr_jax.config import parse_config
 from mmctr_jax.models import MMCTR
 from mmctr_jax.released import params_from_released, released_from_params
-from mmctr_jax.step import weighted_bce
 
 torch = pytest.importorskip("torch", reason="the second reference needs PyTorch (optional)")
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy  # noqa: E402
@@ -108,7 +108,7 @@ def our_steps(config, items, start, batches, clip_norm):
         def step(params, opt_state, batch):
             def loss(params):
                 logits = model.apply({"params": params}, batch, items, train=True)
-                return weighted_bce(logits, batch["label"], batch["weight"])
+                return mean_bce(logits, batch["label"], batch["weight"])
 
             value, grads = jax.value_and_grad(loss)(params)
             return value, grads, *optimizer.update(grads, opt_state, params, jnp.asarray(5e-4), clip_norm)[:2]

@@ -15,7 +15,6 @@ from mmctr_jax.checkpoint import Checkpoints
 from mmctr_jax.config import load_config, parse_config
 from mmctr_jax.errors import InputError, TrainingError
 from mmctr_jax.metrics import auc, logloss
-from mmctr_jax.models import build_model
 from mmctr_jax.prediction import Predictor
 from mmctr_jax.recorder import read_records
 from mmctr_jax.sharding import make_mesh
@@ -30,7 +29,7 @@ def config_for(folder, **change):
 @pytest.fixture(scope="module")
 def whole(dataset, tmp_path_factory):
     """An uninterrupted run: 300 rows in batches of 64 (the last of 44), 3 epochs of 5 steps."""
-    config = config_for(dataset, train={"epochs": 3, "eval_every": 4})
+    config = config_for(dataset, train={"epochs": 3, "eval_every": 4, "length_buckets": [2]})
     directory = tmp_path_factory.mktemp("runs") / "whole"
     return config, directory, train(config, directory)
 
@@ -39,7 +38,7 @@ def last_checkpoint(directory):
     """All that the newest checkpoint holds, as numpy."""
     config = run_dir.read_config(directory)
     items = run_dir.read_items(directory)
-    like = init_state(build_model(config), config, items, make_mesh())
+    like = init_state(config, items, make_mesh())
     with Checkpoints(directory / "checkpoints") as checkpoints:
         state, progress = checkpoints.restore(checkpoints.last_step, like)
         return jax.tree.map(np.asarray, state), progress, checkpoints.best_step
@@ -247,7 +246,7 @@ def test_a_model_ruined_by_its_last_step_is_never_called_a_result(dataset, tmp_p
 
 def test_samples_per_second_counts_loading_and_computing_but_not_validating(dataset, tmp_path, monkeypatch):
     """Per step: 50 ms of loading, 50 ms of computing. Validation takes a second and does not count."""
-    make, load, score = training.make_train_step, training.train_batches, training.score
+    make, load, make_score = training.make_train_step, training.train_batches, training.make_score
 
     def slow_step(*args):
         step = make(*args)
@@ -263,11 +262,17 @@ def test_samples_per_second_counts_loading_and_computing_but_not_validating(data
             time.sleep(0.05)
             yield batch
 
-    def slow_score(*args, **options):
-        time.sleep(1)
-        return score(*args, **options)
+    def slow_make_score(*args):
+        score = make_score(*args)
 
-    for name, slow in (("make_train_step", slow_step), ("train_batches", slow_batches), ("score", slow_score)):
+        def run(*args):
+            time.sleep(1)
+            return score(*args)
+
+        return run
+
+    patches = {"make_train_step": slow_step, "train_batches": slow_batches, "make_score": slow_make_score}
+    for name, slow in patches.items():
         monkeypatch.setattr(training, name, slow)
     summary = train(config_for(dataset, train={"epochs": 4, "checkpoint_every": 2}), tmp_path / "run")
     # 19 counted steps of 0.1 s and more for 1,136 rows (the first, of 64, compiles): at most 600 a second.
@@ -305,10 +310,10 @@ def test_an_existing_run_is_never_overwritten(whole):
 def test_resume_refuses_another_config_and_other_data(whole, dataset, tmp_path):
     config, directory, _ = whole
     shutil.copytree(directory, tmp_path / "run")
-    other = config_for(dataset, train={"epochs": 3, "eval_every": 4, "seed": 2})
+    other = config_for(dataset, train={"epochs": 3, "eval_every": 4, "length_buckets": [2], "seed": 2})
     assert "train.seed: 1 ≠ 2" in refused(other, tmp_path / "run", resume=True)
     data = write_dataset(tmp_path / "data")
-    there = config_for(data, train={"epochs": 3, "eval_every": 4})
+    there = config_for(data, train={"epochs": 3, "eval_every": 4, "length_buckets": [2]})
     assert train(there, tmp_path / "run", resume=True)["steps"] == 15  # the same bytes elsewhere are the same data
     write_dataset(data, seed=5)
     assert "data.train has changed" in refused(there, tmp_path / "run", resume=True)

@@ -28,6 +28,7 @@ def main() -> int:
     paths = [Path(text) for text in args.configs if "=" not in text]
     if not paths:
         parser.error("no config is named")
+    cli.keep_compiled_programs()
     try:
         finished = compare(paths, overrides, list(range(1, args.seeds + 1)), args.out)
     except KeyboardInterrupt:  # outside of a training, which saves

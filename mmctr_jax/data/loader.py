@@ -8,8 +8,9 @@ any number of hosts, and resuming there gives the batches that would have come.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import grain
 import numpy as np
@@ -17,7 +18,8 @@ import numpy as np
 from mmctr_jax.data.cache import Split
 
 Batch = dict[str, np.ndarray]
-"""history (B, N) int32, zeros on the left; item (B,) int32; side (B, S) int32; label, weight (B,) float32.
+"""history (B, L) int32, zeros on the left, L being what the batch needs; item (B,) int32; side (B, S) int32;
+label, weight (B,) float32.
 
 Rows of weight 0 fill the last batch up; they count in no loss, gradient or metric."""
 
@@ -34,6 +36,11 @@ class Share:
     devices: int = 1
 
 
+def history_lengths(split: Split) -> np.ndarray:
+    """(rows,) clicks of each row."""
+    return np.diff(split.history_offsets)
+
+
 def pad_histories(split: Split, rows: np.ndarray, length: int) -> np.ndarray:
     """(rows, length) int32: each row's most recent clicks at the right, zeros on the left."""
     ends = split.history_offsets[rows + 1]
@@ -45,47 +52,81 @@ def pad_histories(split: Split, rows: np.ndarray, length: int) -> np.ndarray:
     return history
 
 
-class _BatchSource(grain.sources.RandomAccessDataSource):
-    """Element i is batch i % batches_per_epoch of epoch i // batches_per_epoch."""
+def longest_first(split: Split) -> np.ndarray:
+    """(rows,) row numbers, from the longest history to the shortest; equal ones in file order."""
+    return np.argsort(-history_lengths(split), kind="stable")
 
-    def __init__(self, split: Split, batch_size: int, length: int, share: Share, epochs: int, seed: int | None):
-        self.split, self.batch_size, self.length, self.share, self.seed = split, batch_size, length, share, seed
-        self.batches_per_epoch = -(-split.rows // batch_size)
-        self.epochs = epochs
+
+def _epoch_order(split: Split, batch_size: int, lengths: tuple[int, ...], seed: int, epoch: int) -> np.ndarray:
+    """(rows,) row numbers of an epoch's batches: a function of these arguments alone.
+
+    Rows are shuffled. With several lengths those of all full batches are then grouped by the length that they need,
+    cut into batches, and the batches shuffled: each holds random rows of one length, but for one where two lengths
+    meet. The last, partial batch is random rows of any.
+    """
+    rng = np.random.Generator(np.random.Philox(key=[seed, epoch]))
+    order = np.arange(split.rows)
+    rng.shuffle(order)
+    full = split.rows // batch_size * batch_size
+    if len(lengths) > 1:
+        needs = np.searchsorted(lengths[:-1], history_lengths(split)[order[:full]]).astype(np.uint16)
+        grouped = order[:full][np.argsort(needs, kind="stable")].reshape(-1, batch_size)
+        order[:full] = grouped[rng.permutation(len(grouped))].ravel()
+    return order
+
+
+class _BatchSource(grain.sources.RandomAccessDataSource):
+    """Element i is batch i % batches_per_epoch of epoch i // batches_per_epoch.
+
+    order: epoch → row numbers. lengths: what a batch's histories may be padded to, ascending; the longest clicks of all
+    its processes' rows decide.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        order: Callable[[int], np.ndarray],
+        *,
+        batch_size: int,
+        lengths: tuple[int, ...],
+        share: Share,
+        epochs: int = 1,
+    ):
+        self.split, self.order, self.batch_size, self.share = split, order, batch_size, share
+        self.lengths, self.history_lengths = lengths, history_lengths(split)
+        self.batches_per_epoch, self.epochs = batches_per_epoch(split.rows, batch_size), epochs
         self._lock = threading.Lock()  # Grain reads from several threads
         self._orders: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
         return self.batches_per_epoch * self.epochs
 
-    def _epoch_order(self, epoch: int) -> np.ndarray:
-        """Row order of an epoch: a function of seed and epoch alone; file order without a seed."""
+    def _order(self, epoch: int) -> np.ndarray:
         with self._lock:
             if epoch not in self._orders:
-                order = np.arange(self.split.rows)
-                if self.seed is not None:
-                    np.random.Generator(np.random.Philox(key=[self.seed, epoch])).shuffle(order)
                 # Around the end of an epoch threads ask for both; older ones are not needed again.
-                self._orders = {e: o for e, o in self._orders.items() if e == epoch - 1} | {epoch: order}
+                kept = {e: order for e, order in self._orders.items() if e == epoch - 1}
+                self._orders = kept | {epoch: self.order(epoch)}
             return self._orders[epoch]
 
     def __getitem__(self, index) -> Batch:
         epoch, number = divmod(int(index), self.batches_per_epoch)
-        rows = self._epoch_order(epoch)[number * self.batch_size : (number + 1) * self.batch_size]
+        rows = self._order(epoch)[number * self.batch_size : (number + 1) * self.batch_size]
+        length = self.lengths[np.searchsorted(self.lengths[:-1], self.history_lengths[rows].max())]
         share = self.share
         size = -(-self.batch_size // share.devices) * share.devices // share.count
-        return self._gather(rows[share.index * size : (share.index + 1) * size], size)
+        return self._gather(rows[share.index * size : (share.index + 1) * size], size, length)
 
-    def _gather(self, rows: np.ndarray, size: int) -> Batch:
+    def _gather(self, rows: np.ndarray, size: int, length: int) -> Batch:
         split, n = self.split, len(rows)
         batch = {
-            "history": np.zeros((size, self.length), np.int32),
+            "history": np.zeros((size, length), np.int32),
             "item": np.zeros(size, np.int32),
             "side": np.zeros((size, split.side.shape[1]), np.int32),
             "label": np.zeros(size, np.float32),
             "weight": np.zeros(size, np.float32),
         }
-        batch["history"][:n] = pad_histories(split, rows, self.length)
+        batch["history"][:n] = pad_histories(split, rows, length)
         batch["item"][:n] = split.item[rows]
         batch["side"][:n] = split.side[rows]
         if split.label is not None:
@@ -99,17 +140,27 @@ _READ = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
 
 
 def train_batches(
-    split: Split, *, batch_size: int, length: int, seed: int, epochs: int, start: int = 0, share: Share = Share()
+    split: Split,
+    *,
+    batch_size: int,
+    lengths: tuple[int, ...],
+    seed: int,
+    epochs: int,
+    start: int = 0,
+    share: Share = Share(),
 ) -> Iterator[Batch]:
-    """Batches of `epochs` epochs from global batch index `start` on, rows shuffled anew in each; the last batch of an
-    epoch is filled up with rows of weight 0. `length` is N; `batch_size` is global."""
-    source = _BatchSource(split, batch_size, length, share, epochs, seed)
+    """Batches of `epochs` epochs from global batch index `start` on, in `_epoch_order`; the last batch of an epoch is
+    filled up with rows of weight 0. `batch_size` is global; `lengths` are those of padded histories, ascending."""
+    order = partial(_epoch_order, split, batch_size, lengths, seed)
+    source = _BatchSource(split, order, batch_size=batch_size, lengths=lengths, share=share, epochs=epochs)
     return iter(grain.MapDataset.source(source)[start:].to_iter_dataset(_READ))
 
 
-def eval_batches(split: Split, *, batch_size: int, length: int, share: Share = Share()) -> Iterator[Batch]:
-    """Every row once, in file order; the last batch is filled up with rows of weight 0."""
-    source = _BatchSource(split, batch_size, length, share, epochs=1, seed=None)
+def eval_batches(
+    split: Split, order: np.ndarray, *, batch_size: int, lengths: tuple[int, ...], share: Share = Share()
+) -> Iterator[Batch]:
+    """The rows of `order`, in it; the last batch is filled up with rows of weight 0."""
+    source = _BatchSource(split, lambda epoch: order, batch_size=batch_size, lengths=lengths, share=share)
     return iter(grain.MapDataset.source(source).to_iter_dataset(_READ))
 
 

@@ -10,7 +10,7 @@ from mmctr_jax.models.without_dcn import WithoutDCN
 from mmctr_jax.models.without_transformer import WithoutTransformer
 
 MODELS = {"mmctr": MMCTR, "without_transformer": WithoutTransformer, "without_dcn": WithoutDCN, "din": DIN}
-_COMPUTE_DTYPE = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+_COMPUTE_DTYPE = {"float32": jnp.float32, "tf32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 def build_model(config: Config) -> nn.Module:

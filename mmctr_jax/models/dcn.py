@@ -4,7 +4,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from mmctr_jax.config import DCNConfig
-from mmctr_jax.models.mlp import MLP, xavier_normal
+from mmctr_jax.models.dropout import Dropout
+from mmctr_jax.models.linear import xavier_normal
+from mmctr_jax.models.mlp import MLP
 
 
 class CrossNetwork(nn.Module):
@@ -19,8 +21,7 @@ class CrossNetwork(nn.Module):
         c_BxF = f_BxF
         for i in range(self.layers):
             linear = nn.Dense(f_BxF.shape[-1], kernel_init=xavier_normal, dtype=self.dtype, name=f"layer_{i}")
-            inner_BxF = nn.Dropout(self.dropout, deterministic=not train)(linear(c_BxF))
-            c_BxF = f_BxF * inner_BxF + c_BxF
+            c_BxF = f_BxF * Dropout(self.dropout)(linear(c_BxF), train) + c_BxF
         return c_BxF
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from mmctr_jax.config import Config
-from mmctr_jax.models.mlp import xavier_normal
+from mmctr_jax.models.linear import xavier_normal
 
 
 def padded_normal(std: float):

@@ -16,3 +16,12 @@ def attended_positions(history_BxN: jax.Array, history_mask: str) -> jax.Array:
     none = ~attended.any(axis=1, keepdims=True)
     last = jnp.arange(history_BxN.shape[1]) == history_BxN.shape[1] - 1
     return attended | (none & last)
+
+
+def stand_in(history_BxN: jax.Array) -> jax.Array:
+    """(B, 1): the one item that stands for a history under the released mask, where nothing is random (no dropout).
+
+    Attended positions hold padding, all the same, or where there is none, the last click alone; attention to equals is
+    attention to one of them.
+    """
+    return jnp.where((history_BxN != 0).all(axis=1), history_BxN[:, -1], 0)[:, None]

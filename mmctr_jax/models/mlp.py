@@ -4,7 +4,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-xavier_normal = nn.initializers.xavier_normal()
+from mmctr_jax.models.dropout import Dropout
+from mmctr_jax.models.linear import xavier_normal
 
 
 def _norm(dtype: jnp.dtype, train: bool, **options) -> nn.BatchNorm:
@@ -51,7 +52,7 @@ class MLP(nn.Module):
                 norm = _norm(self.dtype, train, momentum=0.9, epsilon=1e-5, name=f"norm_{i}")
                 x = norm(x, mask=mask).astype(self.dtype)
             x = nn.relu(x) if self.activation == "relu" else Dice(self.dtype, name=f"dice_{i}")(x, train, mask)
-            x = nn.Dropout(self.dropout, deterministic=not train)(x)
+            x = Dropout(self.dropout)(x, train)
         if self.outputs is not None:
             x = nn.Dense(self.outputs, kernel_init=xavier_normal, dtype=self.dtype, name="out")(x)
         return x

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from mmctr_jax.config import TransformerConfig
-from mmctr_jax.models.mlp import xavier_normal
+from mmctr_jax.models.dropout import Dropout
+from mmctr_jax.models.linear import SharedDense, xavier_normal
 
 
 def _uniform(limit: float):
@@ -23,48 +24,56 @@ class Attention(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x_BxQxT, keys_BxNxT, attended_BxN, train: bool):
-        """`keys_BxNxT` null: self-attention, among the N = Q positions of `x_BxQxT`."""
+    def __call__(self, x_BxQxT, keys_BxNxT, attended_BxN, train: bool, shared_BxS=None):
+        """`keys_BxNxT` null: self-attention, among the N = Q positions of `x_BxQxT`; and then, `shared_BxS` not null:
+        what the last S columns of `x_BxQxT` hold at every position."""
         B, Q, T = x_BxQxT.shape
+        init = nn.initializers.xavier_uniform()
+
+        def split(projected, parts):
+            projected = projected.reshape(B, -1, parts, self.heads, T // self.heads)
+            return [projected[:, :, i] for i in range(parts)]
 
         def project(x, parts, name):
-            dense = nn.Dense(parts * T, kernel_init=nn.initializers.xavier_uniform(), dtype=self.dtype, name=name)
-            split = dense(x).reshape(B, -1, parts, self.heads, T // self.heads)
-            return [split[:, :, i] for i in range(parts)]
+            return split(nn.Dense(parts * T, kernel_init=init, dtype=self.dtype, name=name)(x), parts)
 
-        if keys_BxNxT is None:
-            # One (T, 3T) matrix, as in the release: its Xavier limit is that of the whole, not of a third.
+        if keys_BxNxT is not None:
+            (q,), (k, v) = project(x_BxQxT, 1, "query_proj"), project(keys_BxNxT, 2, "key_value_proj")
+        # Else one (T, 3T) matrix, as in the release: its Xavier limit is that of the whole, not of a third.
+        elif shared_BxS is None:
             q, k, v = project(x_BxQxT, 3, "in_proj")
         else:
-            (q,), (k, v) = project(x_BxQxT, 1, "query_proj"), project(keys_BxNxT, 2, "key_value_proj")
+            in_proj = SharedDense(3 * T, init, self.dtype, name="in_proj")
+            q, k, v = split(in_proj(x_BxQxT[..., : T - shared_BxS.shape[-1]], shared_BxS), 3)
         scores_BxHxQxN = jnp.einsum("bqhd,bkhd->bhqk", q, k) * (T // self.heads) ** -0.5
         scores_BxHxQxN = scores_BxHxQxN.astype(jnp.promote_types(self.dtype, jnp.float32))  # softmax never in bfloat16
         scores_BxHxQxN = jnp.where(attended_BxN[:, None, None, :], scores_BxHxQxN, -jnp.inf)
         weights_BxHxQxN = jax.nn.softmax(scores_BxHxQxN, axis=-1).astype(self.dtype)
-        weights_BxHxQxN = nn.Dropout(self.dropout, deterministic=not train)(weights_BxHxQxN)
+        weights_BxHxQxN = Dropout(self.dropout)(weights_BxHxQxN, train)
         out = jnp.einsum("bhqk,bkhd->bqhd", weights_BxHxQxN, v).reshape(B, Q, T)
         return nn.Dense(T, kernel_init=_uniform(T**-0.5), dtype=self.dtype, name="out_proj")(out)
 
 
 class EncoderLayer(nn.Module):
-    """Post-norm: residual, then LayerNorm."""
+    """Post-norm: residual, then LayerNorm. Arguments as in `Attention`."""
 
     config: TransformerConfig
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x_BxQxT, keys_BxNxT, attended_BxN, train: bool):
+    def __call__(self, x_BxQxT, keys_BxNxT, attended_BxN, train: bool, shared_BxS=None):
         config = self.config
 
         def dropout(x):
-            return nn.Dropout(config.dropout, deterministic=not train)(x)
+            return Dropout(config.dropout)(x, train)
 
         def norm(x, name):
             norm_dtype = jnp.promote_types(self.dtype, jnp.float32)
             return nn.LayerNorm(epsilon=1e-5, dtype=norm_dtype, name=name)(x).astype(self.dtype)
 
         attention = Attention(config.heads, config.dropout, self.dtype, name="attention")
-        x_BxQxT = norm(x_BxQxT + dropout(attention(x_BxQxT, keys_BxNxT, attended_BxN, train)), "norm1")
+        attended_to = attention(x_BxQxT, keys_BxNxT, attended_BxN, train, shared_BxS)
+        x_BxQxT = norm(x_BxQxT + dropout(attended_to), "norm1")
         inner = nn.Dense(config.feedforward, kernel_init=xavier_normal, dtype=self.dtype, name="linear1")(x_BxQxT)
         inner = dropout(nn.relu(inner))
         outer = nn.Dense(x_BxQxT.shape[-1], kernel_init=xavier_normal, dtype=self.dtype, name="linear2")(inner)
@@ -92,23 +101,29 @@ class HistoryEncoder(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, history_BxNxD, target_BxD, attended_BxN, cosines_BxNxC, train: bool):
-        """Returns (B, K·T), with T more columns for the max-pool and D more for the target's attention."""
-        B, N, _ = history_BxNxD.shape
+    def __call__(self, history_BxNxD, target_BxD, attended_BxN, kept_BxN, cosines_BxNxC, train: bool):
+        """Returns (B, K·T), with T more columns for the max-pool and D more for the target's attention.
+
+        `kept_BxN`: positions whose outputs are kept, the others being zero. `history_BxNxD`, `attended_BxN` and
+        `cosines_BxNxC` may have one position that stands for all of them (`masking.stand_in`).
+        """
         attended_BxNx1 = attended_BxN[..., None]
+        # Attention weights of 0 do not stop a NaN (0 · NaN): what is not attended to is selected away, here and below.
+        history_BxNxD = jnp.where(attended_BxNx1, history_BxNxD, 0)
         target_BxNxD = jnp.broadcast_to(target_BxD[:, None], history_BxNxD.shape)
         x_BxNxT = jnp.concatenate([history_BxNxD, target_BxNxD], axis=-1)  # Eq. 4
+        shared_BxD = target_BxD
         if self.config.similarity:
             # Added, not appended: widths stay multiples of what they were, for heads and for matrix units.
             T = x_BxNxT.shape[-1]
             column = nn.Dense(T, use_bias=False, kernel_init=xavier_normal, dtype=self.dtype, name="similarity")
-            x_BxNxT += column(cosines_BxNxC.astype(self.dtype))
-        # Attention weights of 0 do not stop a NaN (0 · NaN): what is not attended to is selected away, here and below.
-        x_BxNxT = jnp.where(attended_BxNx1, x_BxNxT, 0)
+            x_BxNxT += column(jnp.where(attended_BxNx1, cosines_BxNxC, 0).astype(self.dtype))
+            shared_BxD = None
         for i in range(self.config.layers):
-            x_BxNxT = EncoderLayer(self.config, self.dtype, name=f"layer_{i}")(x_BxNxT, None, attended_BxN, train)
-        kept_BxNxT = jnp.where(attended_BxNx1, x_BxNxT, 0)
-        K = self.config.first_k
+            layer = EncoderLayer(self.config, self.dtype, name=f"layer_{i}")
+            x_BxNxT = layer(x_BxNxT, None, attended_BxN, train, shared_BxD if i == 0 else None)
+        kept_BxNxT = jnp.where(kept_BxN[..., None], x_BxNxT, 0)
+        B, N, K = *kept_BxN.shape, self.config.first_k
         last_BxKxT = jnp.pad(kept_BxNxT, ((0, 0), (max(K - N, 0), 0), (0, 0)))[:, max(N - K, 0) :]
         parts = [last_BxKxT.reshape(B, -1)]
         if self.config.max_pool:
@@ -116,10 +131,9 @@ class HistoryEncoder(nn.Module):
             T = pooled_BxT.shape[-1]
             parts.append(nn.Dense(T, kernel_init=xavier_normal, dtype=self.dtype, name="pool_proj")(pooled_BxT))
         if self.config.target_attention:
-            keys_BxNxD = jnp.where(attended_BxNx1, history_BxNxD, 0)
             query_Bx1xD = target_BxD[:, None]
             for i in range(self.config.target_attention):
                 layer = EncoderLayer(self.config, self.dtype, name=f"target_layer_{i}")
-                query_Bx1xD = layer(query_Bx1xD, keys_BxNxD, attended_BxN, train)
+                query_Bx1xD = layer(query_Bx1xD, history_BxNxD, attended_BxN, train)
             parts.append(query_Bx1xD[:, 0])
         return jnp.concatenate(parts, axis=-1)

@@ -5,11 +5,8 @@ import jax
 import jax.numpy as jnp
 
 from mmctr_jax.config import Config
-from mmctr_jax.models.embedding import Embedding
-from mmctr_jax.models.masking import attended_positions
 from mmctr_jax.models.mlp import predict_logits
-from mmctr_jax.models.similarity import cosines
-from mmctr_jax.models.transformer import HistoryEncoder
+from mmctr_jax.models.sequence import features
 
 
 class WithoutDCN(nn.Module):
@@ -20,11 +17,5 @@ class WithoutDCN(nn.Module):
 
     @nn.compact
     def __call__(self, batch: dict[str, jax.Array], items: dict[str, jax.Array], train: bool) -> jax.Array:
-        model = self.config.model
-        e = Embedding(self.config, self.dtype, name="embedding")(batch, items)
-        attended_BxN = attended_positions(batch["history"], model.history_mask)
-        cosines_BxNxC = cosines(batch, items, self.config.features)
-        encoder = HistoryEncoder(model.transformer, self.dtype, name="encoder")
-        sequence = encoder(e.history, e.target, attended_BxN, cosines_BxNxC, train)
-        f_BxF = jnp.concatenate([e.side, e.target, sequence], axis=-1)
-        return predict_logits(model.head, self.dtype, f_BxF, train)
+        f_BxF = features(self.config, self.dtype, batch, items, train)
+        return predict_logits(self.config.model.head, self.dtype, f_BxF, train)

@@ -1,0 +1,25 @@
+"""A linear layer that computes once a sample what is the same at every position."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+xavier_normal = nn.initializers.xavier_normal()
+
+
+class SharedDense(nn.Module):
+    """Linear of [x ‖ shared], where `shared` is the same at every position. Parameters are those of a plain Linear."""
+
+    features: int
+    kernel_init: nn.initializers.Initializer
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x_BxNxI: jax.Array, shared_BxS: jax.Array) -> jax.Array:
+        """Returns (B, N, features)."""
+        width = x_BxNxI.shape[-1]
+        kernel = self.param("kernel", self.kernel_init, (width + shared_BxS.shape[-1], self.features), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+        kernel, bias = kernel.astype(self.dtype), bias.astype(self.dtype)
+        once_Bx1xO = (shared_BxS.astype(self.dtype) @ kernel[width:] + bias)[:, None]
+        return x_BxNxI.astype(self.dtype) @ kernel[:width] + once_Bx1xO
