@@ -12,6 +12,16 @@ ITEMS = 91_718  # the challenge's, padding item included
 TAGS = 11_740
 
 
+# Share of MicroLens-50k's training rows whose history has at most so many clicks (median 3, 90 % at most 10).
+_CLICKS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+_SHARES = (0, 0.173, 0.345, 0.511, 0.658, 0.805, 0.874, 0.934, 0.959, 0.979, 0.988, 0.995, 1)
+
+
+def microlens_lengths(rows: int, rng: np.random.Generator) -> np.ndarray:
+    """(rows,) clicks, 1 … 64, distributed as MicroLens-50k's."""
+    return np.ceil(np.interp(rng.random(rows), _SHARES, _CLICKS)).astype(np.int64).clip(1)
+
+
 def generated_split(folder: Path, rows: int, lengths: np.ndarray, seed: int = 0) -> Split:
     """Rows with histories of the given lengths, memory-mapped from `folder` like a cache."""
     rng = np.random.default_rng(seed)

@@ -7,7 +7,10 @@ import os
 import platform
 import sys
 
-NAMES = ("derived", "embed", "inspect", "loader", "memory", "prepare")
+NAMES = (
+    *("derived", "embed", "epoch", "inspect", "limit", "loader", "memory", "peer", "prepare", "savings", "scaling"),
+    *("startup", "step"),
+)
 
 
 def print_machine() -> None:

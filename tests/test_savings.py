@@ -220,5 +220,4 @@ def test_eight_devices_exchange_the_gradients_once_and_nothing_else():
     state = init_state(config, items, mesh)
     compiled = make_train_step(config, mesh).lower(state, batch, items, np.float32(0.1)).compile()
     learned = sum(x.size for x in jax.tree.leaves(state.params))
-    [(kind, numbers)] = collectives(compiled.as_text())
-    assert kind == "all-reduce" and learned <= numbers < 1.02 * learned
+    assert collectives(compiled.as_text()) == [("all-reduce", learned + 2)]

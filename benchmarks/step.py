@@ -1,0 +1,58 @@
+"""Step time by batch size and precision, on whatever device JAX has: made for a GPU.
+
+Full histories, and histories of 4. Beside it the floor of the Adam update (28 bytes a parameter at the measured copy
+rate) and the share of the measured matrix rate that the FLOP really needed reach.
+"""
+
+import argparse
+
+import jax
+import numpy as np
+
+from benchmarks import flops
+from benchmarks.published import (
+    N,
+    Ours,
+    copy_rate,
+    made_up_batch,
+    made_up_items,
+    matrix_rate,
+    published_config,
+    seconds,
+)
+
+RATES = {"float32": ("highest", np.float32), "tf32": ("tensorfloat32", np.float32), "bfloat16": ("default", "bfloat16")}
+
+
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.run step")
+    parser.add_argument("--batch", type=int, nargs="+", default=[128, 1024, 4096, 16384])
+    parser.add_argument("--length", type=int, nargs="+", default=[4, N])
+    parser.add_argument("--precision", nargs="+", default=list(RATES), choices=list(RATES))
+    parser.add_argument("--steps", type=int, default=20)
+    args = parser.parse_args(argv)
+    print(f"{jax.devices()[0].device_kind}; copy rate {(copy := copy_rate()) / 1e9:,.0f} GB/s")
+    for precision in args.precision:
+        _table(precision, copy, args)
+
+
+def _table(precision: str, copy: float, args: argparse.Namespace) -> None:
+    rate = matrix_rate(*RATES[precision], size=8192 if jax.default_backend() != "cpu" else 4096)
+    print(f"\n{precision}: matrix rate {rate / 1e12:.2f} TFLOP/s\n")
+    print("| batch | length | ms | samples/s | Adam's floor, ms | share of matrix rate |\n|---|---|---|---|---|---|")
+    ours = Ours(published_config(train={"precision": precision}), made_up_items())
+    floor = flops.ADAM_BYTES * sum(x.size for x in jax.tree.leaves(ours.state.params)) / copy
+
+    def steps(batch, n):
+        for _ in range(n):
+            ours.state, metrics = ours.train_step(ours.state, batch, ours.items, np.float32(5e-4))
+        return metrics["loss"]
+
+    for batch_size in args.batch:
+        for length in args.length:
+            batch = jax.device_put(made_up_batch(batch_size, length))
+            steps(batch, 2)
+            time = seconds(lambda batch=batch: steps(batch, args.steps)) / args.steps
+            share = flops.step(length, batch_size) / time / rate
+            print(f"| {batch_size} | {length} | {time * 1e3:.2f} | {batch_size / time:,.0f} ", end="")
+            print(f"| {floor * 1e3:.2f} | {share:.0%} |", flush=True)
