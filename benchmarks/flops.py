@@ -1,7 +1,6 @@
 """What the published model costs, counted: FLOP (a multiplication and an addition are two) and bytes."""
 
-from benchmarks.published import D, E, K, T
-
+N, K, D, T, E = 64, 16, 256, 512, 64
 FEEDFORWARD, LAYERS, CROSS, DEEP, HEAD = 256, 2, 3, (1024, 512, 256), (64, 32)
 
 
@@ -31,4 +30,6 @@ def step(length: int, batch: int) -> float:
     return 3 * batch * sum(forward(length).values())
 
 
-ADAM_BYTES = 28  # per parameter: gradient read; parameter and two moments read and written
+def adam_bytes(parameters: int, live: int) -> int:
+    """Read and written: parameters and two moments, and the gradients of those that are live, read."""
+    return 24 * parameters + 4 * live

@@ -22,14 +22,15 @@ def microlens_lengths(rows: int, rng: np.random.Generator) -> np.ndarray:
     return np.ceil(np.interp(rng.random(rows), _SHARES, _CLICKS)).astype(np.int64).clip(1)
 
 
-def generated_split(folder: Path, rows: int, lengths: np.ndarray, seed: int = 0) -> Split:
+def generated_split(folder: Path, rows: int, lengths: np.ndarray, seed: int = 0, items: int = ITEMS) -> Split:
     """Rows with histories of the given lengths, memory-mapped from `folder` like a cache."""
     rng = np.random.default_rng(seed)
-    rng.integers(1, ITEMS, lengths.sum(), dtype=np.int32).tofile(folder / "history_values.bin")
+    clicks = folder / f"clicks_{len(list(folder.iterdir()))}.bin"  # not one that another split has mapped
+    rng.integers(1, items, lengths.sum(), dtype=np.int32).tofile(clicks)
     return Split(
-        history_values=np.asarray(np.memmap(folder / "history_values.bin", np.int32, "r")),
+        history_values=np.asarray(np.memmap(clicks, np.int32, "r")),
         history_offsets=np.concatenate([[0], np.cumsum(lengths)]),
-        item=rng.integers(1, ITEMS, rows, dtype=np.int32),
+        item=rng.integers(1, items, rows, dtype=np.int32),
         side=rng.integers(1, 11, (rows, 2), dtype=np.int32),
         label=rng.integers(0, 2, rows, dtype=np.uint8),
         fingerprint="generated",
@@ -49,7 +50,7 @@ def write_samples(path: Path, rows: int, seed: int = 0, history: int = 64, padde
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for start in range(0, rows, 200_000):
             n = min(200_000, rows - start)
-            lengths = np.full(n, history) if not padded else np.minimum(rng.geometric(1 / 5, n), history)
+            lengths = np.full(n, history) if not padded else np.minimum(microlens_lengths(n, rng), history)
             values = rng.integers(1, ITEMS, (n, history))
             values[np.arange(history) < history - lengths[:, None]] = 0
             writer.write_table(

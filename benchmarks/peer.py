@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.flops import N
 from benchmarks.generate import generated_split
-from benchmarks.published import ITEMS, N, Ours, made_up_items, made_up_split, published_config
+from benchmarks.published import ITEMS, Ours, made_up_items, made_up_split, published_config
 
 
 def main(argv: list[str]) -> None:
@@ -33,6 +34,8 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--buckets", type=int, nargs="*", help="train.length_buckets (default: the config's)")
     parser.add_argument("--device", default="cpu", help="of the peer, as PyTorch names it")
     args = parser.parse_args(argv)
+    if args.rows < args.peer_batches * args.batch:
+        parser.error("--rows must hold the peer's batches")
     sizes = {"batch_size": args.batch, "eval_batch_size": args.batch}
     if args.buckets is not None:
         sizes["length_buckets"] = args.buckets

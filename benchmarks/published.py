@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from functools import cached_property
@@ -11,15 +12,16 @@ from typing import Any
 import jax
 import numpy as np
 
+from benchmarks import flops
+from benchmarks.flops import N
 from benchmarks.generate import ITEMS, TAGS, generated_split, microlens_lengths
 from mmctr_jax.config import Config, parse_config
 from mmctr_jax.data.cache import Split
 from mmctr_jax.data.loader import train_batches
+from mmctr_jax.models import live
 from mmctr_jax.scoring import make_score
 from mmctr_jax.sharding import make_mesh, on_devices, put_replicated
-from mmctr_jax.step import init_state, make_train_step
-
-N, K, D, T, E = 64, 16, 256, 512, 64
+from mmctr_jax.step import init_state, make_train_step, parameter_shapes
 
 
 def published_config(items: int = ITEMS, *, train: dict | None = None, **model: Any) -> Config:
@@ -47,10 +49,10 @@ def made_up_items(items: int = ITEMS) -> dict[str, np.ndarray]:
     }
 
 
-def made_up_split(folder: Path, rows: int, full: bool = False) -> Split:
+def made_up_split(folder: Path, rows: int, full: bool = False, items: int = ITEMS) -> Split:
     """Histories as long as MicroLens-50k's, or all of N clicks."""
     lengths = np.full(rows, N) if full else microlens_lengths(rows, np.random.default_rng(1))
-    return generated_split(folder, rows, lengths)
+    return generated_split(folder, rows, lengths, items=items)
 
 
 def made_up_batch(rows: int, length: int) -> dict[str, np.ndarray]:
@@ -73,6 +75,12 @@ class Ours:
         self.train_step = make_train_step(config, self.mesh)
         self.state = init_state(config, self.items, self.mesh)
 
+    def adam_bytes(self, length: int) -> int:
+        """The traffic of an update for histories of at most `length` clicks (`flops.adam_bytes`)."""
+        shapes = parameter_shapes(live.narrowed(self.config, length), self.items)
+        whole, part = (sum(math.prod(x.shape) for x in jax.tree.leaves(t)) for t in (self.state.params, shapes))
+        return flops.adam_bytes(whole, part)
+
     @cached_property
     def _score(self) -> Callable:
         return make_score(self.config, self.mesh)
@@ -83,11 +91,13 @@ class Ours:
         batches = train_batches(
             split, batch_size=train.batch_size, lengths=self.config.training_lengths, seed=1, epochs=epochs
         )
-        pending = loss = None
+        pending = None
         for batch in on_devices(batches, self.mesh):
             self.state, metrics = self.train_step(self.state, batch, self.items, np.float32(5e-4))
-            loss, pending = pending and float(pending["loss"]), metrics
-        return float(pending["loss"]) if pending else loss
+            if pending is not None:
+                float(pending["loss"])
+            pending = metrics
+        return float(pending["loss"])
 
     def score(self, split: Split) -> np.ndarray:
         return self._score(self.state.params, self.state.batch_stats, split, self.items)
@@ -105,7 +115,7 @@ def seconds(action: Callable[[], Any], times: int = 1) -> float:
 
 def matrix_rate(precision: str = "highest", dtype: Any = np.float32, size: int = 4096) -> float:
     """FLOP/s of a product of two square matrices, here and now: the best of a few."""
-    x = jax.numpy.ones((size, size), dtype)
+    x = jax.random.normal(jax.random.PRNGKey(0), (size, size)).astype(dtype)
     product = jax.jit(lambda a, b: jax.numpy.dot(a, b, precision=precision))
     seconds(lambda: product(x, x))
     return 2 * size**3 / min(seconds(lambda: product(x, x)) for _ in range(5))

@@ -1,4 +1,4 @@
-"""Each saving alone: what counting predicts, and what it measures, without it and with it in turns.
+"""Each saving alone: what counting predicts, and what it measures, without it and with it, in the same run.
 
 What was tried and not kept stands here, too, so that it can be tried again where it may pay.
 """
@@ -18,19 +18,20 @@ import numpy as np
 import optax
 
 from benchmarks import flops
-from benchmarks.published import ITEMS, N, Ours, T, made_up_items, made_up_split, published_config, seconds
+from benchmarks.flops import N, T
+from benchmarks.published import ITEMS, Ours, made_up_items, made_up_split, published_config, seconds
 from mmctr_jax import optimizer
 from mmctr_jax.data.cache import Split
-from mmctr_jax.data.loader import eval_batches, history_lengths
+from mmctr_jax.data.loader import train_batches
 from mmctr_jax.models import build_model, dropout, live, transformer
 from mmctr_jax.models.embedding import Embedding
 from mmctr_jax.models.linear import SharedDense
 from mmctr_jax.models.transformer import HistoryEncoder
-from mmctr_jax.sharding import on_devices
+from mmctr_jax.sharding import put_batch
 from mmctr_jax.step import make_narrow
 
-BUCKETS = (4, 8, 16, 32)
-FINER = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+COARSE = (4, 8, 16, 32)
+FINE = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48)
 Rows = Iterator[tuple[str, float | None, float, float]]
 """What, the predicted gain if there is a count, seconds without it, seconds with it."""
 
@@ -62,18 +63,16 @@ def _in_turns(*actions: Callable, times: int = 3) -> list[float]:
     return list(np.median([[seconds(action) for action in actions] for _ in range(times)], axis=0))
 
 
-def _flop(split: Split, buckets: tuple[int, ...], narrowed: bool) -> float:
-    """Mean forward FLOP a sample, with or without the narrowed cross and deep layers."""
+def _flop(split: Split, batch_size: int, buckets: tuple[int, ...], narrowed: bool) -> float:
+    """Mean forward FLOP a sample over an epoch's batches, with or without the narrowed cross and deep layers."""
     whole = flops.forward(N)
 
     def of(length: int) -> float:
         short = flops.forward(length)
         return sum((short if narrowed else whole | {b: short[b] for b in ("Transformer", "embedding")}).values())
 
-    lengths, rows = np.unique(
-        np.asarray([*buckets, N])[np.searchsorted(buckets, history_lengths(split))], return_counts=True
-    )
-    return float(np.average([of(int(length)) for length in lengths], weights=rows))
+    batches = train_batches(split, batch_size=batch_size, lengths=(*buckets, N), seed=1, epochs=1)
+    return float(np.mean([of(batch["history"].shape[1]) for batch in batches]))
 
 
 def _epoch(split: Split, batch_size: int, buckets: tuple[int, ...], narrowed: bool = True) -> float:
@@ -89,17 +88,22 @@ def _epoch(split: Split, batch_size: int, buckets: tuple[int, ...], narrowed: bo
 
 def buckets(split: Split, batch_size: int) -> Rows:
     """Length buckets, then the narrowed cross and deep layers on top."""
-    padded, grouped = _flop(split, (), False), _flop(split, BUCKETS, False)
-    narrowed, finest = _flop(split, BUCKETS, True), _flop(split, FINER, True)
+    padded, grouped = _flop(split, batch_size, (), False), _flop(split, batch_size, COARSE, False)
+    narrowed, finest = _flop(split, batch_size, COARSE, True), _flop(split, batch_size, FINE, True)
     a, b, c = (
         _epoch(split, batch_size, ()),
-        _epoch(split, batch_size, BUCKETS, False),
-        _epoch(split, batch_size, BUCKETS),
+        _epoch(split, batch_size, COARSE, False),
+        _epoch(split, batch_size, COARSE),
     )
-    yield "1. batches of one length, an epoch", padded / grouped, a, b
+    yield "1. batches of one length (4, 8, 16, 32, 64), an epoch", padded / grouped, a, b
     yield "2. and the live part of cross and deep layers", grouped / narrowed, b, c
     yield "1 and 2 together", padded / narrowed, a, c
-    yield "more lengths (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)", narrowed / finest, c, _epoch(split, batch_size, FINER)
+    yield (
+        "more lengths: 1, 2, 3, 4, 6, 8, 12, 16 … instead of 4, 8, 16, 32",
+        narrowed / finest,
+        c,
+        _epoch(split, batch_size, FINE),
+    )
 
 
 def target_once(split: Split, batch_size: int) -> Rows:
@@ -127,8 +131,8 @@ def stand_in(split: Split, batch_size: int) -> Rows:
     """Scoring a batch with the released mask: one position, or all 64, in the encoder."""
     config = published_config(history_mask="released", transformer={"dropout": 0.0}, dcn={"deep_dropout": 0.0})
     ours = Ours(config, made_up_items())
-    batches = eval_batches(split, np.arange(batch_size), batch_size=batch_size, lengths=(N,))
-    batch = next(iter(on_devices(batches, ours.mesh)))
+    padded = train_batches(split, batch_size=batch_size, lengths=(N,), seed=1, epochs=1)
+    batch = put_batch(next(padded), ours.mesh)
     apply = jax.jit(build_model(config).apply, static_argnames="train")
     params = {"params": ours.state.params}
     times = _in_turns(*(partial(apply, params, batch, ours.items, train=train) for train in (True, False)))
@@ -198,10 +202,10 @@ def adam(split: Split, batch_size: int) -> Rows:
     yield "6. clip and Adam: optax, not donated → ours", None, copied, fused
     yield "6. clip and Adam: optax, donated → ours", None, donated, fused
     narrow_grads = make_narrow(ours.config, ours.mesh)(grads, ours.items, 4)
+    of_live = partial(of_ours, add=partial(live.add, config=ours.config))
+    short, params, state = timed(of_live, params, state, narrow_grads)
     half = state._replace(mu=jax.tree.map(lambda m: m.astype(jnp.bfloat16), state.mu))
-    halved, params, _ = timed(in_bfloat16, params, half, grads)
-    del grads, half
-    short, *_ = timed(partial(of_ours, add=partial(live.add, config=ours.config)), params, state, narrow_grads)
+    halved, *_ = timed(in_bfloat16, params, half, grads)
     yield "6. Adam: whole gradients → those of histories of 4", None, fused, short
     yield "6. tried: first moments in bfloat16", 28 / 24, fused, halved
 

@@ -1,7 +1,8 @@
 """Step time by batch size and precision, on whatever device JAX has: made for a GPU.
 
-Full histories, and histories of 4. Beside it the floor of the Adam update (28 bytes a parameter at the measured copy
-rate) and the share of the measured matrix rate that the FLOP really needed reach.
+Full histories, and histories of 4. Beside it the floor of the Adam update at the measured copy rate (28 bytes a
+parameter, 24 where histories leave it without a gradient) and the share of the measured matrix rate that the really
+needed FLOP reach.
 """
 
 import argparse
@@ -41,7 +42,6 @@ def _table(precision: str, copy: float, args: argparse.Namespace) -> None:
     print(f"\n{precision}: matrix rate {rate / 1e12:.2f} TFLOP/s\n")
     print("| batch | length | ms | samples/s | Adam's floor, ms | share of matrix rate |\n|---|---|---|---|---|---|")
     ours = Ours(published_config(train={"precision": precision}), made_up_items())
-    floor = flops.ADAM_BYTES * sum(x.size for x in jax.tree.leaves(ours.state.params)) / copy
 
     def steps(batch, n):
         for _ in range(n):
@@ -51,8 +51,9 @@ def _table(precision: str, copy: float, args: argparse.Namespace) -> None:
     for batch_size in args.batch:
         for length in args.length:
             batch = jax.device_put(made_up_batch(batch_size, length))
-            steps(batch, 2)
+            jax.block_until_ready(steps(batch, 2))
             time = seconds(lambda batch=batch: steps(batch, args.steps)) / args.steps
+            floor = ours.adam_bytes(length) / copy
             share = flops.step(length, batch_size) / time / rate
             print(f"| {batch_size} | {length} | {time * 1e3:.2f} | {batch_size / time:,.0f} ", end="")
             print(f"| {floor * 1e3:.2f} | {share:.0%} |", flush=True)

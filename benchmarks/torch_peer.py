@@ -49,12 +49,13 @@ class Collator:
 
 
 def make_loader(
-    split: Split, item_tables: dict[str, np.ndarray], *, batch_size: int, length: int, shuffle: bool, workers: int = 0
+    split: Split, item_tables: dict[str, np.ndarray], *, batch_size: int, length: int, shuffle: bool
 ) -> DataLoader:
     """Batches of every row once, the last one as large as what is left. `length` is N; `item_tables` are
     `mmctr_jax.data.items.ItemTable`; PyTorch's global seed decides the order of shuffled rows."""
     collator = Collator(split, item_tables, length)
-    return DataLoader(range(split.rows), batch_size, shuffle, num_workers=workers, collate_fn=collator)
+    # In this process: where cores are few, workers cost more, each batch crossing between processes.
+    return DataLoader(range(split.rows), batch_size, shuffle, collate_fn=collator)
 
 
 class Encoder(nn.Module):

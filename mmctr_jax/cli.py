@@ -48,11 +48,12 @@ def keep_compiled_programs() -> None:
     if jax.config.jax_compilation_cache_dir is not None:
         return
     cpu = Path("/proc/cpuinfo")
-    flags = [line for line in cpu.read_text().splitlines() if line.startswith("flags")][:1] if cpu.exists() else []
-    kind = hashlib.sha256("".join(flags).encode()).hexdigest()[:12]
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = base / "mmctr_jax" / f"{platform.machine()}-{kind}"
-    with contextlib.suppress(OSError):  # no such place here: then every run compiles
+    lines = cpu.read_text().splitlines() if cpu.exists() else []
+    features = next((line for line in lines if line.startswith(("flags", "Features"))), "")  # as x86 and ARM say it
+    kind = hashlib.sha256(features.encode()).hexdigest()[:12]
+    with contextlib.suppress(OSError, RuntimeError):  # no such place here: then every run compiles
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        folder = base / "mmctr_jax" / f"{platform.machine()}-{kind}"
         folder.mkdir(parents=True, exist_ok=True)
         jax.config.update("jax_compilation_cache_dir", str(folder))
 

@@ -272,7 +272,7 @@ class TrainConfig(_Section):
     batch_size: Rows = 128  # rows per step over all devices and hosts together
     eval_batch_size: Rows = 1024  # rows per scoring step; changes memory and speed, not results
     # Lengths besides model.max_history that a batch's histories are padded to, rising; a batch has rows of one length.
-    # null: 4, 8, 16, … where that is exact; []: none. See docs/performance.md.
+    # null: 1, 2, 3, 4, 6, 8, 12, 16, … where that is exact; []: none. See docs/performance.md.
     length_buckets: tuple[Width, ...] | None = None
     epochs: Annotated[int, Field(ge=1, le=10**6)] = 100  # at most; early stopping usually ends sooner
     learning_rate: Annotated[float, Field(ge=1e-12)] = 5e-4
@@ -313,7 +313,7 @@ class Config(_Section):
         if self._padding_counts:
             return (N,)
         if buckets is None:
-            buckets = [2**i for i in range(2, N.bit_length())]
+            buckets = sorted({n << i for n in (1, 3) for i in range(N.bit_length())})
         return (*(length for length in buckets if length < N), N)
 
     @property

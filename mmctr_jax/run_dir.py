@@ -73,6 +73,12 @@ def check_same_run(run_dir: Path, config: Config, fingerprints: dict[str, str]) 
     metadata = read_metadata(run_dir)
     if metadata.get("converted"):
         raise InputError(f"{run_dir} holds converted weights, no training to go on with; name another --run-dir.")
+    lengths = metadata.get("training_lengths")
+    if lengths != list(config.training_lengths):
+        raise InputError(
+            f"{run_dir} was begun with batches of other lengths ({lengths or 'one only, by an older version'}; now "
+            f"{list(config.training_lengths)}), in another order; name another --run-dir."
+        )
     for name, now in fingerprints.items():
         if metadata["data"].get(name) != now:
             raise InputError(
@@ -118,6 +124,7 @@ def _metadata(config: Config, fingerprints: dict[str, str]) -> dict[str, Any]:
         "python": platform.python_version(),
         "devices": {"count": len(devices), "kind": devices[0].device_kind, "processes": jax.process_count()},
         "seed": config.train.seed,
+        "training_lengths": list(config.training_lengths),  # what the config's null meant when the run began
         "data": fingerprints,
         "git": _git_revision(),
     }

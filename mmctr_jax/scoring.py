@@ -47,6 +47,7 @@ def make_score(config: Config, mesh: Mesh) -> Callable:
         for batch in on_devices(batches, mesh):
             if batch["history"].shape[1] != length:
                 length = batch["history"].shape[1]
+                enough = None  # before the next is made
                 enough = narrow(params, items, length)
             logits_B = predict_step(enough, batch_stats, batch, items)
             if waiting is not None:  # read one batch behind, so that the device never waits for the host

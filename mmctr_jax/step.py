@@ -74,12 +74,9 @@ def init_state(config: Config, items: dict[str, jax.Array], mesh: Mesh) -> Train
     return jax.jit(init, out_shardings=replicated(mesh))(items)
 
 
-def _narrow(params: Any, items: dict[str, jax.Array], config: Config, small: Config) -> Any:
-    """Parameters of `config`'s model → those of `small`'s, a narrowed one; if they are that already, they stay."""
-    if small is config:
-        return params
-    shapes = jax.eval_shape(lambda items: _variables(small, items, jax.random.PRNGKey(0))["params"], items)
-    return live.cut(params, shapes, config)
+def parameter_shapes(config: Config, items: dict[str, jax.Array]) -> Any:
+    """The parameters' tree, of shapes alone."""
+    return jax.eval_shape(lambda items: _variables(config, items, jax.random.PRNGKey(0))["params"], items)
 
 
 def make_train_step(config: Config, mesh: Mesh) -> Callable:
@@ -93,7 +90,10 @@ def make_train_step(config: Config, mesh: Mesh) -> Callable:
     def train_step(state: TrainState, batch, items, learning_rate):
         # With L2, λ·w is a gradient of every weight, whatever the histories.
         small = config if train.net_l2 else live.narrowed(config, batch["history"].shape[1])
-        model, params = build_model(small), _narrow(state.params, items, config, small)
+        model, params = build_model(small), state.params
+        if small is not config:
+            cut = partial(live.cut, config=config)
+            params = jax.tree.map(lambda x, like: cut(x, like.shape), params, parameter_shapes(small, items))
 
         def objective(params):
             logits_B, updates = model.apply(
@@ -132,15 +132,15 @@ def all_finite(tree: Any) -> jax.Array:
 
 def make_narrow(config: Config, mesh: Mesh) -> Callable:
     """`(params, items, length) → params`: what predicting histories of at most `length` clicks needs of them."""
-    jitted = jax.jit(
-        lambda params, items, small: _narrow(params, items, config, small),
-        static_argnums=2,
-        out_shardings=replicated(mesh),
-    )
+    cut = jax.jit(partial(live.cut, config=config), static_argnums=1, out_shardings=replicated(mesh))
 
     def narrow(params, items, length):
         small = live.narrowed(config, length)
-        return params if small is config else jitted(params, items, small)  # where nothing is left out, no copy
+        if small is config:
+            return params
+        shapes = parameter_shapes(small, items)
+        # Leaf by leaf, so that what is not cut, such as the embedding tables, is not copied.
+        return jax.tree.map(lambda x, like: x if x.shape == like.shape else cut(x, like.shape), params, shapes)
 
     return narrow
 
@@ -148,12 +148,11 @@ def make_narrow(config: Config, mesh: Mesh) -> Callable:
 def make_predict_step(config: Config, mesh: Mesh) -> Callable:
     """`(params, batch_stats, batch, items) → logits (B,) float32`, whole on every device.
 
-    Compiled once for each length of histories; `params` may be narrowed to it (`make_narrow`) before.
+    Compiled once for each length of histories; `params` are narrowed to it (`make_narrow`).
     """
 
     def predict_step(params, batch_stats, batch, items):
-        small = live.narrowed(config, batch["history"].shape[1])
-        model, params = build_model(small), _narrow(params, items, config, small)
+        model = build_model(live.narrowed(config, batch["history"].shape[1]))
         with jax.default_matmul_precision(_MATMUL[config.train.precision]):
             variables = {"params": params, "batch_stats": batch_stats}
             return model.apply(variables, batch, items, train=False).astype(jnp.float32)

@@ -235,10 +235,10 @@ def test_the_lengths_that_batches_are_computed_at():
     def model(**settings):
         return {"max_history": 50, **settings}
 
-    auto, short = (4, 8, 16, 32, 50), {"length_buckets": None}
+    auto, short = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 50), {"length_buckets": None}
     assert lengths(model=model(), train=short) == (auto, auto)
-    assert lengths(model=model(max_history=3), train=short) == ((3,), (3,))
-    assert lengths(model=model(max_history=8), train=short) == ((4, 8), (4, 8))
+    assert lengths(model=model(max_history=3), train=short) == ((1, 2, 3), (1, 2, 3))
+    assert lengths(model=model(max_history=8), train=short) == ((1, 2, 3, 4, 6, 8), (1, 2, 3, 4, 6, 8))
     assert lengths(model=model(), train={"length_buckets": [2, 50]}) == ((2, 50), (2, 50))
     assert lengths(model=model(), train={"length_buckets": []}) == ((50,), (50,))
     # As released, padding counts; batch norm's means are taken over batches of all lengths.

@@ -334,7 +334,7 @@ def test_padding_is_counted_as_a_loader_would_lay_it_out(tmp_path):
     for p in found:
         n = p["length"]
         clicks = sum(min(k, n) for k in lengths)
-        buckets = [b for b in (4, 8, 16, 32, 64) if b < n] + [n]
+        buckets = [b for b in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96) if b < n] + [n]
         laid_out = sum(min(b for b in buckets if b >= min(k, n)) for k in lengths)
         assert p["cut"] == share(k > n for k in lengths)
         assert p["padding"] == pytest.approx(1 - clicks / (n * len(lengths)), rel=1e-4)

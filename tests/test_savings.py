@@ -14,11 +14,11 @@ from synthetic import ITEMS, MAX_HISTORY, SYSTEMS, merged, resolved_config
 from test_model import make_batch, make_items, randomised
 
 from benchmarks.program import collectives
-from mmctr_jax import models, optimizer, step
+from mmctr_jax import models, optimizer
 from mmctr_jax.models import live
 from mmctr_jax.models.linear import SharedDense
 from mmctr_jax.sharding import make_mesh, put_batch, put_replicated
-from mmctr_jax.step import init_state, make_narrow, make_predict_step, make_train_step, summed_bce
+from mmctr_jax.step import init_state, make_narrow, make_predict_step, make_train_step, parameter_shapes, summed_bce
 
 NO_DROPOUT = {"model": {"transformer": {"dropout": 0.0}, "dcn": {"deep_dropout": 0.0}}}
 CHANGES = {
@@ -71,7 +71,8 @@ def test_a_batch_at_the_length_it_needs_equals_the_padded_one(change, float64):
     shapes = jax.eval_shape(lambda items: init_state(config, items, make_mesh(jax.devices()[:1])), items)
     params = doubles(randomised(shapes.params, rng))
     small = live.narrowed(config, length)
-    needed = jax.eval_shape(lambda items: step._variables(small, items, jax.random.PRNGKey(0)), items)["params"]
+    needed = parameter_shapes(small, items)
+    cut = jax.tree.map(lambda x, like: live.cut(x, like.shape, config), params, needed)
     statistics = doubles(jax.tree.map(lambda x: jnp.ones(x.shape), shapes.batch_stats))
 
     @partial(jax.jit, static_argnums=(0, 3))
@@ -85,7 +86,7 @@ def test_a_batch_at_the_length_it_needs_equals_the_padded_one(change, float64):
 
     for train in (True, False):
         expected = loss_and_grads(config, params, padded(batch, MAX_HISTORY), train)
-        value, part = loss_and_grads(small, live.cut(params, needed, config), padded(batch, length), train)
+        value, part = loss_and_grads(small, cut, padded(batch, length), train)
         grads = jax.tree.map(lambda x, g: live.add(jnp.zeros_like(x), g, config), params, part)
         np.testing.assert_allclose(value, expected[0], rtol=1e-12)
         jax.tree.map(lambda g, e: np.testing.assert_allclose(g, e, rtol=0, atol=1e-12), grads, expected[1])
@@ -146,7 +147,8 @@ def test_short_histories_need_less_of_the_model():
 @pytest.mark.parametrize("first_k", [0, 3, MAX_HISTORY + 2])
 def test_one_padding_position_stands_for_all_under_the_released_mask(first_k, float64):
     """Scoring, against the model as training without dropout computes it: every position."""
-    change = {"model": {"history_mask": "released", "transformer": {"first_k": first_k, "target_attention": 1}}}
+    options = {"first_k": first_k, "target_attention": 1, "similarity": True}
+    change = {"model": {"history_mask": "released", "transformer": options, "dcn": {"similarity_bins": 4}}}
     config = resolved_config(merged(NO_DROPOUT, change))
     model, rng = models.build_model(config), np.random.default_rng(0)
     items = doubles(make_items(rng))
@@ -187,9 +189,8 @@ def test_cutting_and_adding_are_each_others_inverse():
     start = len(config.features.side) * config.model.embedding_dim + config.item_width
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(start + 9, start + 9)))
-    like = jax.ShapeDtypeStruct((start + 5, start + 5), x.dtype)
     kept = np.r_[0:start, start + 4 : start + 9]
-    part = live.cut(x, like, config)
+    part = live.cut(x, (start + 5, start + 5), config)
     np.testing.assert_array_equal(part, np.asarray(x)[np.ix_(kept, kept)])
     back = np.array(live.add(jnp.zeros_like(x), part, config))
     np.testing.assert_array_equal(back[np.ix_(kept, kept)], part)
@@ -198,26 +199,31 @@ def test_cutting_and_adding_are_each_others_inverse():
 
 
 def test_the_state_is_updated_in_place():
-    """The compiled step writes every parameter and moment where it was read: no second copy of the state."""
-    config = resolved_config()
+    """The compiled step writes every parameter and moment where it was read: beside them it needs less than one copy
+    of the parameters, gradients included. (Most of them are cross matrices here, as at the published sizes.)"""
+    config = resolved_config({"model": {"transformer": {"first_k": 20}, "dcn": {"cross_layers": 3}}})
     mesh = make_mesh(jax.devices()[:1])
     rng = np.random.default_rng(0)
     items = put_replicated(make_items(rng), mesh)
     state = init_state(config, items, mesh)
-    batch = put_batch(make_batch(rng, [3, 1, 2, 3], width=3), mesh)
+    batch = put_batch(make_batch(rng, [2, 1, 2, 0], width=2), mesh)
     compiled = make_train_step(config, mesh).lower(state, batch, items, np.float32(0.1)).compile()
     changing = jax.tree.leaves((state.params, state.opt_state, state.step))
-    assert compiled.memory_analysis().alias_size_in_bytes >= sum(x.nbytes for x in changing)
+    memory = compiled.memory_analysis()
+    assert memory.alias_size_in_bytes >= sum(x.nbytes for x in changing)
+    assert memory.temp_size_in_bytes < sum(x.nbytes for x in jax.tree.leaves(state.params))
 
 
-def test_eight_devices_exchange_the_gradients_once_and_nothing_else():
-    """The compiled step's collectives: one all-reduce of all gradients, with the loss and the batch's weight."""
-    config = resolved_config()
-    mesh = make_mesh()
+@pytest.mark.parametrize("width", [4, 2])
+def test_eight_devices_exchange_the_gradients_once_and_nothing_else(width):
+    """The compiled step's collectives: one all-reduce of all gradients, with the loss and the batch's weight; of a
+    narrowed batch, the narrowed ones."""
+    config, mesh = resolved_config(), make_mesh()
     rng = np.random.default_rng(0)
     items = put_replicated(make_items(rng), mesh)
-    batch = put_batch(make_batch(rng, rng.integers(0, 4, 16), width=4), mesh)
+    batch = put_batch(make_batch(rng, rng.integers(0, width + 1, 16), width=width), mesh)
     state = init_state(config, items, mesh)
     compiled = make_train_step(config, mesh).lower(state, batch, items, np.float32(0.1)).compile()
-    learned = sum(x.size for x in jax.tree.leaves(state.params))
+    live_ones = make_narrow(config, mesh)(state.params, items, width)
+    learned = sum(x.size for x in jax.tree.leaves(live_ones))
     assert collectives(compiled.as_text()) == [("all-reduce", learned + 2)]

@@ -68,7 +68,7 @@ def test_run_directory_holds_what_it_says(whole):
     resolved = load_config(directory / "config.yaml")
     assert resolved.features.num_items == 60 and resolved.features.item_features[0].vocab_size == 12
     metadata = json.loads((directory / "metadata.json").read_text())
-    assert set(metadata) == {"versions", "python", "devices", "seed", "data", "git", "codebooks"}
+    assert set(metadata) == {*("versions", "python", "devices", "seed", "training_lengths", "data", "git", "codebooks")}
     assert metadata["seed"] == 1 and metadata["devices"]["count"] == 8
     assert set(metadata["data"]) == {"train", "valid", "item_info", "items"}
     assert json.loads((directory / "summary.json").read_text()) == summary
@@ -317,6 +317,17 @@ def test_resume_refuses_another_config_and_other_data(whole, dataset, tmp_path):
     assert train(there, tmp_path / "run", resume=True)["steps"] == 15  # the same bytes elsewhere are the same data
     write_dataset(data, seed=5)
     assert "data.train has changed" in refused(there, tmp_path / "run", resume=True)
+
+
+def test_resume_refuses_a_run_whose_batches_were_of_other_lengths(whole, tmp_path):
+    """As after a version whose default was another: the row order is not the same."""
+    config, directory, _ = whole
+    shutil.copytree(directory, tmp_path / "run")
+    metadata = json.loads((tmp_path / "run" / "metadata.json").read_text())
+    assert metadata["training_lengths"] == [2, 10]
+    for began in ([4, 10], None):
+        (tmp_path / "run" / "metadata.json").write_text(json.dumps(metadata | {"training_lengths": began}))
+        assert "other lengths" in refused(config, tmp_path / "run", resume=True)
 
 
 def test_a_folder_that_is_no_run_directory(dataset, tmp_path):

@@ -61,7 +61,7 @@ def _epoch_order(split: Split, batch_size: int, lengths: tuple[int, ...], seed: 
     """(rows,) row numbers of an epoch's batches: a function of these arguments alone.
 
     Rows are shuffled. With several lengths those of all full batches are then grouped by the length that they need,
-    cut into batches, and the batches shuffled: each holds random rows of one length, but for one where two lengths
+    cut into batches, and the batches shuffled: each holds random rows of one length, but for those where two lengths
     meet. The last, partial batch is random rows of any.
     """
     rng = np.random.Generator(np.random.Philox(key=[seed, epoch]))

@@ -17,7 +17,7 @@ from mmctr_jax.inspect.repeats import in_own_history, repeats
 from mmctr_jax.inspect.rows import Rows, read_rows
 
 _LENGTHS = (8, 16, 32, 64, 128)  # to which padding is reckoned
-_BUCKETS = (4, 8, 16, 32, 64)
+_BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96)  # as training has them by default
 _POINTS = 60  # of the popularity curve
 _VALUES = 30  # of a side feature, shown
 

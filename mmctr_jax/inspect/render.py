@@ -72,7 +72,7 @@ def _histories(found: dict[str, Any]) -> str:
         table(["padded to", "histories cut", "padding", "with buckets"], padding, "What padding costs in train"),
         paragraph(
             "Padding is the share of all positions that holds no click. With buckets, a row is padded to the first of "
-            "4, 8, 16, 32 and 64 that holds it; shown is what is left of the positions then."
+            "1, 2, 3, 4, 6, 8, 12, 16, … that holds it; shown is what is left of the positions then."
         ),
     )
 

@@ -8,7 +8,6 @@ f begins with [e_side ‖ e_target], and what follows it anywhere, ends with the
 """
 
 import itertools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -45,18 +44,14 @@ def _put(x: jax.Array, at: tuple[slice, ...], block: jax.Array) -> jax.Array:
     return jax.lax.dynamic_update_slice(x, block, [s.start for s in at])
 
 
-def cut(params: Any, shapes: Any, config: Config) -> Any:
-    """Parameters of the whole model → those of a narrowed one. `shapes`: its tree, of anything with shapes."""
-
-    def cut_leaf(x: jax.Array, like: Any) -> jax.Array:
-        if x.shape == like.shape:
-            return x
-        live = jnp.zeros(like.shape, x.dtype)
-        for in_whole, in_live in _blocks(config, x.shape, like.shape):
-            live = _put(live, in_live, x[in_whole])
-        return live
-
-    return jax.tree.map(cut_leaf, params, shapes)
+def cut(x: jax.Array, shape: tuple[int, ...], config: Config) -> jax.Array:
+    """A parameter of the whole model → what the narrowed one has of it, whose shape this is."""
+    if x.shape == shape:
+        return x
+    live = jnp.zeros(shape, x.dtype)
+    for in_whole, in_live in _blocks(config, x.shape, shape):
+        live = _put(live, in_live, x[in_whole])
+    return live
 
 
 def add(x: jax.Array, live: jax.Array, config: Config) -> jax.Array:
