@@ -133,14 +133,16 @@ def all_finite(tree: Any) -> jax.Array:
 def make_narrow(config: Config, mesh: Mesh) -> Callable:
     """`(params, items, length) → params`: what predicting histories of at most `length` clicks needs of them."""
     cut = jax.jit(partial(live.cut, config=config), static_argnums=1, out_shardings=replicated(mesh))
+    shapes: dict[int, Any] = {}  # by length: finding them takes a trace of the model
 
     def narrow(params, items, length):
         small = live.narrowed(config, length)
         if small is config:
             return params
-        shapes = parameter_shapes(small, items)
+        if length not in shapes:
+            shapes[length] = parameter_shapes(small, items)
         # Leaf by leaf, so that what is not cut, such as the embedding tables, is not copied.
-        return jax.tree.map(lambda x, like: x if x.shape == like.shape else cut(x, like.shape), params, shapes)
+        return jax.tree.map(lambda x, like: x if x.shape == like.shape else cut(x, like.shape), params, shapes[length])
 
     return narrow
 

@@ -150,8 +150,8 @@ def test_any_model_equals_the_oracle(name, data, seed):
     config, rng = data.draw(configs(name)), np.random.default_rng(seed)
     items, batch = random_items(config, rng), random_batch(config, rng)
     with jax.enable_x64(True):
-        model, on_device = MODELS[name](config, jnp.float64), jax.tree.map(jnp.asarray, items)
-        variables = random_variables(model, on_device, batch, rng)
-        logits = np.asarray(jax.jit(model.apply, static_argnames="train")(variables, batch, on_device, train=False))
+        model = MODELS[name](config, jnp.float64)
+        variables = random_variables(model, items, batch, rng)
+        logits = np.asarray(jax.jit(model.apply, static_argnames="train")(variables, batch, items, train=False))
     expected = oracle.logits(config, variables["params"], variables.get("batch_stats", {}), items, batch)
     np.testing.assert_allclose(logits, expected, rtol=1e-9, atol=1e-9)

@@ -68,7 +68,7 @@ class Embedding(nn.Module):
         features = self.config.features
         parts = [lookup(self.tables[features.item], ids, self.dtype)]
         for f in features.item_features:
-            values = items[f.name][ids]
+            values = jnp.asarray(items[f.name])[ids]
             if f.kind == "categorical":
                 parts.append(lookup(self.tables[f.name], values, self.dtype))
             elif f.kind == "tags":
