@@ -9,11 +9,11 @@ def width_of_f(length: int) -> int:
     return 2 * E + D + (min(length, K) + 1) * T
 
 
-def forward(length: int, target_once: bool = True) -> dict[str, float]:
+def forward(length: int) -> dict[str, float]:
     """FLOP per sample, by block, of matrix products alone; histories padded to `length`."""
     F = width_of_f(length)
     layer = 2 * length * (3 * T * T + T * T + 2 * T * FEEDFORWARD) + 4 * length**2 * T
-    once = 2 * (length - 1) * D * 3 * T if target_once else 0  # not computed at every position but one
+    once = 2 * (length - 1) * D * 3 * T  # the target's half, computed at one position instead of all
     widths = (F, *DEEP)
     head = (F + DEEP[-1], *HEAD, 1)
     return {

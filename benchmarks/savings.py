@@ -21,6 +21,7 @@ from benchmarks import flops
 from benchmarks.flops import N, T
 from benchmarks.published import ITEMS, Ours, made_up_items, made_up_split, published_config, seconds
 from mmctr_jax import optimizer
+from mmctr_jax.config import default_lengths
 from mmctr_jax.data.cache import Split
 from mmctr_jax.data.loader import train_batches
 from mmctr_jax.models import build_model, dropout, live, transformer
@@ -31,7 +32,7 @@ from mmctr_jax.sharding import put_batch
 from mmctr_jax.step import make_narrow
 
 COARSE = (4, 8, 16, 32)
-FINE = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48)
+FINE = default_lengths(N)[:-1]
 Rows = Iterator[tuple[str, float | None, float, float]]
 """What, the predicted gain if there is a count, seconds without it, seconds with it."""
 

@@ -11,9 +11,10 @@ from matplotlib.patches import Rectangle
 
 from benchmarks import flops
 from benchmarks.generate import microlens_lengths
+from mmctr_jax.config import default_lengths
 
 LIVE, PADDING, WHOLE = "#2b6cb0", "#e2e8f0", 64
-BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+BUCKETS = default_lengths(WHOLE)
 
 
 def draw_batches(axes, rows: int = 24) -> None:

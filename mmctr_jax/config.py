@@ -289,6 +289,12 @@ class TrainConfig(_Section):
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"  # of matrix products; weights and loss stay float32
 
 
+def default_lengths(longest: int) -> tuple[int, ...]:
+    """1, 2, 3, 4, 6, 8, 12, 16, … below `longest`, and it: what a batch's histories may be padded to."""
+    steps = sorted({n << i for n in (1, 3) for i in range(longest.bit_length())})
+    return (*(length for length in steps if length < longest), longest)
+
+
 class Config(_Section):
     data: DataConfig
     features: FeaturesConfig = FeaturesConfig()
@@ -313,7 +319,7 @@ class Config(_Section):
         if self._padding_counts:
             return (N,)
         if buckets is None:
-            buckets = sorted({n << i for n in (1, 3) for i in range(N.bit_length())})
+            return default_lengths(N)
         return (*(length for length in buckets if length < N), N)
 
     @property

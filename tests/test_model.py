@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from synthetic import DIM, ITEMS, MAX_HISTORY, SYSTEMS, TAGS, mean_bce, merged, resolved_config
 
+from benchmarks.published import published_config
 from mmctr_jax import optimizer
-from mmctr_jax.config import parse_config
 from mmctr_jax.models import build_model
 from mmctr_jax.models.embedding import mean_of_tags
 from mmctr_jax.models.masking import attended_positions
@@ -112,18 +112,7 @@ def released():
 
 
 def test_the_published_configuration_has_267_898_881_parameters():
-    config = parse_config(
-        {
-            "data": {"train": "-", "valid": "-", "item_info": "-"},
-            "features": {
-                "num_items": 91_718,
-                "item_features": [
-                    {"kind": "tags", "name": "item_tags", "vocab_size": 11_740},
-                    {"kind": "embedding", "name": "item_emb_d128", "dim": 128},
-                ],
-            },
-        }
-    )
+    config = published_config()
     items = {"item_tags": jnp.zeros((91_718, 5), jnp.int32), "item_emb_d128": jnp.zeros((91_718, 128))}
     state = jax.eval_shape(lambda i: init_state(config, i, make_mesh()), items)
     assert state.params["cross"]["layer_0"]["kernel"].shape == (9088, 9088)

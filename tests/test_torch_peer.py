@@ -15,6 +15,7 @@ pytest.importorskip("fuxictr.pytorch.layers", reason="the peer is made of PyTorc
 import torch
 from torch_reference import Reference
 
+from benchmarks.published import published_config
 from benchmarks.torch_peer import Peer, Trainer, make_loader, predict
 
 # The clip norm (default: 10), and how the golden files name what five steps with it lead to.
@@ -217,18 +218,7 @@ def test_parameters_have_the_released_names(project_mm):
 
 
 def test_the_published_configuration_has_the_published_number_of_parameters():
-    config = parse_config(
-        {
-            "data": {"train": "-", "valid": "-", "item_info": "-"},
-            "features": {
-                "num_items": 91_718,
-                "item_features": [
-                    {"kind": "tags", "name": "item_tags", "vocab_size": 11_740},
-                    {"kind": "embedding", "name": "item_emb_d128", "dim": 128},
-                ],
-            },
-        }
-    )
+    config = published_config()
     with torch.device("meta"):  # shapes alone
         peer = Peer(config)
     assert sum(weights.numel() for weights in peer.parameters()) == 267_898_881

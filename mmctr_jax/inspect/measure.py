@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mmctr_jax.config import default_lengths
 from mmctr_jax.console import log
 from mmctr_jax.inspect.catalogue import embeddings, tags
 from mmctr_jax.inspect.drift import drift
@@ -17,7 +18,6 @@ from mmctr_jax.inspect.repeats import in_own_history, repeats
 from mmctr_jax.inspect.rows import Rows, read_rows
 
 _LENGTHS = (8, 16, 32, 64, 128)  # to which padding is reckoned
-_BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96)  # as training has them by default
 _POINTS = 60  # of the popularity curve
 _VALUES = 30  # of a side feature, shown
 
@@ -96,7 +96,7 @@ def _padding(length: np.ndarray, max_history: int | None) -> list[dict[str, Any]
     found = []
     for n in sorted({*(n for n in _LENGTHS if n < longest), longest, max_history or longest}):
         kept = np.minimum(length, n)
-        buckets = np.array([*(b for b in _BUCKETS if b < n), n])
+        buckets = np.array(default_lengths(n))
         positions = int(buckets[np.searchsorted(buckets, kept)].sum())
         found.append(
             {
