@@ -272,7 +272,7 @@ class TrainConfig(_Section):
     batch_size: Rows = 128  # rows per step over all devices and hosts together
     eval_batch_size: Rows = 1024  # rows per scoring step; changes memory and speed, not results
     # Lengths besides model.max_history that a batch's histories are padded to, rising; a batch has rows of one length.
-    # null: 1, 2, 3, 4, 6, 8, 12, 16, … where that is exact; []: none. See docs/performance.md.
+    # null: those of 1, 2, 3, 4, 6, 8, 12, 16, … that pay, where that is exact; []: none. See docs/performance.md.
     length_buckets: tuple[Width, ...] | None = None
     epochs: Annotated[int, Field(ge=1, le=10**6)] = 100  # at most; early stopping usually ends sooner
     learning_rate: Annotated[float, Field(ge=1e-12)] = 5e-4
@@ -324,7 +324,9 @@ class Config(_Section):
 
     @property
     def training_lengths(self) -> tuple[int, ...]:
-        """The same for training. With batch norm, unless told, N alone: its means are to be those of all lengths."""
+        """The same for training (`loader.training_lengths` chooses among the default ones).
+
+        With batch norm, unless told, N alone: its means are to be those of all lengths."""
         dcn = getattr(self.model, "dcn", None)
         norm = getattr(self.model, "batch_norm", False) or (dcn and dcn.batch_norm)
         norm = norm or getattr(self.model, "activation", None) == "dice"

@@ -62,6 +62,7 @@ class Progress:
     def __init__(self, label: str, total: int, unit: str, done: int = 0):
         self.label, self.total, self.unit, self.done = label, total, unit, done
         self._first, self._start = done, time.monotonic()
+        self._paused = 0.0
         self._last_line = self._start
         self._bar: RichProgress | None = None
         if sys.stdout.isatty() and log.isEnabledFor(logging.INFO):
@@ -85,10 +86,17 @@ class Progress:
         if self._bar:
             self._bar.stop()
 
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """What happens inside will not happen again, such as compiling: it does not count for rate and ETA."""
+        start = time.monotonic()
+        yield
+        self._paused += time.monotonic() - start
+
     @property
     def rate(self) -> float:
         """Units per second since the start."""
-        return (self.done - self._first) / max(time.monotonic() - self._start, 1e-9)
+        return (self.done - self._first) / max(time.monotonic() - self._start - self._paused, 1e-9)
 
     def advance(self, units: int, text: str = "") -> None:
         self.done += units

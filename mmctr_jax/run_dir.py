@@ -62,8 +62,11 @@ def read_config(run_dir: Path) -> Config:
     return config
 
 
-def check_same_run(run_dir: Path, config: Config, fingerprints: dict[str, str]) -> None:
-    """Raises InputError if the run was begun with another configuration or on other data."""
+def check_same_run(run_dir: Path, config: Config, fingerprints: dict[str, str], lengths: tuple[int, ...]) -> None:
+    """Raises InputError if the run was begun with another configuration, on other data or with other batches.
+
+    lengths: those of padded histories.
+    """
     difference = first_difference(read_config(run_dir), config, ignore=_MAY_CHANGE)
     if difference:
         raise InputError(
@@ -73,18 +76,18 @@ def check_same_run(run_dir: Path, config: Config, fingerprints: dict[str, str]) 
     metadata = read_metadata(run_dir)
     if metadata.get("converted"):
         raise InputError(f"{run_dir} holds converted weights, no training to go on with; name another --run-dir.")
-    lengths = metadata.get("training_lengths")
-    if lengths != list(config.training_lengths):
-        raise InputError(
-            f"{run_dir} was begun with batches of other lengths ({lengths or 'one only, by an older version'}; now "
-            f"{list(config.training_lengths)}), in another order; name another --run-dir."
-        )
     for name, now in fingerprints.items():
         if metadata["data"].get(name) != now:
             raise InputError(
                 f"{run_dir} was begun on other data: data.{name} has changed since; "
                 "bring the old files back, or name another --run-dir."
             )
+    begun = metadata.get("training_lengths")
+    if begun != list(lengths):
+        raise InputError(
+            f"{run_dir} was begun by another version, with batches of other lengths ({begun or 'one only'}; now "
+            f"{list(lengths)}), in another order; name another --run-dir."
+        )
 
 
 def lock(run_dir: Path) -> IO:
@@ -124,7 +127,6 @@ def _metadata(config: Config, fingerprints: dict[str, str]) -> dict[str, Any]:
         "python": platform.python_version(),
         "devices": {"count": len(devices), "kind": devices[0].device_kind, "processes": jax.process_count()},
         "seed": config.train.seed,
-        "training_lengths": list(config.training_lengths),  # what the config's null meant when the run began
         "data": fingerprints,
         "git": _git_revision(),
     }

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from mmctr_jax.config import Config
 from mmctr_jax.console import Progress, log, log_to_file, show
 from mmctr_jax.data.cache import Split, load_split
 from mmctr_jax.data.items import Items, ItemTable, fingerprint, load_items
-from mmctr_jax.data.loader import batches_per_epoch, train_batches
+from mmctr_jax.data.loader import batches_per_epoch, train_batches, training_lengths
 from mmctr_jax.data.parquet import column_names, part_files, read_keys
 from mmctr_jax.errors import InputError, TrainingError
 from mmctr_jax.files import write_atomically
@@ -53,6 +54,10 @@ class TrainingData:
     train: Split
     valid: Split
     valid_users: np.ndarray | None  # group keys for grouped AUC
+
+    @cached_property
+    def lengths(self) -> tuple[int, ...]:
+        return training_lengths(self.items.config, self.train)
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -96,7 +101,7 @@ def train(config: Config, directory: Path, resume: bool = False) -> dict[str, An
         begun = resume and run_dir.is_started(directory)
         data = load_training_data(config, run_dir.read_items(directory) if begun else None)
         if begun:
-            run_dir.check_same_run(directory, data.items.config, data.fingerprints)
+            run_dir.check_same_run(directory, data.items.config, data.fingerprints, data.lengths)
         return data, begun
 
     data, begun = together(check)
@@ -111,8 +116,8 @@ def train(config: Config, directory: Path, resume: bool = False) -> dict[str, An
             if begun:
                 run_dir.go_on(directory, data.items.config)
             else:
-                items = data.items
-                run_dir.start(directory, items.config, items.table, data.fingerprints, codebooks=items.codebooks)
+                items, more = data.items, {"training_lengths": data.lengths, "codebooks": data.items.codebooks}
+                run_dir.start(directory, items.config, items.table, data.fingerprints, **more)
             stack.enter_context(log_to_file(directory / "train.log"))
             return stack.enter_context(Recorder(directory))
 
@@ -167,7 +172,7 @@ class _Trainer:
         batches = train_batches(
             self.data.train,
             batch_size=train.batch_size,
-            lengths=self.config.training_lengths,
+            lengths=self.data.lengths,
             seed=train.seed,
             epochs=train.epochs,
             start=position.step,
@@ -177,7 +182,7 @@ class _Trainer:
         total, done = (self._rows_until(step) for step in (self.total_steps, position.step))
         with Progress("Training", total, "samples", done) as bar:
             while (stop := self._reason_to_stop(interrupt)) is None:
-                rows = self._step(next(batches))
+                rows = self._step(next(batches), bar)
                 bar.advance(rows, self._status())
                 if position.step % self.record_every == 0:
                     self._record_training()
@@ -205,20 +210,22 @@ class _Trainer:
 
     # One step
 
-    def _step(self, batch: dict[str, jax.Array]) -> int:
+    def _step(self, batch: dict[str, jax.Array], bar: Progress) -> int:
         """Dispatches a step, then reads the metrics of the one before: the device never waits for the host.
 
         Returns the rows trained on.
         """
         rows = self._rows_until(self.position.step + 1) - self._rows_until(self.position.step)
         length = batch["history"].shape[1]
-        if length not in self._compiled:
+        compiles = length not in self._compiled
+        if compiles:
             self._compiled.add(length)
             self._read_metrics()
             self._count_time(0)  # of the step before
             self._lap_start = None
         learning_rate = np.float32(self.plateau.learning_rate)
-        self.state, metrics = self.train_step(self.state, batch, self.items, learning_rate)
+        with bar.pause() if compiles else nullcontext():
+            self.state, metrics = self.train_step(self.state, batch, self.items, learning_rate)
         self._read_metrics()
         self.position.step += 1
         self._pending = metrics, rows

@@ -7,8 +7,9 @@ from pathlib import Path
 # Eight simulated devices for every test; must be set before JAX starts.
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Most tests, and the programs they start, train the same few tiny models: compile each once a session.
-os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="mmctr_tests_")
+# Most tests, and the programs they start, train the same few tiny models: compile each once for all workers.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="mmctr_tests_")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
@@ -22,8 +23,11 @@ from mmctr_jax.console import start_logging  # noqa: E402
 @pytest.fixture(scope="session", autouse=True)
 def _session():
     start_logging()
-    yield
-    shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+
+
+def pytest_unconfigure():
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

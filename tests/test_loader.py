@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmctr_jax.config import Config, parse_config
 from mmctr_jax.data.cache import Split
 from mmctr_jax.data.loader import (
     Share,
@@ -16,6 +17,7 @@ from mmctr_jax.data.loader import (
     longest_first,
     pad_histories,
     train_batches,
+    training_lengths,
 )
 
 LENGTHS = (2, 4, 8)
@@ -162,3 +164,48 @@ def test_padding_keeps_the_most_recent_clicks_at_the_right(histories, length):
     split = Split(flat, offsets, split.item, split.side, None, "")
     expected = [[0] * (length - len(h[-length:])) + h[-length:] for h in histories]
     assert pad_histories(split, np.arange(len(histories)), length).tolist() == expected
+
+
+def split_of(lengths: np.ndarray) -> Split:
+    return replace(make_split(len(lengths)), history_offsets=np.concatenate([[0], np.cumsum(lengths)]))
+
+
+def config_of(**train) -> Config:
+    data = {"train": "-", "valid": "-", "item_info": "-"}
+    return parse_config({"data": data, "model": {"max_history": 16}, "train": {"batch_size": 4} | train})
+
+
+@given(st.lists(st.integers(0, 700), min_size=8, max_size=8))
+@settings(max_examples=50, deadline=None)
+def test_lengths_are_compiled_where_they_save_enough_padding(rows):
+    """An epoch's batches × clicks that each chosen length saves, counted row by row, against 128."""
+    lengths = np.repeat([1, 2, 3, 4, 6, 8, 12, 16], rows)
+    chosen = training_lengths(config_of(), split_of(lengths))
+    assert chosen[-1] == 16
+    for length, before in zip(chosen[:-1], (0, *chosen), strict=False):
+        longer = {1: 2, 2: 3, 3: 4, 4: 6, 6: 8, 8: 12, 12: 16}[length]
+        saved = sum(longer - length for n in lengths if before < n <= length) / 4
+        assert saved >= 128, (length, saved)
+
+
+@pytest.mark.parametrize(
+    ("rows", "chosen"),
+    [
+        ({1: 512}, (1, 16)),
+        ({1: 511}, (4, 16)),  # 127.75 batches: too few for the step of 1 click from 1, 2 or 3, not for that of 2 from 4
+        ({4: 256}, (4, 16)),
+        ({3: 255, 4: 1}, (4, 16)),
+        ({12: 127}, (16,)),
+        ({12: 128}, (12, 16)),
+        ({16: 10_000}, (16,)),
+    ],
+)
+def test_chosen_lengths_by_hand(rows, chosen):
+    lengths = np.concatenate([np.full(n, length) for length, n in rows.items()])
+    assert training_lengths(config_of(), split_of(lengths)) == chosen
+
+
+def test_named_lengths_are_all_compiled():
+    split = split_of(np.ones(3, np.int64))
+    assert training_lengths(config_of(length_buckets=[2, 8]), split) == (2, 8, 16)
+    assert training_lengths(config_of(length_buckets=[]), split) == (16,)

@@ -15,6 +15,7 @@ from functools import partial
 import grain
 import numpy as np
 
+from mmctr_jax.config import Config
 from mmctr_jax.data.cache import Split
 
 Batch = dict[str, np.ndarray]
@@ -39,6 +40,29 @@ class Share:
 def history_lengths(split: Split) -> np.ndarray:
     """(rows,) clicks of each row."""
     return np.diff(split.history_offsets)
+
+
+_WORTH_COMPILING = 128  # batches × clicks of padding, in an epoch
+
+
+def training_lengths(config: Config, split: Split) -> tuple[int, ...]:
+    """What the histories of a training's batches may be padded to, ascending.
+
+    Each length is compiled, so of the default ones those remain that save enough padding. Lengths that
+    `train.length_buckets` names all do.
+    """
+    lengths = config.training_lengths
+    if config.train.length_buckets is not None:
+        return lengths
+    needs = np.searchsorted(lengths[:-1], history_lengths(split))
+    rows = np.bincount(needs, minlength=len(lengths))
+    chosen, waiting = [], 0
+    for length, longer, n in zip(lengths, lengths[1:], rows, strict=False):
+        waiting += int(n)
+        if waiting * (longer - length) >= _WORTH_COMPILING * config.train.batch_size:
+            chosen.append(length)
+            waiting = 0
+    return (*chosen, lengths[-1])
 
 
 def pad_histories(split: Split, rows: np.ndarray, length: int) -> np.ndarray:
