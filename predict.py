@@ -1,25 +1,29 @@
-"""Scores a file: python predict.py --ckpt RUN_DIR [--data FILE|FOLDER] [--out FILE] [--task TASK] [--labels FILE]"""
+"""Scores a file: python predict.py --ckpt RUN_DIR [--data FILE|FOLDER] [--out FILE] ..."""
 
 import argparse
 from pathlib import Path
 
 from mmctr_jax import cli
-from mmctr_jax.console import log, show
-from mmctr_jax.prediction import TASKS, predict
 
 
 def main() -> int:
+    from mmctr_jax.console import log, show
+    from mmctr_jax.prediction import TASKS, predict
+
     parser = argparse.ArgumentParser(description="Score samples with a trained model.")
     parser.add_argument("--ckpt", required=True, type=Path, metavar="RUN_DIR", help="what train.py wrote")
     parser.add_argument("--data", help="Parquet file or folder (default: the config's test file)")
     parser.add_argument("--out", type=Path, help=".parquet, .csv or .zip (default: RUN_DIR/predictions.parquet)")
     parser.add_argument("--task", choices=TASKS, help="score column of a .zip submission")
     parser.add_argument("--labels", help="labels in a file of their own, in the same row order (default: the config's)")
+    parser.add_argument(
+        "--item-info", help="a newer item table than training's; its new items are scored by their features"
+    )
     args = parser.parse_args()
 
     cli.keep_compiled_programs()
 
-    result = predict(args.ckpt, args.data, args.out, args.task, args.labels)
+    result = predict(args.ckpt, args.data, args.out, args.task, args.labels, args.item_info)
     log.info(
         f"Scored {result['rows']:,} rows in {result['seconds']:.1f} s "
         f"({result['rows'] / result['seconds']:,.0f} samples/s); predictions are in {result['out']}."

@@ -4,9 +4,6 @@ import argparse
 from pathlib import Path
 
 from mmctr_jax import cli
-from mmctr_jax.config import load_config
-from mmctr_jax.console import clock, log, show
-from mmctr_jax.interrupt import EXIT_CODE
 
 
 def main() -> int:
@@ -15,15 +12,22 @@ def main() -> int:
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that replace the file's")
     parser.add_argument("--run-dir", type=Path, help="where everything goes (default: runs/NAME of configs/NAME.yaml)")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run; start if there is none")
+    parser.add_argument("--deterministic", action="store_true", help="same bits every time on GPUs, too; slower there")
     cli.add_host_arguments(parser)
     args = parser.parse_intermixed_args()
 
+    from mmctr_jax.config import load_config
+    from mmctr_jax.console import clock, log, show
+
     config = load_config(args.config, args.overrides)
     directory = args.run_dir or Path("runs") / Path(args.config).stem
+    if args.deterministic:
+        cli.make_deterministic()
     cli.keep_compiled_programs()
     cli.join_hosts(args)
 
-    from mmctr_jax.training import train  # after join_hosts: JAX must not be in use before
+    from mmctr_jax.interrupt import EXIT_CODE  # after join_hosts: JAX must not be in use before
+    from mmctr_jax.training import train
 
     summary = train(config, directory, args.resume)
     if summary["stopped"] == "interrupted":

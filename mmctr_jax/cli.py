@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from mmctr_jax.console import log, start_logging
 from mmctr_jax.errors import InputError, TrainingError
 
 
@@ -21,9 +20,11 @@ def run_main(main: Callable[[], int]) -> None:
 
     Errors meant for the user become one sentence on standard error; others stay tracebacks, for they are ours.
     """
-    start_logging()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what is half-written is cleared away
     try:
+        from mmctr_jax.console import start_logging  # in here, as all that takes time: Ctrl-C may come at once
+
+        start_logging()
         code = main()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -58,6 +59,11 @@ def keep_compiled_programs() -> None:
         jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
+def make_deterministic() -> None:
+    """Lets XLA choose only GPU programs that give the same bits every time. Must come before any other use of JAX."""
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()
+
+
 def add_host_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("several hosts (start the same command on each; SLURM needs no arguments)")
     group.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
@@ -70,6 +76,7 @@ def join_hosts(args: argparse.Namespace) -> None:
     import jax
 
     from mmctr_jax import hosts
+    from mmctr_jax.console import log
 
     hosts.join(args.coordinator, args.num_processes, args.process_id)
     if jax.process_index() != 0:

@@ -206,6 +206,9 @@ class _Model(_Section):
     max_history: Width = 64  # N: the most recent N clicks count, older ones are dropped
     project_mm: bool = True  # learned bias-free square map on each frozen vector (released); false: as it is (paper)
     embedding_init_std: Positive = 1e-4
+    # Share of target and history ids whose id embedding is left out (that of padding) in a training step: teaches the
+    # model to score new items by what else is known of them.
+    id_dropout: Rate = 0.0
 
 
 class MMCTRConfig(_Model):
@@ -286,6 +289,8 @@ class TrainConfig(_Section):
     min_learning_rate: NonNegative = 1e-6
     min_delta: NonNegative = 1e-6  # an improvement is an AUC above best + min_delta
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 20242025  # of weights, dropout and row order
+    # fsdp: large parameters, their moments and the item table are split over the devices instead of being on each.
+    sharding: Literal["replicated", "fsdp"] = "replicated"
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"  # of matrix products; weights and loss stay float32
 
 
@@ -293,6 +298,9 @@ def default_lengths(longest: int) -> tuple[int, ...]:
     """1, 2, 3, 4, 6, 8, 12, 16, … below `longest`, and it: what a batch's histories may be padded to."""
     steps = sorted({n << i for n in (1, 3) for i in range(longest.bit_length())})
     return (*(length for length in steps if length < longest), longest)
+
+
+_ROWS_OF = 512  # any 2ⁿ ≤ 512 devices divide it
 
 
 class Config(_Section):
@@ -306,6 +314,11 @@ class Config(_Section):
         """D: width of one item's vector, id embedding and item features together (Eq. 3)."""
         widths = [f.dim if f.kind == "embedding" else self.model.embedding_dim for f in self.features.item_features]
         return self.model.embedding_dim + sum(widths)
+
+    def table_rows(self, size: int) -> int:
+        """Rows of a table of `size` ids: with fsdp a large one is filled up, so that devices have equal parts of it."""
+        large = self.train.sharding == "fsdp" and size > 8 * _ROWS_OF
+        return -(-size // _ROWS_OF) * _ROWS_OF if large else size
 
     @property
     def _padding_counts(self) -> bool:

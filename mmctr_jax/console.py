@@ -26,9 +26,11 @@ def start_logging(quiet: bool = False) -> None:
     if not log.handlers:
         log.addHandler(_PrintHandler())
     log.propagate = False
+    logging.raiseExceptions = False  # a train.log on a full disk; what cannot be done without says so itself
     log.setLevel(logging.WARNING if quiet else logging.INFO)
-    # Orbax and its helpers report every save at INFO and their own deprecations at WARNING: not the user's concern.
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    # Orbax and its helpers report every save at INFO, their own deprecations at WARNING, and what they raise, six times
+    # over with tracebacks, at ERROR: what is raised is what we tell.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 
 @contextmanager

@@ -18,15 +18,15 @@ import numpy as np
 
 from mmctr_jax import cli, run_dir
 from mmctr_jax.checkpoint import Checkpoints
-from mmctr_jax.config import Config, load_config
+from mmctr_jax.config import Config, TrainConfig, load_config
 from mmctr_jax.console import log
 from mmctr_jax.data.items import load_items
 from mmctr_jax.errors import InputError
 from mmctr_jax.files import replacing, sha256
 from mmctr_jax.prediction import restore_best
 from mmctr_jax.released import check_released_has, params_from_released, released_from_params, with_dropout
-from mmctr_jax.sharding import make_mesh, put_replicated
-from mmctr_jax.step import init_state
+from mmctr_jax.sharding import make_mesh, put_items, put_replicated
+from mmctr_jax.step import init_state, parameter_shapes
 
 
 def _torch():
@@ -69,14 +69,15 @@ def torch_to_jax(checkpoint: Path, config: Config, out: Path) -> int:
     Raises: InputError, before anything is written, if a tensor is missing, superfluous, misshapen or not float32.
     """
     check_released_has(config)
+    if config.train.sharding != "replicated":
+        raise InputError(f"train.sharding {config.train.sharding}: released tables come as they are; drop it.")
     if out.exists():
         raise InputError(f"Output {out} exists; name a new folder.")
     state_dict = read_state_dict(checkpoint)
     items = load_items(config)
     config, mesh = items.config, make_mesh()
-    on_device = put_replicated(items.table, mesh)
-    like = jax.eval_shape(lambda items: init_state(config, items, mesh), on_device)
-    params = params_from_released(state_dict, config, like.params)
+    on_device = put_items(items.table, mesh, config)
+    params = params_from_released(state_dict, config, parameter_shapes(config, on_device))
     converted = {
         "sha256": sha256(checkpoint).hexdigest(),
         "with_dropout": with_dropout(state_dict, config),
@@ -84,8 +85,8 @@ def torch_to_jax(checkpoint: Path, config: Config, out: Path) -> int:
     state = init_state(config, on_device, mesh).replace(params=put_replicated(params, mesh))
     with run_dir.lock(out):
         with Checkpoints(out / run_dir.CHECKPOINTS, writable=True) as checkpoints:
-            checkpoints.save(state, {}, step=0, best_step=0)
-        run_dir.start(out, config, items.table, {"item_info": items.fingerprint}, converted=converted)
+            checkpoints.save(state, {"plateau": {"best_step": 0}}, step=0, best_step=0)
+        run_dir.start(out, items, {"item_info": items.fingerprint}, converted=converted)
     return sum(x.size for x in jax.tree.leaves(params))
 
 
@@ -100,8 +101,10 @@ def jax_to_torch(directory: Path, out: Path) -> int:
     check_released_has(config)
     converted = run_dir.read_metadata(directory).get("converted") or {}
     mesh = make_mesh()
-    items = put_replicated(run_dir.read_items(directory), mesh)
+    items = put_items(run_dir.read_items(directory), mesh, config)
     _, params, _ = restore_best(directory, config, items, mesh)
+    unfilled = config.model_copy(update={"train": TrainConfig()})  # tables without the rows that fsdp fills up
+    params = jax.tree.map(lambda x, like: x[: like.shape[0]], params, parameter_shapes(unfilled, items))
     state_dict = released_from_params(params, config, converted.get("with_dropout"))
     tensors = {name: torch.from_numpy(x.copy()) for name, x in state_dict.items()}
     try:

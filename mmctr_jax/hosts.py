@@ -16,11 +16,18 @@ from mmctr_jax.errors import InputError
 T = TypeVar("T")
 
 
+_ENVIRONMENT = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+
+
 def join(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
-    """Connects this process to the others of its run, if it has any: from the three arguments, or from SLURM.
+    """Connects this process to the others of its run, if it has any: from the three arguments, from the environment
+    (JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, and JAX_PROCESS_ID or a Kubernetes job's JOB_COMPLETION_INDEX), or from
+    SLURM.
 
     Must come before any other use of JAX. Raises InputError.
     """
+    if coordinator is num_processes is process_id is None and os.environ.get(_ENVIRONMENT[0]):
+        coordinator, num_processes, process_id = _from_environment()
     given = [coordinator, num_processes, process_id]
     slurm = os.environ.get("SLURM_STEP_NUM_TASKS", "1")  # set by srun alone: a batch script without it is one process
     if all(value is None for value in given) and not (slurm.isdigit() and int(slurm) > 1):
@@ -30,14 +37,24 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
             raise InputError("--coordinator, --num-processes and --process-id go together; give all three.")
         host, colon, port = coordinator.rpartition(":")
         if not (host and colon and port.isdigit()):
-            raise InputError(f"--coordinator {coordinator} is not of the form HOST:PORT.")
+            raise InputError(f"The coordinator {coordinator} is not of the form HOST:PORT.")
         if not 0 <= process_id < num_processes:
-            raise InputError(f"--process-id {process_id} is not in 0 … {num_processes - 1}.")
+            raise InputError(f"The process id {process_id} is not in 0 … {num_processes - 1}.")
     try:
         jax.distributed.initialize(coordinator, num_processes, process_id)
     except (RuntimeError, ValueError, KeyError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"Cannot connect the processes of this run: {reason}.") from None
+
+
+def _from_environment() -> tuple[str, int, int]:
+    coordinator, number, process = (os.environ.get(name) for name in _ENVIRONMENT)
+    process = process or os.environ.get("JOB_COMPLETION_INDEX")
+    if not (number and number.isdigit() and process and process.isdigit()):
+        raise InputError(
+            f"{_ENVIRONMENT[0]} is set, so {_ENVIRONMENT[1]} and {_ENVIRONMENT[2]} must be, too, to whole numbers."
+        )
+    return coordinator, int(number), int(process)
 
 
 def together(action: Callable[[], T]) -> T:

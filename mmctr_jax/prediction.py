@@ -6,11 +6,11 @@ import io
 import os
 import time
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import jax
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
@@ -22,13 +22,14 @@ from mmctr_jax.checkpoint import Checkpoints
 from mmctr_jax.config import Config
 from mmctr_jax.console import Progress, log
 from mmctr_jax.data.cache import Split, load_split
+from mmctr_jax.data.items import with_new_items
 from mmctr_jax.data.labels import read_labels
 from mmctr_jax.data.parquet import column_names, part_files, read_keys, read_whole
 from mmctr_jax.errors import InputError
 from mmctr_jax.files import replacing
 from mmctr_jax.scoring import make_score
-from mmctr_jax.sharding import make_mesh, put_replicated, replicated
-from mmctr_jax.step import init_state
+from mmctr_jax.sharding import make_mesh, put_items
+from mmctr_jax.step import abstract_state
 
 TASKS = ("Task1", "Task2", "Task1&2")
 _SUFFIXES = (".parquet", ".csv", ".zip")
@@ -37,15 +38,9 @@ _SUFFIXES = (".parquet", ".csv", ".zip")
 def restore_best(directory: Path, config: Config, items: Any, mesh: Mesh) -> tuple[int, Any, Any]:
     """Step, parameters and running means of a run's best validation AUC. Raises InputError."""
     with Checkpoints(directory / run_dir.CHECKPOINTS) as checkpoints:
-        step = checkpoints.best_step
-        if step is None:
-            step = checkpoints.last_step
-            if step is None:
-                raise InputError(f"{directory} has no checkpoint yet; let the training reach its first one.")
-            log.warning(f"No validation was reached yet: taking the last checkpoint, step {step}.")
-        like = jax.eval_shape(lambda items: init_state(config, items, mesh), items)
-        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)), like)
-        return step, *checkpoints.restore_model(step, like)
+        if not checkpoints.steps:
+            raise InputError(f"{directory} has no checkpoint yet; let the training reach its first one.")
+        return checkpoints.restore_best(abstract_state(config, items, mesh))
 
 
 @dataclass
@@ -54,27 +49,51 @@ class Predictor:
 
     config: Config
     step: int
-    _score: Any
+    num_items: int  # that it can score, those beyond `config.features.num_items` by their features alone
+    _score: Callable[[Split, Callable[[int], None]], np.ndarray]
 
     @classmethod
-    def load(cls, directory: Path) -> Predictor:
-        """The checkpoint of the best validation AUC in a run directory. Raises InputError."""
+    def load(cls, directory: Path, item_info: str | Path | None = None) -> Predictor:
+        """The checkpoint of the best validation AUC in a run directory.
+
+        item_info: a newer one than training's; what it has beyond that can be scored, too.
+        Raises: InputError.
+        """
         config = run_dir.read_config(directory)
-        mesh = make_mesh()
-        items = put_replicated(run_dir.read_items(directory), mesh)
+        mesh, table, num_items = make_mesh(), run_dir.read_items(directory), config.features.num_items
+        if item_info is not None:
+            table, num_items, remarks = with_new_items(config, table, run_dir.read_centroids(directory), item_info)
+            for remark in remarks:
+                log.warning(remark)
+        items = put_items(table, mesh, config)
         step, params, batch_stats = restore_best(directory, config, items, mesh)
         score = make_score(config, mesh)
 
-        def score_split(split: Split, on_rows) -> np.ndarray:
+        def score_split(split: Split, on_rows: Callable[[int], None]) -> np.ndarray:
             return score(params, batch_stats, split, items, on_rows)
 
-        return cls(config, step, score_split)
+        return cls(config, step, num_items, score_split)
 
     def logits(self, path: str | Path) -> np.ndarray:
         """(rows,) float32 logits of a Parquet file's or folder's rows, in their order. Raises InputError."""
-        split = load_split(path, self.config.features, cache_dir=None, with_labels=False)
+        features = self.config.features.model_copy(update={"num_items": self.num_items})
+        split = load_split(path, features, cache_dir=None, with_labels=False)
+        if self.num_items > self.config.features.num_items:
+            self._tell_of_new_items(split)
         with Progress("Scoring", split.rows, "samples") as bar:
             return self._score(split, bar.advance)
+
+    def _tell_of_new_items(self, split: Split) -> None:
+        trained = self.config.features.num_items
+        target = split.item >= trained
+        before = np.concatenate([[0], np.cumsum(split.history_values >= trained)])
+        starts, ends = split.history_offsets[:-1], split.history_offsets[1:]
+        clicked = before[ends] > before[np.maximum(starts, ends - self.config.model.max_history)]
+        log.info(
+            f"{self.num_items - trained:,} items are new since training. Of {split.rows:,} rows, {target.sum():,} have "
+            f"one as the target and {(clicked & ~target).sum():,} more in the history: such items are scored without "
+            "an id embedding, by their features alone."
+        )
 
 
 def predict(
@@ -83,11 +102,12 @@ def predict(
     out: Path | None,
     task: str | None = None,
     labels: str | Path | None = None,
+    item_info: str | Path | None = None,
 ) -> dict[str, Any]:
     """Scores `data` (default: the config's test file) into `out` (default: predictions.parquet in the run directory).
 
     labels: a file of labels in the same row order (default: the config's, for its own test file); without it, labels
-    are taken from `data` if it has them.
+    are taken from `data` if it has them. item_info: as in `Predictor.load`.
     Returns rows, seconds, where it was written, and metrics where labels are known. Raises InputError.
     """
     config = run_dir.read_config(directory)
@@ -103,13 +123,17 @@ def predict(
     if own_labels and labels and not Path(labels).exists():
         log.warning(f"No metrics: {labels}, the config's data.test_labels, does not exist.")
         labels = None
-    _check_output(out, task, inputs=[*files, *(part_files(labels) if labels else [])])
+    _check_output(
+        out,
+        task,
+        inputs=[*files, *(part_files(labels) if labels else []), *(part_files(item_info) if item_info else [])],
+    )
     columns = [name for name in config.features.id_columns if name in column_names(files)]
     ids = {name: read_whole(files, name) for name in columns}
     known = read_labels(files, config.features.label, labels)
     users = _read_users(files, config) if known is not None else None
 
-    predictor = Predictor.load(directory)
+    predictor = Predictor.load(directory, item_info)
     log.info(f"Scoring {data} with {directory}, step {predictor.step:,}.")
     started = time.monotonic()
     logits = predictor.logits(data)

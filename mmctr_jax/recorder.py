@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import time
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
 import matplotlib
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
 
 from mmctr_jax.files import write_atomically
 
@@ -29,15 +33,21 @@ class Recorder:
         self.records = [r for r in read_records(path) if r["step"] <= step]
         write_atomically(path, "".join(json.dumps(r) + "\n" for r in self.records))
         self._file = open(path, "a", encoding="utf-8")
-        self._events = SummaryWriter(str(self.run_dir / "tensorboard"), purge_step=step + 1 if step else None)
+        # Not SummaryWriter: its thread would die in silence where the disk is full, and then block the training.
+        (self.run_dir / "tensorboard").mkdir(exist_ok=True)
+        self._events = EventsWriter(str(self.run_dir / "tensorboard" / "events"), f".{step}")
+        if step:  # tells TensorBoard to forget what comes later
+            start = SessionLog(status=SessionLog.START)
+            self._events.write_event(Event(wall_time=time.time(), step=step + 1, session_log=start))
 
     def __enter__(self) -> Recorder:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, kind: type | None, *_) -> None:
         if self._file:
-            self._file.close()
-            self._events.close()
+            with suppress(OSError) if kind else nullcontext():  # what went wrong first is what counts
+                self._events.close()
+                self._file.close()
 
     def add(self, kind: str, step: int, **values: Any) -> None:
         """`kind` is "train" or "validation"; numbers among `values` become TensorBoard scalars too."""
@@ -47,7 +57,8 @@ class Recorder:
         self._file.flush()
         for name, value in values.items():
             if isinstance(value, (int, float)):
-                self._events.add_scalar(f"{kind}/{name}", value, step)
+                summary = scalar(f"{kind}/{name}", value)
+                self._events.write_event(Event(wall_time=time.time(), step=step, summary=summary))
 
     def draw(self) -> None:
         draw_curves(self.records, self.run_dir / "curves.png")

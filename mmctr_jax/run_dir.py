@@ -21,11 +21,12 @@ import jax
 import numpy as np
 
 from mmctr_jax.config import Config, first_difference, load_config, to_yaml
-from mmctr_jax.data.items import ItemTable, fingerprint
+from mmctr_jax.data.items import Items, ItemTable, fingerprint
 from mmctr_jax.errors import InputError
 from mmctr_jax.files import replacing, write_atomically
 
 CHECKPOINTS = "checkpoints"
+_FEATURE, _CENTROIDS = "feature/", "centroids/"  # in items.npz
 # What may change between a run and its resumption without changing the model that was being trained.
 _MAY_CHANGE = (
     *("data.train", "data.valid", "data.item_info"),  # moved: their contents are compared
@@ -108,16 +109,21 @@ def lock(run_dir: Path) -> IO:
     return handle
 
 
-def start(run_dir: Path, config: Config, items: ItemTable, fingerprints: dict[str, str], **more: Any) -> None:
+def start(run_dir: Path, items: Items, fingerprints: dict[str, str], **more: Any) -> None:
     """Writes what does not change during training; config.yaml last, as the sign that the rest is there.
 
     `more` joins metadata.json.
     """
+    arrays = {f"{_FEATURE}{name}": values for name, values in items.table.items()}
+    arrays |= {f"{_CENTROIDS}{name}": codebook["centroids"] for name, codebook in items.codebooks.items()}
     with replacing(run_dir / "items.npz") as temporary, open(temporary, "wb") as stream:
-        np.savez(stream, **{f"feature/{name}": values for name, values in items.items()})
-    metadata = _metadata(config, fingerprints | {"items": fingerprint(items)}) | more
+        np.savez(stream, **arrays)
+    codebooks = {
+        name: {key: codebook[key].tolist() for key in ("used", "error")} for name, codebook in items.codebooks.items()
+    }
+    metadata = _metadata(items.config, fingerprints | {"items": fingerprint(arrays)}) | {"codebooks": codebooks} | more
     write_atomically(run_dir / "metadata.json", json.dumps(metadata, indent=1) + "\n")
-    write_atomically(run_dir / "config.yaml", to_yaml(config))
+    write_atomically(run_dir / "config.yaml", to_yaml(items.config))
 
 
 def _metadata(config: Config, fingerprints: dict[str, str]) -> dict[str, Any]:
@@ -157,13 +163,26 @@ def read_metadata(run_dir: Path) -> dict[str, Any]:
 
 def read_items(run_dir: Path) -> ItemTable:
     """The item table that the run was trained with. Raises InputError if it is not that any more."""
+    return _part(_read_arrays(run_dir), _FEATURE)
+
+
+def read_centroids(run_dir: Path) -> dict[str, np.ndarray]:
+    """Of each codes feature: (levels, size, dim) float32. Raises InputError likewise."""
+    return _part(_read_arrays(run_dir), _CENTROIDS)
+
+
+def _part(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    return {name.removeprefix(prefix): values for name, values in arrays.items() if name.startswith(prefix)}
+
+
+def _read_arrays(run_dir: Path) -> dict[str, np.ndarray]:
     expected = read_metadata(run_dir)["data"].get("items")
     try:
         with np.load(run_dir / "items.npz", allow_pickle=False) as file:
-            items = {name.removeprefix("feature/"): file[name] for name in file.files}
-        whole = fingerprint(items) == expected
+            arrays = {name: file[name] for name in file.files}
+        whole = fingerprint(arrays) == expected
     except Exception:  # zip and numpy raise many kinds
         whole = False
     if not whole:
         raise InputError(f"{run_dir / 'items.npz'} is missing or damaged; the run cannot be used.")
-    return items
+    return arrays

@@ -1,9 +1,11 @@
-"""Where arrays live. The one place that decides it: batches split over the devices, everything else on each of them.
+"""Where arrays live. The one place that decides it: batches split over the devices, everything else on each of them,
+or with `train.sharding: fsdp` large arrays split, too.
 
 This is what pmap does, in the form pmap itself has become: jit over a mesh with named shardings. XLA sees global
-arrays, so a loss over the batch is the global one and the gradients' all-reduce follows from it.
+arrays, so a loss over the batch is the global one and the gradients' exchange follows from it.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -12,6 +14,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from mmctr_jax.config import Config
 from mmctr_jax.data.loader import Share
 
 
@@ -28,6 +31,34 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def split_rows(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P("data"))
+
+
+_SPLIT_FROM = 2**14  # numbers; exchanging less costs more than keeping it
+
+
+def placed(shape: tuple[int, ...], mesh: Mesh, sharding: str) -> NamedSharding:
+    """Where a parameter, moment or item table of this shape lives.
+
+    With fsdp, large ones are split along the first of their longest axes that the devices divide.
+    """
+    if sharding == "fsdp" and math.prod(shape) >= _SPLIT_FROM:
+        for axis in sorted(range(len(shape)), key=lambda axis: -shape[axis]):
+            if shape[axis] % mesh.size == 0:
+                return NamedSharding(mesh, P(*[None] * axis, "data"))
+    return replicated(mesh)
+
+
+def put_items(items: dict[str, np.ndarray], mesh: Mesh, config: Config) -> dict[str, jax.Array]:
+    """The item table on the devices; every process must hold the same values."""
+
+    def put(values: np.ndarray) -> jax.Array:
+        filling = config.table_rows(len(values)) - len(values)
+        if filling:
+            values = np.concatenate([values, np.zeros_like(values, shape=(filling, *values.shape[1:]))])
+        place = placed(values.shape, mesh, config.train.sharding)
+        return jax.make_array_from_callback(values.shape, place, lambda index: values[index])
+
+    return {name: put(values) for name, values in items.items()}
 
 
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:

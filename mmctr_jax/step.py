@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from mmctr_jax import optimizer
 from mmctr_jax.config import Config
 from mmctr_jax.models import build_model, live
-from mmctr_jax.sharding import replicated
+from mmctr_jax.sharding import placed, replicated
 
 # "highest" keeps float32 products float32 on GPUs too, whose default is TF32.
 _MATMUL = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": "default"}
@@ -51,6 +51,14 @@ def l2_penalty(params: Any, embedding_l2: float, net_l2: float) -> jax.Array:
     return penalty
 
 
+def group_norms(tree: Any) -> dict[str, jax.Array]:
+    """The norm of each layer and table, by name, such as `cross/layer_0` and `embedding/item_id`."""
+    groups: dict[str, list[jax.Array]] = {}
+    for path, x in jax.tree_util.tree_leaves_with_path(tree):
+        groups.setdefault("/".join(str(key.key) for key in path[:2]), []).append(x)
+    return {name: optax.tree.norm(arrays) for name, arrays in groups.items()}
+
+
 def _variables(config: Config, items: dict[str, jax.Array], rng: jax.Array) -> Any:
     """Fresh parameters and running means."""
     batch = {
@@ -62,16 +70,27 @@ def _variables(config: Config, items: dict[str, jax.Array], rng: jax.Array) -> A
     return build_model(config).init(rng, batch, items, train=False)
 
 
+def _init(config: Config, items: dict[str, jax.Array]) -> TrainState:
+    init_rng, rng = jax.random.split(jax.random.PRNGKey(config.train.seed))
+    variables = _variables(config, items, init_rng)
+    params, batch_stats = variables["params"], variables.get("batch_stats", {})
+    return TrainState(params, batch_stats, optimizer.init(params), jnp.zeros((), jnp.int32), rng)
+
+
 def init_state(config: Config, items: dict[str, jax.Array], mesh: Mesh) -> TrainState:
-    """A fresh state from the config's seed, the same on every device, whatever their number."""
+    """A fresh state from the config's seed, the same whatever the number of devices."""
+    init = partial(_init, config)
+    places = jax.tree.map(lambda x: x.sharding, abstract_state(config, items, mesh))
+    return jax.jit(init, out_shardings=places)(items)
 
-    def init(items):
-        init_rng, rng = jax.random.split(jax.random.PRNGKey(config.train.seed))
-        variables = _variables(config, items, init_rng)
-        params, batch_stats = variables["params"], variables.get("batch_stats", {})
-        return TrainState(params, batch_stats, optimizer.init(params), jnp.zeros((), jnp.int32), rng)
 
-    return jax.jit(init, out_shardings=replicated(mesh))(items)
+def abstract_state(config: Config, items: dict[str, jax.Array], mesh: Mesh) -> TrainState:
+    """The state's shapes, and where each array lives (`sharding.placed`)."""
+
+    def place(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placed(x.shape, mesh, config.train.sharding))
+
+    return jax.tree.map(place, jax.eval_shape(partial(_init, config), items))
 
 
 def parameter_shapes(config: Config, items: dict[str, jax.Array]) -> Any:
@@ -82,10 +101,13 @@ def parameter_shapes(config: Config, items: dict[str, jax.Array]) -> Any:
 def make_train_step(config: Config, mesh: Mesh) -> Callable:
     """`(state, batch, items, learning_rate) → (state, metrics)`; the state is donated.
 
-    Compiled once for each length of histories. metrics: `loss`, the batch's weighted mean over its rows, and
-    `grad_norm` before clipping; float32 scalars.
+    Compiled once for each length of histories. metrics: `loss`, the batch's weighted mean over its rows; `grad_norm`
+    before clipping, and the same of each group of parameters in `group_norms`; float32 scalars.
     """
     train = config.train
+
+    def in_place(tree):
+        return jax.tree.map(lambda x: placed(x.shape, mesh, train.sharding), tree)
 
     def train_step(state: TrainState, batch, items, learning_rate):
         # With L2, λ·w is a gradient of every weight, whatever the histories.
@@ -119,9 +141,10 @@ def make_train_step(config: Config, mesh: Mesh) -> Callable:
             grads, state.opt_state, state.params, learning_rate, train.clip_norm, partial(live.add, config=config)
         )
         state = TrainState(params, batch_stats, opt_state, state.step + 1, state.rng)
-        return state, {"loss": loss, "grad_norm": norm}
+        metrics = {"loss": loss, "grad_norm": norm, "group_norms": group_norms(grads)}
+        return jax.lax.with_sharding_constraint((state, metrics), (in_place(state), replicated(mesh)))
 
-    return jax.jit(train_step, donate_argnums=0, out_shardings=replicated(mesh))
+    return jax.jit(train_step, donate_argnums=0)
 
 
 @jax.jit
@@ -132,7 +155,12 @@ def all_finite(tree: Any) -> jax.Array:
 
 def make_narrow(config: Config, mesh: Mesh) -> Callable:
     """`(params, items, length) → params`: what predicting histories of at most `length` clicks needs of them."""
-    cut = jax.jit(partial(live.cut, config=config), static_argnums=1, out_shardings=replicated(mesh))
+
+    def cut_in_place(x, shape):
+        small = live.cut(x, shape, config)
+        return jax.lax.with_sharding_constraint(small, placed(shape, mesh, config.train.sharding))
+
+    cut = jax.jit(cut_in_place, static_argnums=1)
     shapes: dict[int, Any] = {}  # by length: finding them takes a trace of the model
 
     def narrow(params, items, length):

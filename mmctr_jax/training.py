@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from contextlib import ExitStack, nullcontext
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,13 +24,13 @@ from mmctr_jax.data.items import Items, ItemTable, fingerprint, load_items
 from mmctr_jax.data.loader import batches_per_epoch, train_batches, training_lengths
 from mmctr_jax.data.parquet import column_names, part_files, read_keys
 from mmctr_jax.errors import InputError, TrainingError
-from mmctr_jax.files import write_atomically
+from mmctr_jax.files import write_atomically, writing
 from mmctr_jax.hosts import agree, together
 from mmctr_jax.interrupt import Interrupt
 from mmctr_jax.plateau import Plateau
 from mmctr_jax.recorder import Recorder
 from mmctr_jax.scoring import make_score
-from mmctr_jax.sharding import make_mesh, on_devices, put_replicated, share
+from mmctr_jax.sharding import make_mesh, on_devices, put_items, share
 from mmctr_jax.step import all_finite, init_state, make_train_step
 
 _RECORDS_PER_VALIDATION = 20  # training records between two validations
@@ -113,16 +114,17 @@ def train(config: Config, directory: Path, resume: bool = False) -> dict[str, An
             if jax.process_index() != 0:
                 return None
             stack.enter_context(run_dir.lock(directory))
-            if begun:
-                run_dir.go_on(directory, data.items.config)
-            else:
-                items, more = data.items, {"training_lengths": data.lengths, "codebooks": data.items.codebooks}
-                run_dir.start(directory, items.config, items.table, data.fingerprints, **more)
-            stack.enter_context(log_to_file(directory / "train.log"))
+            with writing(f"Run directory {directory}", "make room there, or name another with --run-dir"):
+                if begun:
+                    run_dir.go_on(directory, data.items.config)
+                else:
+                    run_dir.start(directory, data.items, data.fingerprints, training_lengths=data.lengths)
+                stack.enter_context(log_to_file(directory / "train.log"))
             return stack.enter_context(Recorder(directory))
 
         recorder = together(prepare)
         checkpoints = stack.enter_context(Checkpoints(directory / run_dir.CHECKPOINTS, writable=True))
+        stack.enter_context(_writing(directory, checkpoints))
         trainer = _Trainer(data, checkpoints, recorder)
         interrupt = stack.enter_context(Interrupt())
         summary = trainer.run(interrupt)
@@ -132,6 +134,18 @@ def train(config: Config, directory: Path, resume: bool = False) -> dict[str, An
     return summary
 
 
+@contextmanager
+def _writing(directory: Path, checkpoints: Checkpoints) -> Iterator[None]:
+    """What the system refuses during training becomes a TrainingError."""
+    try:
+        yield
+    except OSError as error:
+        raise TrainingError(
+            f"Training stopped: {error.filename or directory}: {error.strerror or error}; {checkpoints.kept}. Mend "
+            "that, then go on with --resume."
+        ) from None
+
+
 class _Trainer:
     """State, data and helpers of one training. `run` is the loop; the other methods are its verbs."""
 
@@ -139,7 +153,7 @@ class _Trainer:
         self.data, self.checkpoints, self.recorder = data, checkpoints, recorder
         config = self.config = data.items.config
         self.mesh = make_mesh()
-        self.items = put_replicated(data.items.table, self.mesh)
+        self.items = put_items(data.items.table, self.mesh, config)
         self.train_step = make_train_step(config, self.mesh)
         self.score = make_score(config, self.mesh)
         self.state = init_state(config, self.items, self.mesh)
@@ -152,10 +166,10 @@ class _Trainer:
         self.record_every = -(-self.validate_every // _RECORDS_PER_VALIDATION)
         self._pending: tuple[dict[str, jax.Array], int] | None = None  # of a step dispatched and not read yet
         self._smoothed_loss = self._last_auc = None
+        self._group_norms: dict[str, jax.Array] = {}  # of the last step that was read
         self._compiled: set[int] = set()  # lengths of histories
         self._lap_start: float | None = None
-        if checkpoints.last_step is not None:
-            self._restore(checkpoints.last_step)
+        self._restore()
         if recorder:
             recorder.open_at(self.position.step)
         self._session_start = time.monotonic() - self.position.seconds
@@ -245,7 +259,7 @@ class _Trainer:
         if self._pending is None:
             return
         (metrics, rows), self._pending = self._pending, None
-        loss, norm = float(metrics["loss"]), float(metrics["grad_norm"])
+        loss, norm, self._group_norms = float(metrics["loss"]), float(metrics["grad_norm"]), metrics["group_norms"]
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise self._diverged(f"loss {loss}, gradient norm {norm}")
         self.position.loss_sum += loss * rows
@@ -253,10 +267,12 @@ class _Trainer:
         self._smoothed_loss = loss if self._smoothed_loss is None else 0.98 * self._smoothed_loss + 0.02 * loss
 
     def _diverged(self, what: str) -> TrainingError:
-        last = self.checkpoints.last_step
-        kept = f"step {last:,} is the last good checkpoint" if last is not None else "no checkpoint was made yet"
+        norms = {name: float(norm) for name, norm in self._group_norms.items()}
+        largest = sorted(norms, key=lambda name: -norms[name] if math.isfinite(norms[name]) else -math.inf)[:3]
         return TrainingError(
-            f"Step {self.position.step:,} diverged: {what}, learning rate {self.plateau.learning_rate:g}; {kept}. "
+            f"Step {self.position.step:,} diverged: {what}, learning rate {self.plateau.learning_rate:g}; the largest "
+            f"gradients are those of {', '.join(f'{name} ({norms[name]:.3g})' for name in largest)}; "
+            f"{self.checkpoints.kept}. "
             "Begin again in another run directory with a lower train.learning_rate."
         )
 
@@ -320,11 +336,14 @@ class _Trainer:
         }
         self.checkpoints.save(self.state, progress, self.position.step, self.plateau.best_step)
 
-    def _restore(self, step: int) -> None:
-        self.state, progress = self.checkpoints.restore(step, like=self.state)
+    def _restore(self) -> None:
+        restored = self.checkpoints.restore_newest(like=self.state)
+        if restored is None:
+            return
+        self.state, progress = restored
         self.position, self.plateau = Position(**progress["position"]), Plateau(**progress["plateau"])
         self.best_metrics = progress["best_metrics"]
-        log.info(f"Resuming at step {step:,}; best validation AUC so far {show(self.plateau.best_auc)}.")
+        log.info(f"Resuming at step {self.position.step:,}; best validation AUC so far {show(self.plateau.best_auc)}.")
 
     # Reporting
 

@@ -63,7 +63,7 @@ def test_train_then_predict(run, config_file, tmp_path, dataset):
         (["data.train=nowhere.parquet"], "nowhere.parquet does not exist"),
         (["features.side=[{name: age, vocab_size: 4}]"], "column age is missing"),
         (["--process-id", "0"], "give all three"),
-        (["--coordinator", "nonsense", "--num-processes", "1", "--process-id", "0"], "not of the form HOST:PORT"),
+        (["--coordinator", "nonsense", "--num-processes", "1", "--process-id", "0"], "is not of the form HOST:PORT"),
         (["--coordinator", "a:1", "--num-processes", "2", "--process-id", "2"], "not in 0 … 1"),
     ],
 )

@@ -50,7 +50,7 @@ def test_scores_are_the_models_row_by_row(run):
     }
     like = init_state(config, items, make_mesh())
     with Checkpoints(directory / "checkpoints") as checkpoints:
-        params, _ = checkpoints.restore_model(predictor.step, like)
+        _, params, _ = checkpoints.restore_best(like)
     expected = jax.jit(lambda p: build_model(config).apply({"params": p}, batch, items, train=False))(params)
     np.testing.assert_allclose(predictor.logits(data / "test.parquet"), expected, atol=1e-5)
 

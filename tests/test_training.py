@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from synthetic import merged, raw_config, write_dataset
 
-from mmctr_jax import run_dir, training
+from mmctr_jax import checkpoint, run_dir, training
 from mmctr_jax.checkpoint import Checkpoints
 from mmctr_jax.config import load_config, parse_config
 from mmctr_jax.errors import InputError, TrainingError
@@ -41,7 +41,7 @@ def last_checkpoint(directory):
     like = init_state(config, items, make_mesh())
     with Checkpoints(directory / "checkpoints") as checkpoints:
         state, progress = checkpoints.restore(checkpoints.last_step, like)
-        return jax.tree.map(np.asarray, state), progress, checkpoints.best_step
+        return jax.tree.map(np.asarray, state), progress, progress["plateau"]["best_step"]
 
 
 def assert_same_run(a, b):
@@ -217,6 +217,7 @@ def test_a_loss_that_is_not_finite_stops_at_its_step_and_keeps_the_last_checkpoi
     assert (
         str(error.value).startswith("Step 9 diverged")
         and "nan" in str(error.value)
+        and "learning rate 0.01" in str(error.value)
         and "step 5 is the last good" in str(error.value)
     )
     state, progress, _ = last_checkpoint(tmp_path / "run")
@@ -344,17 +345,66 @@ def test_two_trainings_on_one_run_directory(whole):
         assert "Another training" in refused(config, directory, resume=True)
 
 
-def test_a_checkpoint_that_is_damaged_or_of_another_model(whole, tmp_path):
+def damage(checkpoint, how):
+    """Shortens, changes or removes the largest file of the parameters or of the optimizer's state."""
+    file = max((f for f in (checkpoint / how[0]).rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
+    content = bytearray(file.read_bytes())
+    if how[1] == "cut short":
+        file.write_bytes(content[: len(content) // 2])
+    elif how[1] == "flipped":
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+    else:
+        file.unlink()
+
+
+@pytest.mark.parametrize(
+    ("part", "what"),
+    [("model", "flipped"), ("model", "missing"), ("optimizer", "cut short"), ("progress", "flipped")],
+)
+def test_a_damaged_checkpoint_is_found_out_and_the_one_before_gives_the_same_model(whole, tmp_path, part, what):
+    config, directory, summary = whole
+    copy = tmp_path / "run"
+    shutil.copytree(directory, copy)
+    damage(copy / "checkpoints" / "15", (part, what))
+    again = train(config, copy, resume=True)
+    assert again["validation"] == summary["validation"]
+    assert_same_run(copy, directory)
+    assert [p.name.split("-")[0] for p in (copy / "damaged").iterdir()] == ["15"]
+
+
+def test_a_bit_of_an_array_that_its_file_does_not_miss(whole):
+    """The sums see every change of one number, and two that are swapped."""
+    x = np.random.default_rng(0).standard_normal((7, 5)).astype(np.float32)
+    sums = checkpoint._sums({"a": x, "b": x[0]})
+    assert checkpoint._sums({"a": jax.device_put(x), "b": x[0]}) == sums
+    for place in np.ndindex(x.shape):
+        changed = x.copy()
+        changed.view(np.uint32)[place] ^= 1 << 31
+        assert checkpoint._sums({"a": changed, "b": x[0]})[0] != sums[0]
+    assert checkpoint._sums({"a": x[::-1].copy(), "b": x[0]})[0] != sums[0]
+
+
+def test_predict_takes_the_other_checkpoint_where_one_is_damaged(whole, tmp_path, capsys):
+    directory = whole[1]
+    for damaged, taken in (("4", 15), ("15", 4)):
+        copy = tmp_path / damaged
+        shutil.copytree(directory, copy)
+        damage(copy / "checkpoints" / damaged, ("model" if damaged == "4" else "progress", "flipped"))
+        assert Predictor.load(copy).step == taken
+        assert f"Going back to step {taken}" in capsys.readouterr().out
+
+
+def test_a_model_without_a_whole_checkpoint_or_of_another_config(whole, tmp_path):
     config, directory, _ = whole
-    shutil.copytree(directory, tmp_path / "cut")
-    for file in (tmp_path / "cut" / "checkpoints" / "15" / "model").rglob("*"):
-        if file.is_file() and "d" in file.parent.name:
-            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    for name in ("cut", "other"):
+        shutil.copytree(directory, tmp_path / name)
+    for step in (4, 15):
+        damage(tmp_path / "cut" / "checkpoints" / str(step), ("model", "cut short"))
     with pytest.raises(InputError, match="cannot be restored"):
         train(config, tmp_path / "cut", resume=True)
-    shutil.copytree(directory, tmp_path / "other")
-    (tmp_path / "cut" / "checkpoints" / "99").mkdir()
-    with pytest.raises(InputError, match="damaged"):
+    assert not (tmp_path / "cut" / "damaged").exists()
+    with pytest.raises(InputError, match="cannot be restored"):
         Predictor.load(tmp_path / "cut")
     text = (tmp_path / "other" / "config.yaml").read_text().replace("first_k: 3", "first_k: 2")
     (tmp_path / "other" / "config.yaml").write_text(text)

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import pairwise_distances_argmin
 from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
@@ -44,7 +45,7 @@ def derive(vectors: np.ndarray, feature: CodesFeature | NeighboursFeature, cache
     arrays = _read(file)
     if arrays is None:
         log.info(f"Fitting {feature.kind} {feature.name} on {len(vectors):,} vectors of {feature.source}.")
-        arrays = _codes(vectors, feature) if feature.kind == "codes" else _neighbours(vectors, feature)
+        arrays = _codes(vectors, feature) if feature.kind == "codes" else {"ids": neighbours(vectors, feature)}
         _write(file, arrays)
     if feature.kind == "codes":
         shares = ", ".join(f"{error:.3f}" for error in arrays["error"])
@@ -111,22 +112,39 @@ def _sum_of_squares(x: np.ndarray) -> float:
     return float(np.square(x, dtype=np.float64).sum())
 
 
-def _neighbours(vectors: np.ndarray, feature: NeighboursFeature) -> Derived:
-    """The nearest by cosine, nearest first, the item itself left out. Exact: time grows with the items squared."""
+def encode(vectors: np.ndarray, centroids: np.ndarray) -> np.ndarray:
+    """(V, levels) int32: the codes of (V, dim) vectors by (levels, size, dim) centroids; 0 for the zero vector."""
+    levels, size, _ = centroids.shape
     known = np.flatnonzero(vectors.any(axis=1))
-    if len(known) <= feature.top_k:
+    residual = vectors[known].astype(np.float32)
+    ids = np.zeros((len(vectors), levels), np.int32)
+    for level, means in enumerate(centroids):
+        codes = pairwise_distances_argmin(residual, means)
+        residual -= means[codes]
+        ids[known, level] = 1 + level * size + codes
+    return ids
+
+
+def neighbours(vectors: np.ndarray, feature: NeighboursFeature, among: int | None = None) -> np.ndarray:
+    """(V, top_k) int32: the nearest by cosine, nearest first, the item itself left out, of the first `among` items.
+
+    Exact: time grows with the items squared. Raises: InputError if there are too few vectors.
+    """
+    known = np.flatnonzero(vectors.any(axis=1))
+    candidates = known[: np.searchsorted(known, len(vectors) if among is None else among)]
+    if len(candidates) <= feature.top_k:
         raise InputError(
-            f"Feature {feature.name}: {len(known):,} items have a vector in {feature.source}, too few for top_k "
+            f"Feature {feature.name}: {len(candidates):,} items have a vector in {feature.source}, too few for top_k "
             f"{feature.top_k}; lower it."
         )
     norms = np.linalg.norm(vectors[known].astype(np.float64), axis=1, keepdims=True)  # squares leave float32's range
     unit = (vectors[known] / norms).astype(np.float32)
-    search = NearestNeighbors(n_neighbors=feature.top_k + 1, algorithm="brute").fit(unit)
+    search = NearestNeighbors(n_neighbors=feature.top_k + 1, algorithm="brute").fit(unit[: len(candidates)])
     ids = np.zeros((len(vectors), feature.top_k), np.int32)
     for at in range(0, len(known), _CHUNK):
         rows = np.arange(at, min(at + _CHUNK, len(known)))
         found = search.kneighbors(unit[rows], return_distance=False)
         itself = found == rows[:, None]
-        itself[~itself.any(axis=1), -1] = True  # crowded out by its duplicates: the farthest goes instead
+        itself[~itself.any(axis=1), -1] = True  # crowded out by its duplicates, or no candidate: the farthest goes
         ids[known[rows]] = known[found[~itself].reshape(len(rows), feature.top_k)]
-    return {"ids": ids}
+    return ids

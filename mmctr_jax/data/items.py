@@ -13,16 +13,20 @@ from mmctr_jax.config import (
     CodesFeature,
     Config,
     EmbeddingFeature,
+    FeaturesConfig,
     NeighboursFeature,
     TagsFeature,
 )
-from mmctr_jax.data.derived import derive
+from mmctr_jax.data.derived import Derived, derive, encode, neighbours
 from mmctr_jax.data.parquet import Column, count_rows, part_files, read_columns
 from mmctr_jax.errors import InputError
 
 ItemTable = dict[str, np.ndarray]
 """Item feature name → (V,) int32 categorical ids; (V, L) int32 tags, codes or neighbours, padded with 0; or (V, dim)
 float32 vectors."""
+
+
+_Column = CategoricalFeature | TagsFeature | EmbeddingFeature
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Items:
     config: Config  # with null `num_items` and item vocabularies filled in
     table: ItemTable
     fingerprint: str  # of what was read, by item; not of what was derived from it
-    codebooks: dict[str, dict[str, list]]  # of each codes feature fitted: codes in `used` and `error`, by level
+    codebooks: dict[str, Derived]  # of each codes feature fitted: centroids, codes in `used` and `error`, by level
 
 
 def load_items(config: Config, known: ItemTable | None = None) -> Items:
@@ -43,34 +47,12 @@ def load_items(config: Config, known: ItemTable | None = None) -> Items:
     vectors of another width or not finite.
     """
     path, features = config.data.item_info, config.features
-    files = part_files(path)
-    columns: dict[str, CategoricalFeature | TagsFeature | EmbeddingFeature] = {}
-    for f in features.item_features:
-        if isinstance(f, (CodesFeature, NeighboursFeature)):
-            columns[f.source] = EmbeddingFeature(kind="embedding", name=f.source, dim=f.dim)
-        else:
-            columns[f.name] = f
-    ids, parts = [], {name: [] for name in columns}
-    for chunk in read_columns(files, [features.item, *columns]):
-        ids.append(chunk[features.item].integers())
-        for name, feature in columns.items():
-            parts[name].append(_read(chunk[name], feature))
-    if not count_rows(files):
-        raise InputError(f"{path} has no rows; it must have one row per item.")
-    place_of_id = _places(np.concatenate(ids), path, features.item)
-    num_items = len(place_of_id)
+    by_item, num_items = _read_items(path, features, _columns(features))
     if features.num_items not in (None, num_items):
         raise InputError(
             f"{path} has {num_items:,} items, padding item 0 included, and features.num_items is "
             f"{features.num_items:,}; set it to null or to the file's number."
         )
-    by_item = {}
-    for name, feature in columns.items():
-        values = _pad_lists(parts[name]) if feature.kind == "tags" else np.concatenate(parts[name])
-        values = np.concatenate([values, np.zeros_like(values[:1])])  # where place -1 points: a row 0 not in the file
-        by_item[name] = values[place_of_id]
-        if by_item[name][0].any():
-            raise InputError(f"{path}: item 0 is padding and its {name} is not zero; number items from 1.")
     table, resolved, codebooks = {}, [], {}
     for feature in features.item_features:
         if isinstance(feature, (CodesFeature, NeighboursFeature)):
@@ -80,7 +62,7 @@ def load_items(config: Config, known: ItemTable | None = None) -> Items:
                 derived = derive(by_item[feature.source], feature, config.data.cache_dir)
                 table[feature.name] = derived["ids"]
                 if feature.kind == "codes":
-                    codebooks[feature.name] = {key: derived[key].tolist() for key in ("used", "error")}
+                    codebooks[feature.name] = {key: derived[key] for key in ("centroids", "used", "error")}
         else:
             table[feature.name] = by_item[feature.name]
             if not isinstance(feature, EmbeddingFeature) and feature.vocab_size is None:
@@ -88,6 +70,107 @@ def load_items(config: Config, known: ItemTable | None = None) -> Items:
         resolved.append(feature)
     features = features.model_copy(update={"num_items": num_items, "item_features": tuple(resolved)})
     return Items(config.model_copy(update={"features": features}), table, fingerprint(by_item), codebooks)
+
+
+def with_new_items(
+    config: Config, known: ItemTable, centroids: dict[str, np.ndarray], path: str | Path
+) -> tuple[ItemTable, int, list[str]]:
+    """The table of training, `known`, and after it the items of a newer item_info that training did not have.
+
+    Known items stay as training saw them. Tags and categories that training did not have become padding; codes are the
+    nearest of training's `centroids` (by feature), neighbours those among its items.
+    Returns the table, its number of items, and sentences on what the user should know.
+    Raises: InputError as `load_items`, or if the file is of other items.
+    """
+    features, remarks = config.features, []
+    columns = _columns(features)
+    # Their vocabularies are checked below: what is beyond them is no fault here.
+    open_ended = {
+        name: c if c.kind == "embedding" else c.model_copy(update={"vocab_size": None}) for name, c in columns.items()
+    }
+    by_item, num_items = _read_items(path, features, open_ended)
+    trained = features.num_items
+    if num_items < trained:
+        raise InputError(f"{path} has {num_items:,} items, and training had {trained:,}; ids must stay what they were.")
+    changed = np.zeros(trained, bool)
+    table: ItemTable = {}
+    for f in features.item_features:
+        if f.kind == "codes":
+            table[f.name] = encode(by_item[f.source], centroids[f.name])
+        elif f.kind == "neighbours":
+            table[f.name] = neighbours(by_item[f.source], f, among=trained)
+        else:
+            values = by_item[f.name]
+            if f.kind != "embedding":
+                unknown = values >= f.vocab_size
+                if unknown.any():
+                    remarks.append(
+                        f"{path}: {np.count_nonzero(unknown):,} ids in {f.name} are new since training and count as "
+                        "unknown."
+                    )
+                values = np.where(unknown, 0, values)
+            table[f.name] = values
+            changed |= _differ(values[:trained], known[f.name])
+    if 2 * np.count_nonzero(changed) > trained:
+        raise InputError(
+            f"{path}: {np.count_nonzero(changed):,} of the {trained:,} items of training have other features now, so "
+            "their ids seem to mean other items; new items must come after the known ones."
+        )
+    if changed.any():
+        remarks.append(
+            f"{path}: {np.count_nonzero(changed):,} items have other features than in training, the first item "
+            f"{np.flatnonzero(changed)[0]}; they are scored as they were."
+        )
+    joined = {name: np.concatenate(_same_width(known[name], values[trained:])) for name, values in table.items()}
+    return joined, num_items, remarks
+
+
+def _same_width(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lists of ids padded to the longer one's length."""
+    if a.ndim == 1:
+        return a, b
+    width = max(a.shape[1], b.shape[1])
+    return tuple(np.pad(x, ((0, 0), (0, width - x.shape[1]))) for x in (a, b))
+
+
+def _differ(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(rows,) whether the rows of two tables differ."""
+    a, b = _same_width(a, b)
+    return (a != b).reshape(len(a), -1).any(axis=1)
+
+
+def _columns(features: FeaturesConfig) -> dict[str, _Column]:
+    """The columns of item_info that the item features need."""
+    columns: dict[str, _Column] = {}
+    for f in features.item_features:
+        if isinstance(f, (CodesFeature, NeighboursFeature)):
+            columns[f.source] = EmbeddingFeature(kind="embedding", name=f.source, dim=f.dim)
+        else:
+            columns[f.name] = f
+    return columns
+
+
+def _read_items(
+    path: str | Path, features: FeaturesConfig, columns: dict[str, _Column]
+) -> tuple[dict[str, np.ndarray], int]:
+    """Each column by item id, and the number of items, padding item 0 included. Raises InputError."""
+    files = part_files(path)
+    ids, parts = [], {name: [] for name in columns}
+    for chunk in read_columns(files, [features.item, *columns]):
+        ids.append(chunk[features.item].integers())
+        for name, feature in columns.items():
+            parts[name].append(_read(chunk[name], feature))
+    if not count_rows(files):
+        raise InputError(f"{path} has no rows; it must have one row per item.")
+    place_of_id = _places(np.concatenate(ids), path, features.item)
+    by_item = {}
+    for name, feature in columns.items():
+        values = _pad_lists(parts[name]) if feature.kind == "tags" else np.concatenate(parts[name])
+        values = np.concatenate([values, np.zeros_like(values[:1])])  # where place -1 points: a row 0 not in the file
+        by_item[name] = values[place_of_id]
+        if by_item[name][0].any():
+            raise InputError(f"{path}: item 0 is padding and its {name} is not zero; number items from 1.")
+    return by_item, len(place_of_id)
 
 
 def fingerprint(table: ItemTable) -> str:
@@ -99,7 +182,7 @@ def fingerprint(table: ItemTable) -> str:
     return digest.hexdigest()
 
 
-def _read(column: Column, feature: CategoricalFeature | TagsFeature | EmbeddingFeature):
+def _read(column: Column, feature: _Column):
     if feature.kind == "embedding":
         return column.vectors(feature.dim)
     limit = feature.vocab_size if feature.vocab_size is not None else np.iinfo(np.int32).max

@@ -18,7 +18,7 @@ class DIN(nn.Module):
     @nn.compact
     def __call__(self, batch: dict[str, jax.Array], items: dict[str, jax.Array], train: bool) -> jax.Array:
         model = self.config.model
-        e = Embedding(self.config, self.dtype, name="embedding")(batch, items)
+        e = Embedding(self.config, self.dtype, name="embedding")(batch, items, train)
         real_BxN, counts_B = batch["history"] != 0, batch["weight"] > 0
         target_BxNxD = jnp.broadcast_to(e.target[:, None], e.history.shape)
         pairs = jnp.concatenate([target_BxNxD, e.history, target_BxNxD - e.history, target_BxNxD * e.history], axis=-1)

@@ -1,5 +1,6 @@
 """The embedding layer (Eq. 2–3): ids and frozen vectors → one vector per item, one per side feature."""
 
+from functools import partial
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -11,10 +12,11 @@ from mmctr_jax.models.linear import xavier_normal
 
 
 def padded_normal(std: float):
-    """Initialiser N(0, std²) with row 0, the padding row, zero."""
+    """Initialiser N(0, std²) with row 0, the padding row, zero, and zeros beyond `ids` rows."""
 
-    def init(key, shape, dtype=jnp.float32):
-        return (std * jax.random.normal(key, shape, dtype)).at[0].set(0.0)
+    def init(key, shape, dtype=jnp.float32, *, ids):
+        table = (std * jax.random.normal(key, shape, dtype)).at[0].set(0.0)
+        return table if shape[0] == ids else table.at[ids:].set(0.0)
 
     return init
 
@@ -50,23 +52,26 @@ class Embedding(nn.Module):
         sizes[features.item] = features.num_items
         sizes |= {f.name: f.vocab_size for f in features.item_features if f.kind in ("categorical", "tags", "codes")}
         init = padded_normal(model.embedding_init_std)
-        self.tables = {name: self.param(name, init, (size, model.embedding_dim)) for name, size in sizes.items()}
+        self.tables = {
+            name: self.param(name, partial(init, ids=size), (self.config.table_rows(size), model.embedding_dim))
+            for name, size in sizes.items()
+        }
         self.projections = {
             f.name: nn.Dense(f.dim, use_bias=False, kernel_init=xavier_normal, dtype=self.dtype, name=f.name)
             for f in features.item_features
             if f.kind == "embedding" and model.project_mm
         }
 
-    def __call__(self, batch: dict[str, jax.Array], items: dict[str, jax.Array]) -> Embedded:
+    def __call__(self, batch: dict[str, jax.Array], items: dict[str, jax.Array], train: bool) -> Embedded:
         # Target and clicks in one lookup: so each table has one gradient, for devices to exchange once.
         ids_BxN1 = jnp.concatenate([batch["item"][:, None], batch["history"]], axis=1)
-        vectors_BxN1xD = self.item(ids_BxN1, items)
+        vectors_BxN1xD = self.item(ids_BxN1, items, train)
         return Embedded(self.side(batch["side"]), vectors_BxN1xD[:, 0], vectors_BxN1xD[:, 1:])
 
-    def item(self, ids: jax.Array, items: dict[str, jax.Array]) -> jax.Array:
+    def item(self, ids: jax.Array, items: dict[str, jax.Array], train: bool) -> jax.Array:
         """(...,) item ids → (..., D), e_item of Eq. 3: id embedding, then the item features in the config's order."""
         features = self.config.features
-        parts = [lookup(self.tables[features.item], ids, self.dtype)]
+        parts = [lookup(self.tables[features.item], self._learned(ids, train), self.dtype)]
         for f in features.item_features:
             values = jnp.asarray(items[f.name])[ids]
             if f.kind == "categorical":
@@ -82,6 +87,15 @@ class Embedding(nn.Module):
                 values = jnp.where((ids != 0)[..., None], values, 0).astype(self.dtype)
                 parts.append(self.projections[f.name](values) if self.config.model.project_mm else values)
         return jnp.concatenate(parts, axis=-1)
+
+    def _learned(self, ids: jax.Array, train: bool) -> jax.Array:
+        """The ids with 0 for those whose id embedding does not count: items that training did not know, and dropped
+        ones."""
+        rate = self.config.model.id_dropout
+        ids = jnp.where(ids < self.config.features.num_items, ids, 0)
+        if train and rate:
+            ids = jnp.where(jax.random.bernoulli(self.make_rng("dropout"), rate, ids.shape), 0, ids)
+        return ids
 
     def side(self, levels_BxS: jax.Array) -> jax.Array:
         """(B, S) side feature ids → (B, S·E)."""

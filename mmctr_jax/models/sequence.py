@@ -19,7 +19,7 @@ def features(
     if model.history_mask == "released" and not train:
         batch = batch | {"history": stand_in(batch["history"])}
         attended_BxN = attended_positions(batch["history"], model.history_mask)
-    e = Embedding(config, dtype, name="embedding")(batch, items)
+    e = Embedding(config, dtype, name="embedding")(batch, items, train)
     encoder = HistoryEncoder(model.transformer, dtype, name="encoder")
     cosines_BxNxC = cosines(batch, items, config.features)
     sequence = encoder(e.history, e.target, attended_BxN, kept_BxN, cosines_BxNxC, train)

@@ -20,7 +20,7 @@ class WithoutTransformer(nn.Module):
     @nn.compact
     def __call__(self, batch: dict[str, jax.Array], items: dict[str, jax.Array], train: bool) -> jax.Array:
         model = self.config.model
-        e = Embedding(self.config, self.dtype, name="embedding")(batch, items)
+        e = Embedding(self.config, self.dtype, name="embedding")(batch, items, train)
         clicks_Bx1 = (batch["history"] != 0).sum(axis=1, keepdims=True)
         mean_BxD = e.history.sum(axis=1) / jnp.maximum(clicks_Bx1, 1).astype(self.dtype)
         cosines_BxNxC = cosines(batch, items, self.config.features)

@@ -1,0 +1,90 @@
+"""What disks and users do to a run: each fault is one sentence, and the run goes on to the model it would have been."""
+
+import json
+import resource
+from contextlib import contextmanager
+
+import jax
+import numpy as np
+import pytest
+from test_training import assert_same_run, config_for
+
+from mmctr_jax import training
+from mmctr_jax.errors import InputError, TrainingError
+from mmctr_jax.recorder import read_records
+from mmctr_jax.sharding import make_mesh
+from mmctr_jax.training import train
+
+
+@contextmanager
+def files_of_at_most(size):
+    """The system refuses to write more into any file, as where a disk is full or a quota is used up."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.fixture(scope="module")
+def whole(dataset, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("whole") / "run"
+    config = config_for(dataset, train={"epochs": 3})
+    return config, directory, train(config, directory)
+
+
+def test_no_room_for_a_checkpoint(whole, tmp_path):
+    config, directory, _ = whole
+    with files_of_at_most(150_000), pytest.raises(TrainingError) as error:
+        train(config, tmp_path / "run")
+    assert "checkpoint cannot be written" in str(error.value) and "File too large" in str(error.value)
+    assert "no checkpoint was made yet" in str(error.value) and "--resume" in str(error.value)
+    train(config, tmp_path / "run", resume=True)
+    assert_same_run(tmp_path / "run", directory)
+
+
+def test_no_room_for_a_later_checkpoint(whole, tmp_path):
+    config, directory, _ = whole
+    train(config.model_copy(update={"train": config.train.model_copy(update={"epochs": 1})}), tmp_path / "run")
+    with files_of_at_most(150_000), pytest.raises(TrainingError, match="step 5 is the last good checkpoint"):
+        train(config, tmp_path / "run", resume=True)
+    train(config, tmp_path / "run", resume=True)
+    assert_same_run(tmp_path / "run", directory)
+
+
+def test_no_room_for_the_records(whole, tmp_path):
+    """Not even for the curves, let alone a checkpoint."""
+    config, directory, _ = whole
+    with files_of_at_most(30_000), pytest.raises(TrainingError, match="File too large; no checkpoint was made yet"):
+        train(config, tmp_path / "run")
+    train(config, tmp_path / "run", resume=True)
+    assert_same_run(tmp_path / "run", directory)
+
+
+def test_no_room_for_a_run_directory(whole, tmp_path):
+    with files_of_at_most(500), pytest.raises(InputError, match="Run directory .* cannot be written: File too large"):
+        train(whole[0], tmp_path / "run")
+
+
+def test_divergence_names_step_rate_and_the_largest_gradients(dataset, tmp_path):
+    """An embedding table whose numbers leave float32's range in a later product, at a rate that no model bears."""
+    with pytest.raises(TrainingError) as error:
+        train(config_for(dataset, train={"epochs": 3, "learning_rate": 1e12, "clip_norm": 1e30}), tmp_path / "run")
+    message = str(error.value)
+    assert message.count("\n") == 0 and "learning rate 1e+12" in message and "largest gradients are those of" in message
+    assert any(group in message for group in ("cross/layer_", "deep/layer_", "head/", "encoder/", "embedding/"))
+
+
+@pytest.mark.parametrize("devices", [1, 2, 4])
+def test_a_run_begun_on_eight_devices_goes_on_with_fewer(whole, tmp_path, monkeypatch, devices):
+    config, directory, _ = whole
+    train(config.model_copy(update={"train": config.train.model_copy(update={"epochs": 1})}), tmp_path / "run")
+    monkeypatch.setattr(training, "make_mesh", lambda: make_mesh(jax.devices()[:devices]))
+    train(config, tmp_path / "run", resume=True)
+    ours, theirs = (
+        [[r.get(name, 0) for name in ("step", "loss", "auc", "logloss")] for r in read_records(d / "metrics.jsonl")]
+        for d in (tmp_path / "run", directory)
+    )
+    np.testing.assert_allclose(ours, theirs, rtol=2e-4)
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == 15
