@@ -1,11 +1,13 @@
 """Cost per sample against history length, batch size, number of items and number of devices."""
 
 import argparse
+import math
 import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,26 +15,27 @@ import numpy as np
 from benchmarks.flops import N
 from benchmarks.generate import generated_split
 from benchmarks.program import collectives
-from benchmarks.published import Ours, made_up_items, made_up_split, published_config, seconds
+from benchmarks.published import Ours, made_up_batch, made_up_items, made_up_split, published_config, seconds
 from mmctr_jax.data.loader import train_batches
-from mmctr_jax.sharding import make_mesh, on_devices, put_replicated
-from mmctr_jax.step import init_state, make_train_step
+from mmctr_jax.sharding import make_mesh, on_devices, placed, put_replicated, split_rows
+from mmctr_jax.step import abstract_state, init_state, make_train_step
 
 SMALL = {"embedding_dim": 16, "transformer": {"feedforward": 64, "first_k": 4}, "dcn": {"deep": [256, 128]}}
 
 
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run scaling")
-    parser.add_argument("--against", choices=["length", "batch", "items", "devices"], required=True)
+    parser.add_argument("--against", choices=["length", "batch", "items", "devices", "sharding"], required=True)
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
-    if args.against == "devices" and not args.child:
+    if args.against in ("devices", "sharding") and not args.child:
         flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-        command = [sys.executable, "-m", "benchmarks.run", "scaling", "--against", "devices", "--child"]
+        command = [sys.executable, "-m", "benchmarks.run", "scaling", "--against", args.against, "--child"]
         subprocess.run(command, env=os.environ | {"XLA_FLAGS": flags}, check=True)
         return
     with tempfile.TemporaryDirectory() as folder:
-        {"length": _length, "batch": _batch, "items": _items, "devices": _devices}[args.against](Path(folder))
+        kinds = {"length": _length, "batch": _batch, "items": _items, "devices": _devices, "sharding": _sharding}
+        kinds[args.against](Path(folder))
 
 
 def _time(ours: Ours, split) -> float:
@@ -91,3 +94,39 @@ def _devices(folder: Path) -> None:
         exchanged = ", ".join(f"{kind}: {n:,}" for kind, n in found) or "none"
         print(f"| {devices} | {np.abs(np.subtract(losses, first)).max():.1e} | {exchanged} |", flush=True)
     print(f"\n{sum(x.size for x in jax.tree.leaves(state.params)):,} parameters.")
+
+
+def _sharding(folder: Path) -> None:
+    """By the compiled program alone, as nothing of this size is run on eight devices here."""
+    print("published sizes, batch 1024, histories of 8, eight devices; GB on each of them\n")
+    print("| sharding | parameters, moments | item table | temporary | exchanged in a step |\n|---|---|---|---|---|")
+    mesh = make_mesh()
+    for sharding in ("replicated", "fsdp"):
+        config = published_config(train={"batch_size": 1024, "sharding": sharding})
+        items = {
+            name: jax.ShapeDtypeStruct((config.table_rows(len(x)), *x.shape[1:]), x.dtype)
+            for name, x in made_up_items().items()
+        }
+        items = {
+            name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placed(x.shape, mesh, sharding))
+            for name, x in items.items()
+        }
+        state = abstract_state(config, items, mesh)
+        batch = {
+            name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=split_rows(mesh))
+            for name, x in made_up_batch(1024, 8).items()
+        }
+        rate = jax.ShapeDtypeStruct((), np.float32)
+        program = make_train_step(config, mesh).lower(state, batch, items, rate).compile()
+        exchanged: dict[str, int] = {}
+        for kind, n in collectives(program.as_text()):
+            exchanged[kind] = exchanged.get(kind, 0) + n
+        cells = ", ".join(f"{kind} {4 * n / 1e9:.2f}" for kind, n in exchanged.items())
+        sizes = [_gigabytes_on_one(tree) for tree in (state, items)]
+        sizes.append(program.memory_analysis().temp_size_in_bytes / 1e9)
+        print(f"| {sharding} | {' | '.join(f'{size:.2f}' for size in sizes)} | {cells} |", flush=True)
+
+
+def _gigabytes_on_one(tree: Any) -> float:
+    shapes = [(x.sharding.shard_shape(x.shape), x.dtype.itemsize) for x in jax.tree.leaves(tree)]
+    return sum(math.prod(shape) * size for shape, size in shapes) / 1e9

@@ -77,6 +77,8 @@ class Checkpoints:
     @property
     def kept(self) -> str:
         """What there is to go back to, for messages."""
+        with suppress(Exception):  # what is being written may yet be whole
+            self._orbax.wait()
         whole = [int(p.name) for p in self.folder.iterdir() if p.name.isdigit()]
         return f"step {max(whole):,} is the last good checkpoint" if whole else "no checkpoint was made yet"
 

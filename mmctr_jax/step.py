@@ -107,15 +107,26 @@ def make_train_step(config: Config, mesh: Mesh) -> Callable:
     train = config.train
 
     def in_place(tree):
-        return jax.tree.map(lambda x: placed(x.shape, mesh, train.sharding), tree)
+        places = jax.tree.map(lambda x: placed(x.shape, mesh, train.sharding), tree)
+        return jax.lax.with_sharding_constraint(tree, places)
+
+    def whole(x):
+        return jax.lax.with_sharding_constraint(x, replicated(mesh))
+
+    def cut(x, like):
+        """Of a matrix that is split, the whole is fetched and cut: slices of its parts would travel in pieces."""
+        return x if x.shape == like.shape else live.cut(whole(x), like.shape, config)
+
+    def widen(grad, x):
+        """Each device takes its part of a gradient that is on all."""
+        return grad if grad.shape == x.shape else in_place(whole(live.add(jnp.zeros_like(x), grad, config)))
 
     def train_step(state: TrainState, batch, items, learning_rate):
         # With L2, λ·w is a gradient of every weight, whatever the histories.
         small = config if train.net_l2 else live.narrowed(config, batch["history"].shape[1])
         model, params = build_model(small), state.params
         if small is not config:
-            cut = partial(live.cut, config=config)
-            params = jax.tree.map(lambda x, like: cut(x, like.shape), params, parameter_shapes(small, items))
+            params = jax.tree.map(cut, params, parameter_shapes(small, items))
 
         def objective(params):
             logits_B, updates = model.apply(
@@ -137,12 +148,15 @@ def make_train_step(config: Config, mesh: Mesh) -> Callable:
         if train.embedding_l2 or train.net_l2:
             penalties = jax.grad(l2_penalty)(params, train.embedding_l2, train.net_l2)
             grads = jax.tree.map(jnp.add, grads, penalties)
+        add = partial(live.add, config=config)
+        if train.sharding == "fsdp":
+            grads, add = jax.tree.map(widen, grads, state.params), jnp.add
         params, opt_state, norm = optimizer.update(
-            grads, state.opt_state, state.params, learning_rate, train.clip_norm, partial(live.add, config=config)
+            grads, state.opt_state, state.params, learning_rate, train.clip_norm, add
         )
         state = TrainState(params, batch_stats, opt_state, state.step + 1, state.rng)
         metrics = {"loss": loss, "grad_norm": norm, "group_norms": group_norms(grads)}
-        return jax.lax.with_sharding_constraint((state, metrics), (in_place(state), replicated(mesh)))
+        return in_place(state), whole(metrics)
 
     return jax.jit(train_step, donate_argnums=0)
 
