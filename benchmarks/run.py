@@ -8,8 +8,8 @@ import platform
 import sys
 
 NAMES = (
-    *("derived", "embed", "epoch", "inspect", "limit", "loader", "memory", "peer", "prepare", "savings", "scaling"),
-    *("startup", "step"),
+    *("derived", "embed", "epoch", "inspect", "limit", "loader", "memory", "new_items", "peer", "prepare", "savings"),
+    *("scaling", "startup", "step"),
 )
 
 
