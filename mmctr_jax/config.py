@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import difflib
 import json
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,7 +24,9 @@ Width = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Rows = Annotated[int, Field(ge=1, le=2**20)]
 NonNegative = Annotated[float, Field(ge=0.0)]
 Positive = Annotated[float, Field(gt=0.0)]
-Name = Annotated[str, Field(min_length=1)]
+Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Depth = Annotated[int, Field(ge=0, le=1000)]
+Name = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]*$")]  # no system has a path with a zero in it
 
 
 class _Section(BaseModel):
@@ -168,11 +171,11 @@ class FeaturesConfig(_Section):
 
 
 class TransformerConfig(_Section):
-    layers: Annotated[int, Field(ge=0)] = 2
+    layers: Depth = 2
     heads: Width = 1  # must divide the Transformer's width (twice the item width)
     feedforward: Width = 256
     dropout: Rate = 0.2  # on attention weights, attention output, inside the feed-forward and on its output
-    first_k: Annotated[int, Field(ge=0)] = 16  # K: how many of the last outputs are kept; 0: the pooled one only
+    first_k: Count = 16  # K: how many of the last outputs are kept; 0: the pooled one only
     max_pool: bool = True  # append the max-pooled, projected output
     similarity: bool = False  # cosine of each click's and the target's frozen vectors joins the input
     target_attention: Annotated[int, Field(ge=0, le=4)] = 0  # layers with the target as query and the clicks as keys
@@ -192,7 +195,7 @@ class TransformerConfig(_Section):
 
 
 class DCNConfig(_Section):
-    cross_layers: Annotated[int, Field(ge=0)] = 3
+    cross_layers: Depth = 3
     cross_dropout: Rate = 0.0  # after each cross layer's linear map; the paper's Table 1 has 0.2, the release none
     deep: tuple[Width, ...] = (1024, 512, 256)  # widths of the parallel deep layers
     deep_dropout: Rate = 0.2
@@ -321,6 +324,14 @@ class Config(_Section):
         return -(-size // _ROWS_OF) * _ROWS_OF if large else size
 
     @property
+    def table_sizes(self) -> dict[str, int]:
+        """Ids of each learned embedding table, padding included; `num_items` and vocabularies must not be null."""
+        sizes = {side.name: side.vocab_size for side in self.features.side}
+        sizes[self.features.item] = self.features.num_items
+        learned = ("categorical", "tags", "codes")
+        return sizes | {f.name: f.vocab_size for f in self.features.item_features if f.kind in learned}
+
+    @property
     def _padding_counts(self) -> bool:
         """Whether the model sees how much padding a history has: as released, it attends to padding."""
         return getattr(self.model, "history_mask", None) == "released"
@@ -387,8 +398,30 @@ class Config(_Section):
 # Reading -------------------------------------------------------------------------------------------------------------
 
 
+_LONGEST_YAML = 2**18  # characters: far more than a config of a thousand features, and read in seconds
+
+
+def _written_out(node: yaml.Node, lengths: dict[int, int]) -> int:
+    """Length of a YAML node with every alias (`*name`) written out, infinite if it holds itself: a few lines can stand
+    for more than any memory."""
+    if id(node) not in lengths:
+        lengths[id(node)] = _LONGEST_YAML + 1  # until it is known
+        if isinstance(node, yaml.ScalarNode):
+            lengths[id(node)] = 1 + len(node.value.encode())
+        else:
+            children = node.value if isinstance(node, yaml.SequenceNode) else [n for pair in node.value for n in pair]
+            lengths[id(node)] = 1 + sum(_written_out(child, lengths) for child in children)
+    return lengths[id(node)]
+
+
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice."""
+    """SafeLoader that refuses a key given twice, and what is endless."""
+
+    def get_single_node(self):
+        node = super().get_single_node()
+        if node is not None and _written_out(node, {}) > _LONGEST_YAML:
+            raise yaml.constructor.ConstructorError(None, None, "with its aliases written out it is too long")
+        return node
 
     def construct_mapping(self, node, deep=False):
         seen = set()
@@ -403,7 +436,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _plain_numbers(loader: type[yaml.SafeLoader]) -> None:
+def _plain_numbers(loader: type[yaml.SafeLoader] | type[yaml.SafeDumper]) -> None:
     """Numbers as everyone writes them: `5e-4` is one (YAML 1.1: `5.0e-4`), `012` and `1:30` are not (10 and 90)."""
     numbers = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
     loader.yaml_implicit_resolvers = {
@@ -422,13 +455,20 @@ def _plain_numbers(loader: type[yaml.SafeLoader]) -> None:
 _plain_numbers(_Loader)
 
 
+class _Dumper(yaml.SafeDumper):
+    """SafeDumper that puts in quotes what `_Loader` would take for a number."""
+
+
+_plain_numbers(_Dumper)
+
+
 def _parse_yaml(text: str, where: str) -> Any:
     try:
         return yaml.load(text, Loader=_Loader)  # a SafeLoader: builds plain data only
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except Exception as error:  # of many kinds, where a tag does not suit its value
         mark = getattr(error, "problem_mark", None)
         at = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
         raise InputError(f"{where}{at}: not valid YAML: {problem}.") from None
 
 
@@ -480,6 +520,8 @@ def _walk(location: tuple) -> tuple[list, list[str]]:
 
 def _explain(error: ValidationError) -> str:
     first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")  # a typo explains a missing key better
+    if first["type"] == "json_invalid":  # e.g. sections hundreds deep
+        return f"cannot be read as plain settings ({first['ctx']['error']})."
     keys, known = _walk(first["loc"])
     key = ".".join(str(k) for k in keys)
     if first["type"] == "extra_forbidden":
@@ -526,11 +568,14 @@ def parse_config(raw: Any, where: str = "config") -> Config:
 def _read_raw(path: Path, readers: tuple[Path, ...] = ()) -> Any:
     """A config file's plain data, laid over that of the file which its key `base` names, relative to its folder."""
     try:
-        text = path.read_text(encoding="utf-8")
+        with open(path, encoding="utf-8") as stream:
+            text = stream.read(_LONGEST_YAML + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not a text file"
         named = f", the base of {readers[-1]}," if readers else ""
         raise InputError(f"Config {path}{named} cannot be read: {reason}.") from None
+    if len(text) > _LONGEST_YAML:
+        raise InputError(f"Config {path} is longer than {_LONGEST_YAML:,} characters; name a config file.")
     raw = _parse_yaml(text, str(path))
     if raw is None:
         raw = {}
@@ -540,7 +585,7 @@ def _read_raw(path: Path, readers: tuple[Path, ...] = ()) -> Any:
     if not isinstance(base, str) or "\0" in base:
         raise InputError(f"{path}: base must be the path of another config file, not {base!r}.")
     readers = (*readers, path)
-    if (path.parent / base).resolve() in [reader.resolve() for reader in readers]:
+    if os.path.realpath(path.parent / base) in [os.path.realpath(reader) for reader in readers]:
         raise InputError(f"{path}: base {base} leads back to itself.")
     below = _read_raw(path.parent / base, readers)
     if not isinstance(below, dict):
@@ -569,7 +614,7 @@ def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
 
 def to_yaml(config: Config) -> str:
     """The resolved configuration as YAML that `load_config` reads back to an equal `Config`."""
-    return yaml.safe_dump(json.loads(config.model_dump_json()), sort_keys=False, width=120)
+    return yaml.dump(json.loads(config.model_dump_json()), Dumper=_Dumper, sort_keys=False, width=120)
 
 
 def first_difference(a: Config, b: Config, ignore: tuple[str, ...] = ()) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import os
 import time
@@ -180,8 +181,10 @@ def _read_users(files: list[Path], config: Config) -> np.ndarray | None:
 
 
 def _write_csv(table: pa.Table, stream: BinaryIO) -> None:
-    """CSV whose header is bare, as the challenge's is (pyarrow would put it in quotes)."""
-    stream.write((",".join(table.column_names) + "\n").encode())
+    """CSV whose header is bare where it can be, as the challenge's is (pyarrow would put it in quotes)."""
+    header = io.StringIO()
+    csv.writer(header, lineterminator="\n").writerow(table.column_names)
+    stream.write(header.getvalue().encode())
     pyarrow.csv.write_csv(table, stream, pyarrow.csv.WriteOptions(include_header=False))
 
 

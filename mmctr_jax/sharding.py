@@ -6,6 +6,7 @@ arrays, so a loss over the batch is the global one and the gradients' exchange f
 """
 
 import math
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -82,6 +83,12 @@ def on_devices(batches: Iterable[dict[str, np.ndarray]], mesh: Mesh) -> Iterator
 def put_replicated(tree: Any, mesh: Mesh) -> Any:
     """The same arrays on every device; every process must hold the same values."""
     return jax.device_put(tree, replicated(mesh))
+
+
+def memory_per_device() -> int:
+    """Bytes that a device's arrays may take; of a CPU, all of the machine's memory."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    return stats.get("bytes_limit") or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def share() -> Share:

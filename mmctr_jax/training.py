@@ -30,7 +30,7 @@ from mmctr_jax.interrupt import Interrupt
 from mmctr_jax.plateau import Plateau
 from mmctr_jax.recorder import Recorder
 from mmctr_jax.scoring import make_score
-from mmctr_jax.sharding import make_mesh, on_devices, put_items, share
+from mmctr_jax.sharding import make_mesh, memory_per_device, on_devices, put_items, share
 from mmctr_jax.step import all_finite, init_state, make_train_step
 
 _RECORDS_PER_VALIDATION = 20  # training records between two validations
@@ -85,6 +85,24 @@ def load_training_data(config: Config, known: ItemTable | None = None) -> Traini
     return TrainingData(items, train, valid, users)
 
 
+_COPIES = 4  # of a table: itself, its gradient, Adam's two moments
+
+
+def _check_tables_fit(config: Config) -> None:
+    """Raises InputError if the embedding tables cannot fit a device: one stray id may ask for billions of rows."""
+    bytes_per_id, memory = 4 * _COPIES * config.model.embedding_dim, memory_per_device()
+    if config.train.sharding == "fsdp":
+        memory *= jax.device_count()
+    sizes = config.table_sizes
+    if sum(sizes.values()) * bytes_per_id > memory:
+        name = max(sizes, key=sizes.get)
+        raise InputError(
+            f"The embedding table of {name} would have {sizes[name]:,} ids and take "
+            f"{sizes[name] * bytes_per_id / 2**30:,.0f} GiB in training, of {memory / 2**30:,.0f} GiB that there are; "
+            "number its ids from 1 without large gaps, or lower vocab_size or model.embedding_dim."
+        )
+
+
 def train(config: Config, directory: Path, resume: bool = False) -> dict[str, Any]:
     """Trains, keeping everything in `directory`; returns the summary that is also written there as summary.json.
 
@@ -101,6 +119,7 @@ def train(config: Config, directory: Path, resume: bool = False) -> dict[str, An
             )
         begun = resume and run_dir.is_started(directory)
         data = load_training_data(config, run_dir.read_items(directory) if begun else None)
+        _check_tables_fit(data.items.config)
         if begun:
             run_dir.check_same_run(directory, data.items.config, data.fingerprints, data.lengths)
         return data, begun

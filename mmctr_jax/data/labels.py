@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from mmctr_jax.console import log
 from mmctr_jax.data.parquet import column_names, count_rows, part_files, read_columns, read_whole
@@ -32,6 +33,14 @@ def read_labels(files: list[Path], name: str, labels: str | Path | None) -> np.n
             f"{labels} has {len(values):,} labels for {count_rows(files):,} rows to score; give one a row."
         )
     both = labels is not None and "ID" in column_names(label_files) and "ID" in column_names(files)
-    if both and not np.array_equal(*(read_whole(f, "ID").to_numpy() for f in (label_files, files))):
+    if both and not _same(read_whole(label_files, "ID"), read_whole(files, "ID")):
         raise InputError(f"{labels}: its ID column is not that of the scored file; give labels in the same order.")
     return values
+
+
+def _same(a: pa.ChunkedArray, b: pa.ChunkedArray) -> bool:
+    """Whether two columns of any types hold the same values, exactly; what cannot be compared is not the same."""
+    try:
+        return a.equals(b.cast(a.type))
+    except pa.ArrowException:
+        return False

@@ -1,7 +1,8 @@
 """Parquet as people have it → plain numpy arrays, or one sentence saying what is wrong with it.
 
 Taken: one file or a folder of part files, any compression, any integer or float width, lists as `list`, `large_list`
-or fixed-size list. Refused, naming file, column and row: missing columns, other types, nulls. Rows count from 0.
+or fixed-size list. Refused, naming file, column and row: missing columns, other types, nulls; and pages that do not fit
+their check sums, where a file has them. Rows count from 0.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import pyarrow.parquet as pq
 from mmctr_jax.errors import InputError
 
 _ROWS_PER_READ = 65_536
+_UNREADABLE = (pa.ArrowException, OSError, ValueError)  # the last for names that are not UTF-8
 
 
 def part_files(path: str | Path) -> list[Path]:
@@ -29,9 +31,12 @@ def part_files(path: str | Path) -> list[Path]:
 
 def _part_files(path: Path) -> list[Path]:
     if path.is_dir():
-        files = sorted(p for p in path.glob("*.parquet") if p.is_file() and not p.name.startswith((".", "_")))
+        files = sorted(p for p in path.glob("*.parquet") if not p.name.startswith((".", "_")))
         if not files:
             raise InputError(f"Folder {path} holds no .parquet file; name a Parquet file or a folder of part files.")
+        for file in files:
+            if not file.is_file():  # a folder, a broken link: rows would be missing
+                raise InputError(f"{file} is not a file; a folder of part files must hold files alone.")
         return files
     if not path.is_file():
         raise InputError(f"Data file {path} does not exist; check the path (it is relative to the current folder).")
@@ -40,8 +45,8 @@ def _part_files(path: Path) -> list[Path]:
 
 def _open(file: Path) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(file)
-    except (pa.ArrowException, OSError) as error:
+        return pq.ParquetFile(file, page_checksum_verification=True)
+    except _UNREADABLE as error:
         raise InputError(f"{file} cannot be read as Parquet: {_first_line(error)}.") from None
 
 
@@ -180,15 +185,19 @@ def read_columns(files: list[Path], columns: list[str]) -> Iterator[dict[str, Co
                     "add it, or name another one in the config's features section."
                 )
     for file in files:
-        first_row = 0
+        first_row, parquet = 0, _open(file)
         try:
-            for batch in _open(file).iter_batches(_ROWS_PER_READ, columns=columns):
+            for batch in parquet.iter_batches(_ROWS_PER_READ, columns=columns):
                 yield {name: Column(file, name, first_row, batch.column(name)) for name in columns}
                 first_row += batch.num_rows
                 del batch
             pa.default_memory_pool().release_unused()  # Arrow would keep a gigabyte for later use that never comes
-        except (pa.ArrowException, OSError) as error:
+        except _UNREADABLE as error:
             raise InputError(f"{file} cannot be read from row {first_row} on: {_first_line(error)}.") from None
+        if first_row != parquet.metadata.num_rows:
+            raise InputError(
+                f"{file} is damaged: it says it has {parquet.metadata.num_rows:,} rows and holds {first_row:,}."
+            )
 
 
 def read_whole(files: list[Path], column: str) -> pa.ChunkedArray:

@@ -48,13 +48,10 @@ class Embedding(nn.Module):
 
     def setup(self):
         features, model = self.config.features, self.config.model
-        sizes = {side.name: side.vocab_size for side in features.side}
-        sizes[features.item] = features.num_items
-        sizes |= {f.name: f.vocab_size for f in features.item_features if f.kind in ("categorical", "tags", "codes")}
         init = padded_normal(model.embedding_init_std)
         self.tables = {
             name: self.param(name, partial(init, ids=size), (self.config.table_rows(size), model.embedding_dim))
-            for name, size in sizes.items()
+            for name, size in self.config.table_sizes.items()
         }
         self.projections = {
             f.name: nn.Dense(f.dim, use_bias=False, kernel_init=xavier_normal, dtype=self.dtype, name=f.name)
