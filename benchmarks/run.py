@@ -9,7 +9,7 @@ import sys
 
 NAMES = (
     *("derived", "embed", "epoch", "inspect", "limit", "loader", "memory", "peer", "prepare", "savings", "scaling"),
-    *("startup", "step"),
+    *("soak", "startup", "step"),
 )
 
 
