@@ -47,6 +47,7 @@ PHASES = {
 }
 _POLL_SECONDS = 0.004
 _STUCK_SECONDS = 300
+_DELETING_SECONDS = 0.05
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -222,15 +223,19 @@ def run_alone(job: Job) -> Alone:
     return alone
 
 
-def kill_once(job: Job, phase: str | None, seconds: float) -> Kill | None:
-    """Starts or resumes; kills after `seconds`, or, with `phase`, in it, `seconds` or more after it was first seen.
+Aim = str | int | None
+"""What a kill waits for: a phase; a step, whose checkpoint (or a later one) is whole; nothing."""
+
+
+def kill_once(job: Job, aim: Aim, seconds: float) -> Kill | None:
+    """Starts or resumes; kills where the aim is met, `seconds` or more after it first was.
 
     Returns None if the process came to its end before. Raises Failed if that was not a good one.
     """
-    since = 0.0 if phase is None else math.inf
+    since = 0.0 if aim is None else math.inf
     with started(job) as training:
         while training.look():
-            there = phase in (None, training.phase)
+            there = aim in (None, training.phase) or (isinstance(aim, int) and (job.last_step() or 0) >= aim)
             if there:
                 since = min(since, training.seconds)
             if there and training.seconds >= since + seconds and (kill := training.kill()):
@@ -239,11 +244,11 @@ def kill_once(job: Job, phase: str | None, seconds: float) -> Kill | None:
     return None
 
 
-def run_killed(job: Job, alone: Alone, aims: Sequence[str | None], rng: np.random.Generator) -> list[Kill]:
+def run_killed(job: Job, alone: Alone, aims: Sequence[Aim], rng: np.random.Generator) -> list[Kill]:
     """Starts a run, kills and resumes it, once for each aim, and then lets it finish. Raises Failed.
 
-    aims: the phase to hit, at a random moment of it; None: a random moment of the time left, or rather of the share of
-    it that lets the run go on evenly from kill to kill.
+    A phase is hit at a random moment of it, a step just after its checkpoint, while older ones are being deleted. Where
+    an aim is None, at a random moment of the time left, or rather of the share of it that lets the run go on evenly.
     Returns fewer kills than aims if the run came to its end before.
     """
     kills: list[Kill] = []
@@ -251,6 +256,8 @@ def run_killed(job: Job, alone: Alone, aims: Sequence[str | None], rng: np.rando
         if aim is None:
             left = (alone.seconds - alone.before_steps) * (1 - (job.last_step() or 0) / alone.steps)
             longest = alone.before_steps + 2 * left / (len(aims) - i + 1)
+        elif isinstance(aim, int):
+            longest = _DELETING_SECONDS
         else:
             longest = alone.longest.get(aim, 0.0)
         kill = kill_once(job, aim, rng.uniform(0, longest))
@@ -289,7 +296,7 @@ _MOST_RUNS = 4
 
 
 def soak(
-    config: Path, folder: Path, aims: Sequence[str | None], seed: int, devices: int = 1, own_programs: bool = False
+    config: Path, folder: Path, aims: Sequence[Aim], seed: int, devices: int = 1, own_programs: bool = False
 ) -> Outcome:
     """Kills the config's training once for each aim (see `run_killed`) and compares its end with that of one left
     alone. A run that ends before all aims were met is followed by another one, up to a few."""
