@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 MOVIELENS := data/prepared/movielens
 
-.PHONY: demo test lint clean
+.PHONY: demo test soak lint clean
 
 $(VENV)/installed: requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -28,6 +28,9 @@ demo: $(VENV)/installed $(MOVIELENS)/embedded
 
 test: $(VENV)/installed-test
 	$(RUN) -m pytest -q -n 2 --dist loadfile
+
+soak: $(VENV)/installed-test
+	$(RUN) -m benchmarks.run soak
 
 lint: $(VENV)/installed-test
 	$(RUN) -m ruff check .
