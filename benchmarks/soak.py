@@ -45,8 +45,8 @@ SYSTEMS_KILLED: dict[str, tuple[dict[str, Any], int]] = {
 
 # In the order in which a run gets to them: what is built once is built anew after a kill.
 _AIMS = (
-    *("cache build", "cache build", "imports", "compilation", None, "compilation", "setup", None),
-    *("checkpoint write", None, "evaluation", "checkpoint write", "steps", None),
+    *("cache build", "imports", "compilation", 45, "setup", None, 90, "checkpoint write"),
+    *("evaluation", None, 120, "checkpoint write", "steps", None),
 )
 
 

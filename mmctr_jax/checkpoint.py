@@ -75,6 +75,11 @@ class Checkpoints:
         return next(iter(self.steps), None)
 
     @property
+    def best_step(self) -> int | None:
+        """The step of the best validation AUC; None before the first validation. Raises InputError if none is whole."""
+        return self._first_whole(self.steps, self._best_step)[1]
+
+    @property
     def kept(self) -> str:
         """What there is to go back to, for messages."""
         with suppress(Exception):  # what is being written may yet be whole
@@ -142,7 +147,7 @@ class Checkpoints:
         Raises: InputError if none is whole.
         """
         like = jax.tree.map(_abstract, like)
-        _, best = self._first_whole(self.steps, self._best_step)
+        best = self.best_step
         if best is None:
             log.warning(f"No validation was reached yet: taking the last checkpoint, step {self.last_step}.")
         steps = sorted(self.steps, key=lambda step: step != best)  # the best one, then newest first

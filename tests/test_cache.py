@@ -138,3 +138,15 @@ def test_rows_without_any_click(tmp_path):
     table = table.set_column(1, "item_seq", [[[]] * 5])
     pq.write_table(table, tmp_path / "rows.parquet")
     assert load_split(tmp_path / "rows.parquet", FEATURES, tmp_path / "cache", True).history_values.shape == (0,)
+
+
+def test_what_a_killed_builder_left_is_removed_and_what_another_builds_is_not(rows, tmp_path):
+    cache_dir = tmp_path / "cache"
+    for name in (".building_left", ".building_held"):
+        (cache_dir / name).mkdir(parents=True)
+        (cache_dir / name / "item.bin").write_bytes(b"half")
+        os.utime(cache_dir / name, (0, 0))
+    with cache._held(cache_dir / ".building_held"):
+        load_split(rows, FEATURES, cache_dir, with_labels=True)
+    names = {p.name for p in cache_dir.iterdir()}
+    assert ".building_held" in names and len(names) == 2 and ".building_left" not in names

@@ -7,12 +7,15 @@ its final name and renamed when whole: what carries the final name is complete.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from contextlib import AbstractContextManager
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,15 +89,41 @@ def load_split(
     if meta is None:
         with writing_cache(cache_dir, "data.cache_dir"):
             Path(cache_dir).mkdir(parents=True, exist_ok=True)
-            temporary = tempfile.mkdtemp(prefix=f".{fingerprint[:8]}_", dir=cache_dir)
-            try:
-                meta = _build(Path(temporary), files, path, features, with_labels, weight)
+            with _temporary(Path(cache_dir)) as temporary:
+                meta = _build(temporary, files, path, features, with_labels, weight)
                 meta |= {"fingerprint": fingerprint}
-                (Path(temporary) / "meta.json").write_text(json.dumps(meta))
-                _put_in_place(Path(temporary), folder)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
+                (temporary / "meta.json").write_text(json.dumps(meta))
+                _put_in_place(temporary, folder)
     return _open(folder, meta)
+
+
+_BUILDING = ".building_"
+
+
+@contextmanager
+def _temporary(cache_dir: Path) -> Iterator[Path]:
+    """A folder to build in, held by a lock. Others, whose builders were killed and hold them no longer, are removed."""
+    for folder in cache_dir.glob(f"{_BUILDING}*"):
+        with suppress(OSError), _held(folder):
+            if time.time() - folder.stat().st_mtime > 60:  # a younger one may be about to be held
+                shutil.rmtree(folder)
+    temporary = Path(tempfile.mkdtemp(prefix=_BUILDING, dir=cache_dir))
+    with _held(temporary):
+        try:
+            yield temporary
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Raises OSError if another process holds it."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
 
 
 def writing_cache(folder: str | Path, setting: str) -> AbstractContextManager[None]:
