@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -26,6 +27,7 @@ class Recorder:
         self.run_dir = run_dir
         self.records: list[dict[str, Any]] = []
         self._file: TextIO | None = None
+        self._drawn = -math.inf
 
     def open_at(self, step: int) -> None:
         """Goes on after `step`: what an interrupted run wrote beyond it is forgotten."""
@@ -60,9 +62,12 @@ class Recorder:
                 summary = scalar(f"{kind}/{name}", value)
                 self._events.write_event(Event(wall_time=time.time(), step=step, summary=summary))
 
-    def draw(self) -> None:
-        draw_curves(self.records, self.run_dir / "curves.png")
+    def draw(self, at_least_every: float = 0.0) -> None:
+        """Draws the curves, unless that was done less than so many seconds ago."""
         self._events.flush()
+        if time.monotonic() - self._drawn >= at_least_every:
+            draw_curves(self.records, self.run_dir / "curves.png")
+            self._drawn = time.monotonic()
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:

@@ -34,6 +34,7 @@ from mmctr_jax.sharding import make_mesh, memory_per_device, on_devices, put_ite
 from mmctr_jax.step import all_finite, init_state, make_train_step
 
 _RECORDS_PER_VALIDATION = 20  # training records between two validations
+_DRAW_SECONDS = 10.0
 
 
 @dataclass
@@ -337,7 +338,7 @@ class _Trainer:
         )
         if self.recorder:
             self.recorder.add("validation", step, improved=improved, learning_rate=rate, **result)
-            self.recorder.draw()
+            self.recorder.draw(at_least_every=_DRAW_SECONDS)
 
     # Saving and restoring
 

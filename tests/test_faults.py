@@ -2,6 +2,7 @@
 
 import json
 import resource
+import shutil
 from contextlib import contextmanager
 
 import jax
@@ -34,6 +35,14 @@ def whole(dataset, tmp_path_factory):
     return config, directory, train(config, directory)
 
 
+@pytest.fixture(scope="module")
+def begun(whole, tmp_path_factory):
+    """The same run, stopped after its first epoch."""
+    config, directory = whole[0], tmp_path_factory.mktemp("begun") / "run"
+    train(config.model_copy(update={"train": config.train.model_copy(update={"epochs": 1})}), directory)
+    return directory
+
+
 def test_no_room_for_a_checkpoint(whole, tmp_path):
     config, directory, _ = whole
     with files_of_at_most(150_000), pytest.raises(TrainingError) as error:
@@ -44,9 +53,9 @@ def test_no_room_for_a_checkpoint(whole, tmp_path):
     assert_same_run(tmp_path / "run", directory)
 
 
-def test_no_room_for_a_later_checkpoint(whole, tmp_path):
+def test_no_room_for_a_later_checkpoint(whole, begun, tmp_path):
     config, directory, _ = whole
-    train(config.model_copy(update={"train": config.train.model_copy(update={"epochs": 1})}), tmp_path / "run")
+    shutil.copytree(begun, tmp_path / "run")
     with files_of_at_most(150_000), pytest.raises(TrainingError, match="step 5 is the last good checkpoint"):
         train(config, tmp_path / "run", resume=True)
     train(config, tmp_path / "run", resume=True)
@@ -77,9 +86,9 @@ def test_divergence_names_step_rate_and_the_largest_gradients(dataset, tmp_path)
 
 
 @pytest.mark.parametrize("devices", [1, 2, 4])
-def test_a_run_begun_on_eight_devices_goes_on_with_fewer(whole, tmp_path, monkeypatch, devices):
+def test_a_run_begun_on_eight_devices_goes_on_with_fewer(whole, begun, tmp_path, monkeypatch, devices):
     config, directory, _ = whole
-    train(config.model_copy(update={"train": config.train.model_copy(update={"epochs": 1})}), tmp_path / "run")
+    shutil.copytree(begun, tmp_path / "run")
     monkeypatch.setattr(training, "make_mesh", lambda: make_mesh(jax.devices()[:devices]))
     train(config, tmp_path / "run", resume=True)
     ours, theirs = (

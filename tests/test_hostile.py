@@ -198,8 +198,12 @@ def is_list(kind: pa.DataType) -> bool:
     return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
 
+def plain(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
 def integer(kind: pa.DataType, value) -> int:
-    right(pa.types.is_integer(kind.value_type if pa.types.is_dictionary(kind) else kind) and value is not None)
+    right(pa.types.is_integer(plain(kind)) and value is not None)
     return value
 
 
@@ -225,12 +229,14 @@ def vector(kind: pa.DataType, value) -> list[float]:
 
 
 def label(kind: pa.DataType, value) -> int:
+    kind = plain(kind)
     right(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
     right(value is not None and value in (0, 1))
     return int(value)
 
 
 def weight(kind: pa.DataType, value) -> float:
+    kind = plain(kind)
     right((pa.types.is_integer(kind) or pa.types.is_floating(kind)) and value is not None)
     value = float(np.float32(value))
     right(math.isfinite(value) and value > 0)

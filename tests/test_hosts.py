@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 import yaml
-from synthetic import merged, raw_config
+from synthetic import SYSTEMS, merged, raw_config
 
 from mmctr_jax import hosts
 from mmctr_jax.checkpoint import Checkpoints
@@ -65,9 +65,9 @@ def test_processes_that_read_different_data_stop_and_say_which():
 
 def test_two_processes_interrupted_and_resumed_equal_one_uninterrupted(dataset, tmp_path):
     """A preemption notice reaches one of the two; both save and leave what both can load."""
-    change = {
-        "train": {"batch_size": 62, "eval_batch_size": 31, "length_buckets": [2], "patience": 1000, "lr_factor": 1.0}
-    }
+    # The system that compiles fastest, as each process compiles for itself.
+    train = {"batch_size": 62, "eval_batch_size": 31, "length_buckets": [2], "eval_every": 10, "patience": 1000}
+    change = merged(SYSTEMS["without_transformer"], {"train": train | {"lr_factor": 1.0}})
     config = tmp_path / "tiny.yaml"
     config.write_text(yaml.safe_dump(merged(raw_config(dataset), change)))
 
@@ -83,7 +83,7 @@ def test_two_processes_interrupted_and_resumed_equal_one_uninterrupted(dataset, 
     both = two("train.epochs=1000")
     metrics = tmp_path / "two" / "metrics.jsonl"
     deadline = time.monotonic() + 120
-    while not (metrics.exists() and metrics.read_text().count("validation") > 1):
+    while not (metrics.exists() and "validation" in metrics.read_text()):
         assert all(process.poll() is None for process in both) and time.monotonic() < deadline, ends(both, 0)
         time.sleep(0.01)
     both[1].send_signal(signal.SIGTERM)

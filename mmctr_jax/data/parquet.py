@@ -84,23 +84,25 @@ class Column:
             row = np.flatnonzero(self.array.is_null().to_numpy(zero_copy_only=False))[0]
             raise self.refuse(row, "null; fill or drop such rows.")
 
+    def _values(self) -> pa.Array:
+        """Without nulls, and as they are where Arrow has encoded them as a dictionary."""
+        self._refuse_nulls()
+        return self.array.dictionary_decode() if pa.types.is_dictionary(self.array.type) else self.array
+
     def integers(self) -> np.ndarray:
         """(rows,) int64."""
-        self._refuse_nulls()
-        array = self.array
-        if pa.types.is_dictionary(array.type):
-            array = array.dictionary_decode()
+        array = self._values()
         if not pa.types.is_integer(array.type):
             raise self._refuse_type("an integer column")
         return _to_int64(array)
 
     def labels(self) -> np.ndarray:
         """(rows,) uint8 of 0 and 1; integers, floats and booleans are taken."""
-        self._refuse_nulls()
-        kind = self.array.type
+        array = self._values()
+        kind = array.type
         if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
             raise self._refuse_type("0 or 1 as an integer, float or boolean column")
-        values = self.array.to_numpy(zero_copy_only=False)
+        values = array.to_numpy(zero_copy_only=False)
         wrong = np.flatnonzero((values != 0) & (values != 1))
         if wrong.size:
             raise self.refuse(wrong[0], f"label {values[wrong[0]]}; labels must be 0 or 1.")
@@ -108,11 +110,11 @@ class Column:
 
     def weights(self) -> np.ndarray:
         """(rows,) float32, finite and above 0."""
-        self._refuse_nulls()
-        if not (pa.types.is_integer(self.array.type) or pa.types.is_floating(self.array.type)):
+        array = self._values()
+        if not (pa.types.is_integer(array.type) or pa.types.is_floating(array.type)):
             raise self._refuse_type("a column of numbers")
         with np.errstate(over="ignore"):
-            values = self.array.to_numpy(zero_copy_only=False).astype(np.float32)
+            values = array.to_numpy(zero_copy_only=False).astype(np.float32)
         wrong = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
         if wrong.size:
             raise self.refuse(
