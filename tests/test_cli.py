@@ -13,7 +13,9 @@ import pytest
 import test_items
 import test_parquet
 import yaml
-from synthetic import merged, raw_config
+from synthetic import SYSTEMS, merged, raw_config
+
+from mmctr_jax.recorder import read_records
 
 ROOT = Path(__file__).parents[1]
 
@@ -131,20 +133,24 @@ def start(config, *args, cwd):
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_process_saves_says_how_to_go_on_and_does(config_file, tmp_path, number):
-    config = config_file({"train": {"epochs": 100_000, "eval_every": 50, "patience": 100_000, "lr_factor": 1.0}})
-    process = start(config, cwd=tmp_path)
-    metrics = tmp_path / "runs/tiny/metrics.jsonl"
-    deadline = time.monotonic() + 120
-    while not (metrics.exists() and '"validation"' in metrics.read_text()):
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
-        time.sleep(0.05)
-    process.send_signal(number)
-    out = process.communicate(timeout=60)[0]
-    assert process.returncode == 130, out
-    assert "--resume" in out and "Saved at step" in out and "Traceback" not in out
-    step = int(out.split("Saved at step ")[1].split(".")[0].replace(",", ""))
+def test_an_interrupted_process_saves_says_how_to_go_on_and_does(config_file, tmp_path):
+    """Ctrl-C, then SIGTERM to the process that goes on, then to the end."""
+    train = {"epochs": 100_000, "eval_every": 50, "patience": 100_000, "lr_factor": 1.0}
+    config = config_file(merged(SYSTEMS["without_transformer"], {"train": train}))
+    metrics, step, arguments = tmp_path / "runs/tiny/metrics.jsonl", 0, []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        process = start(config, *arguments, cwd=tmp_path)
+        deadline = time.monotonic() + 120
+        while not any(r["step"] > step and r["kind"] == "validation" for r in read_records(metrics)):
+            assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
+            time.sleep(0.05)
+        process.send_signal(number)
+        out = process.communicate(timeout=60)[0]
+        assert process.returncode == 130, out
+        assert "--resume" in out and "Saved at step" in out and "Traceback" not in out
+        assert not arguments or f"Resuming at step {step:,}" in out, out
+        step = int(out.split("Saved at step ")[1].split(".")[0].replace(",", ""))
+        arguments = ["--resume"]
     epochs = step // 5 + 1  # to the end of the epoch it is in
     finish = start(config, f"train.epochs={epochs}", "--resume", cwd=tmp_path)
     out = finish.communicate(timeout=120)[0]

@@ -14,7 +14,7 @@ TINY = merged(
     },
 )
 # Step 35: after a validation, with sums of losses that are in no record yet (there is one every second step).
-AIMS = ("cache build", "imports", "compilation", "evaluation", 35, "checkpoint write")
+AIMS = ("cache build", "compilation", "evaluation", 35, "checkpoint write")
 
 
 def test_killed_anywhere_and_resumed_it_ends_as_if_left_alone(tmp_path):
