@@ -3,12 +3,13 @@
 import argparse
 from pathlib import Path
 
-from mmctr_jax import cli
+from mmctr_jax import cli, interrupt
 
 
 def main() -> int:
-    from mmctr_jax.console import log, show
-    from mmctr_jax.prediction import TASKS, predict
+    with interrupt.deferred():
+        from mmctr_jax.console import log, show
+        from mmctr_jax.prediction import TASKS, predict
 
     parser = argparse.ArgumentParser(description="Score samples with a trained model.")
     parser.add_argument("--ckpt", required=True, type=Path, metavar="RUN_DIR", help="what train.py wrote")

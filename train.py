@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from mmctr_jax import cli
+from mmctr_jax import cli, interrupt
 
 
 def main() -> int:
@@ -16,8 +16,9 @@ def main() -> int:
     cli.add_host_arguments(parser)
     args = parser.parse_intermixed_args()
 
-    from mmctr_jax.config import load_config
-    from mmctr_jax.console import clock, log, show
+    with interrupt.deferred():
+        from mmctr_jax.config import load_config
+        from mmctr_jax.console import clock, log, show
 
     config = load_config(args.config, args.overrides)
     directory = args.run_dir or Path("runs") / Path(args.config).stem
@@ -26,13 +27,13 @@ def main() -> int:
     cli.keep_compiled_programs()
     cli.join_hosts(args)
 
-    from mmctr_jax.interrupt import EXIT_CODE  # after join_hosts: JAX must not be in use before
-    from mmctr_jax.training import train
+    with interrupt.deferred():
+        from mmctr_jax.training import train  # after join_hosts: JAX must not be in use before
 
     summary = train(config, directory, args.resume)
     if summary["stopped"] == "interrupted":
         log.info(f"Saved at step {summary['steps']:,}. To go on: the same command with --resume.")
-        return EXIT_CODE
+        return interrupt.EXIT_CODE
     scores = ", ".join(f"{name} {show(value)}" for name, value in summary["validation"].items())
     log.info(
         f"Done after {summary['epochs']:.2f} epochs in {clock(summary['seconds'])} ({summary['stopped']}). "

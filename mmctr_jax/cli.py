@@ -7,11 +7,11 @@ import contextlib
 import hashlib
 import os
 import platform
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from mmctr_jax import interrupt
 from mmctr_jax.errors import InputError, TrainingError
 
 
@@ -20,12 +20,12 @@ def run_main(main: Callable[[], int]) -> None:
 
     Errors meant for the user become one sentence on standard error; others stay tracebacks, for they are ours.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what is half-written is cleared away
     try:
-        from mmctr_jax.console import start_logging  # in here, as all that takes time: Ctrl-C may come at once
-
-        start_logging()
-        code = main()
+        with interrupt.watched():
+            with interrupt.deferred():
+                from mmctr_jax.console import start_logging
+            start_logging()
+            code = main()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
@@ -34,7 +34,7 @@ def run_main(main: Callable[[], int]) -> None:
         code = 1
     except KeyboardInterrupt:  # outside of the training loop, which saves
         print("error: interrupted before there was anything to save.", file=sys.stderr)
-        code = 130
+        code = interrupt.EXIT_CODE
     sys.exit(code)
 
 
@@ -44,7 +44,8 @@ def keep_compiled_programs() -> None:
 
     There a folder for each kind of CPU: a program compiled for another one may end in an illegal instruction.
     """
-    import jax  # not above: a program that ends with its arguments need not wait for it
+    with interrupt.deferred():
+        import jax  # not above: a program that ends with its arguments need not wait for it
 
     if jax.config.jax_compilation_cache_dir is not None:
         return
@@ -73,10 +74,11 @@ def add_host_arguments(parser: argparse.ArgumentParser) -> None:
 
 def join_hosts(args: argparse.Namespace) -> None:
     """Connects the processes of a run on several hosts, if this is one; only the first goes on speaking."""
-    import jax
+    with interrupt.deferred():
+        import jax
 
-    from mmctr_jax import hosts
-    from mmctr_jax.console import log
+        from mmctr_jax import hosts
+        from mmctr_jax.console import log
 
     hosts.join(args.coordinator, args.num_processes, args.process_id)
     if jax.process_index() != 0:

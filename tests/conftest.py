@@ -19,6 +19,13 @@ from synthetic import write_dataset  # noqa: E402
 
 from mmctr_jax.console import start_logging  # noqa: E402
 
+# Files of few tests that take long, first: so that two workers end together.
+LONG = ("test_training", "test_hosts", "test_kill", "test_faults", "test_sharding", "test_cli", "test_savings")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _session():
