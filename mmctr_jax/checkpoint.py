@@ -171,7 +171,7 @@ class Checkpoints:
                 problem = problem or error
                 continue
             if problem:
-                log.warning(f"{problem} Going back to step {step:,}.")
+                log.warning(f"{problem} Taking step {step:,} instead.")
             return step, restored
         raise problem or InputError(f"{self.folder} holds no checkpoint.")
 

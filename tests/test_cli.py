@@ -155,3 +155,22 @@ def test_an_interrupted_process_saves_says_how_to_go_on_and_does(config_file, tm
     finish = start(config, f"train.epochs={epochs}", "--resume", cwd=tmp_path)
     out = finish.communicate(timeout=120)[0]
     assert finish.returncode == 0 and f"Resuming at step {step:,}" in out, out
+
+
+TWICE = """
+import os, signal, sys, time
+from mmctr_jax import interrupt
+with interrupt.watched(), interrupt.Interrupt() as asked:
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert asked.requested(1)
+    if sys.argv[1] == "busy":  # as within a compilation, where no handler runs
+        signal.signal(signal.SIGTERM, lambda *_: time.sleep(60))
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("how", ["busy", "idle"])
+def test_a_second_signal_ends_the_process_at_once(how):
+    done = subprocess.run([sys.executable, "-c", TWICE, how], cwd=ROOT, timeout=50)
+    assert done.returncode == 130

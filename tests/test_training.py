@@ -392,7 +392,7 @@ def test_predict_takes_the_other_checkpoint_where_one_is_damaged(whole, tmp_path
         shutil.copytree(directory, copy)
         damage(copy / "checkpoints" / damaged, ("model" if damaged == "4" else "progress", "flipped"))
         assert Predictor.load(copy).step == taken
-        assert f"Going back to step {taken}" in capsys.readouterr().out
+        assert f"Taking step {taken} instead" in capsys.readouterr().out
 
 
 def test_a_model_without_a_whole_checkpoint_or_of_another_config(whole, tmp_path):
