@@ -57,6 +57,17 @@ def test_train_then_predict(run, config_file, tmp_path, dataset):
     assert run("train.py", "--config", config_file(), "train.batch_size=60", "--resume")[0] == 0
 
 
+def test_deterministic_is_a_flag_that_xla_knows():
+    """XLA ends a process that has an unknown one."""
+    command = "from mmctr_jax import cli; cli.make_deterministic(); import jax; jax.devices()"
+    process = subprocess.run([sys.executable, "-c", command], cwd=ROOT, timeout=100, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    wrong = command.replace(
+        "cli.make_deterministic()", "import os; os.environ['XLA_FLAGS'] = '--xla_gpu_nonsense=true'"
+    )
+    assert subprocess.run([sys.executable, "-c", wrong], cwd=ROOT, timeout=100, capture_output=True).returncode != 0
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [
