@@ -32,8 +32,8 @@ from mmctr_jax.checkpoint import Checkpoints
 from mmctr_jax.errors import InputError
 from mmctr_jax.files import sha256
 from mmctr_jax.prediction import predict
-from mmctr_jax.sharding import make_mesh, replicated
-from mmctr_jax.step import init_state
+from mmctr_jax.sharding import make_mesh
+from mmctr_jax.step import abstract_state
 
 ROOT = Path(__file__).parents[1]
 PHASES = {
@@ -357,9 +357,7 @@ def _steps(job: Job) -> tuple[int | None, int | None]:
 
 def _read_checkpoint(job: Job, step: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The arrays of all parts by name, and progress without its times."""
-    config, mesh = run_dir.read_config(job.run_dir), make_mesh()
-    like = jax.eval_shape(lambda items: init_state(config, items, mesh), run_dir.read_items(job.run_dir))
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)), like)
+    like = abstract_state(run_dir.read_config(job.run_dir), run_dir.read_items(job.run_dir), make_mesh())
     with Checkpoints(job.run_dir / run_dir.CHECKPOINTS) as checkpoints:
         state, progress = checkpoints.restore(step, like)
     arrays = {jax.tree_util.keystr(path): np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(state)}

@@ -103,14 +103,10 @@ def _sharding(folder: Path) -> None:
     mesh = make_mesh()
     for sharding in ("replicated", "fsdp"):
         config = published_config(train={"batch_size": 1024, "sharding": sharding})
-        items = {
-            name: jax.ShapeDtypeStruct((config.table_rows(len(x)), *x.shape[1:]), x.dtype)
-            for name, x in made_up_items().items()
-        }
-        items = {
-            name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placed(x.shape, mesh, sharding))
-            for name, x in items.items()
-        }
+        items = {}
+        for name, x in made_up_items().items():
+            shape = config.table_rows(len(x)), *x.shape[1:]
+            items[name] = jax.ShapeDtypeStruct(shape, x.dtype, sharding=placed(shape, mesh, sharding))
         state = abstract_state(config, items, mesh)
         batch = {
             name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=split_rows(mesh))

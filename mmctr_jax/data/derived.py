@@ -126,8 +126,9 @@ def encode(vectors: np.ndarray, centroids: np.ndarray) -> np.ndarray:
 
 
 def neighbours(vectors: np.ndarray, feature: NeighboursFeature, among: int | None = None) -> np.ndarray:
-    """(V, top_k) int32: the nearest by cosine, nearest first, the item itself left out, of the first `among` items.
+    """(V, top_k) int32: the nearest by cosine, nearest first, the item itself left out.
 
+    among: only the first so many items can be neighbours, and only those after them are given any.
     Exact: time grows with the items squared. Raises: InputError if there are too few vectors.
     """
     known = np.flatnonzero(vectors.any(axis=1))
@@ -141,7 +142,7 @@ def neighbours(vectors: np.ndarray, feature: NeighboursFeature, among: int | Non
     unit = (vectors[known] / norms).astype(np.float32)
     search = NearestNeighbors(n_neighbors=feature.top_k + 1, algorithm="brute").fit(unit[: len(candidates)])
     ids = np.zeros((len(vectors), feature.top_k), np.int32)
-    for at in range(0, len(known), _CHUNK):
+    for at in range(0 if among is None else len(candidates), len(known), _CHUNK):
         rows = np.arange(at, min(at + _CHUNK, len(known)))
         found = search.kneighbors(unit[rows], return_distance=False)
         itself = found == rows[:, None]

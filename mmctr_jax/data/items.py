@@ -93,12 +93,12 @@ def with_new_items(
     if num_items < trained:
         raise InputError(f"{path} has {num_items:,} items, and training had {trained:,}; ids must stay what they were.")
     changed = np.zeros(trained, bool)
-    table: ItemTable = {}
+    new: ItemTable = {}
     for f in features.item_features:
         if f.kind == "codes":
-            table[f.name] = encode(by_item[f.source], centroids[f.name])
+            new[f.name] = encode(by_item[f.source][trained:], centroids[f.name])
         elif f.kind == "neighbours":
-            table[f.name] = neighbours(by_item[f.source], f, among=trained)
+            new[f.name] = neighbours(by_item[f.source], f, among=trained)[trained:]
         else:
             values = by_item[f.name]
             if f.kind != "embedding":
@@ -109,7 +109,7 @@ def with_new_items(
                         "unknown."
                     )
                 values = np.where(unknown, 0, values)
-            table[f.name] = values
+            new[f.name] = values[trained:]
             changed |= _differ(values[:trained], known[f.name])
     if 2 * np.count_nonzero(changed) > trained:
         raise InputError(
@@ -121,8 +121,8 @@ def with_new_items(
             f"{path}: {np.count_nonzero(changed):,} items have other features than in training, the first item "
             f"{np.flatnonzero(changed)[0]}; they are scored as they were."
         )
-    joined = {name: np.concatenate(_same_width(known[name], values[trained:])) for name, values in table.items()}
-    return joined, num_items, remarks
+    table = {name: np.concatenate(_same_width(known[name], values)) for name, values in new.items()}
+    return table, num_items, remarks
 
 
 def _same_width(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
