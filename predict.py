@@ -20,17 +20,25 @@ def main() -> int:
     parser.add_argument(
         "--item-info", help="a newer item table than training's; its new items are scored by their features"
     )
+    parser.add_argument(
+        "--calibrate",
+        choices=("platt", "isotonic", "none"),
+        help="fit on the validation rows, keep it beside the checkpoint and use it from now on; none: not this time",
+    )
     args = parser.parse_args()
 
     cli.keep_compiled_programs()
 
-    result = predict(args.ckpt, args.data, args.out, args.task, args.labels, args.item_info)
+    result = predict(args.ckpt, args.data, args.out, args.task, args.labels, args.item_info, args.calibrate)
     log.info(
         f"Scored {result['rows']:,} rows in {result['seconds']:.1f} s "
         f"({result['rows'] / result['seconds']:,.0f} samples/s); predictions are in {result['out']}."
     )
     if result["metrics"]:
         log.info(", ".join(f"{name} {show(value)}" for name, value in result["metrics"].items()))
+    if "uncalibrated" in result:
+        before = ", ".join(f"{name} {show(value)}" for name, value in result["uncalibrated"].items())
+        log.info(f"Not calibrated: {before}.")
     return 0
 
 

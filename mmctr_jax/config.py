@@ -472,19 +472,26 @@ def _parse_yaml(text: str, where: str) -> Any:
         raise InputError(f"{where}{at}: not valid YAML: {problem}.") from None
 
 
-def _apply_override(raw: dict, override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise InputError(f"Override {override!r} is not of the form section.key=value, e.g. train.batch_size=256.")
-    value = _parse_yaml(text, f"override {key}")
+def set_field(raw: dict, key: str, value: Any, where: str) -> None:
+    """Puts a value at a dotted key of plain settings, making the sections that are missing.
+
+    Raises: InputError, opening with `where`, if the key leads through something that is not a section.
+    """
     *sections, last = key.split(".")
     for i, section in enumerate(sections):
         if raw.get(section) is None:
             raw[section] = {}
         raw = raw[section]
         if not isinstance(raw, dict):
-            raise InputError(f"Override {key}: {'.'.join(sections[: i + 1])} is not a section; override it as a whole.")
+            raise InputError(f"{where}: {'.'.join(sections[: i + 1])} is not a section; override it as a whole.")
     raw[last] = value
+
+
+def _apply_override(raw: dict, override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise InputError(f"Override {override!r} is not of the form section.key=value, e.g. train.batch_size=256.")
+    set_field(raw, key, _parse_yaml(text, f"override {key}"), f"Override {key}")
 
 
 _ITEM_FEATURES = {
@@ -565,18 +572,26 @@ def parse_config(raw: Any, where: str = "config") -> Config:
         raise InputError(f"{where}: cannot be read as plain settings ({error}).") from None
 
 
-def _read_raw(path: Path, readers: tuple[Path, ...] = ()) -> Any:
-    """A config file's plain data, laid over that of the file which its key `base` names, relative to its folder."""
+def read_yaml(path: Path, what: str) -> Any:
+    """A YAML file's plain data. `what`, such as "Config a.yaml", opens the message where it cannot be read.
+
+    Raises: InputError if it cannot be read, is no YAML, or is far longer than anything a user writes.
+    """
     try:
         with open(path, encoding="utf-8") as stream:
             text = stream.read(_LONGEST_YAML + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not a text file"
-        named = f", the base of {readers[-1]}," if readers else ""
-        raise InputError(f"Config {path}{named} cannot be read: {reason}.") from None
+        raise InputError(f"{what} cannot be read: {reason}.") from None
     if len(text) > _LONGEST_YAML:
-        raise InputError(f"Config {path} is longer than {_LONGEST_YAML:,} characters; name a config file.")
-    raw = _parse_yaml(text, str(path))
+        raise InputError(f"{what} is longer than {_LONGEST_YAML:,} characters; name another file.")
+    return _parse_yaml(text, str(path))
+
+
+def _read_raw(path: Path, readers: tuple[Path, ...] = ()) -> Any:
+    """A config file's plain data, laid over that of the file which its key `base` names, relative to its folder."""
+    named = f", the base of {readers[-1]}," if readers else ""
+    raw = read_yaml(path, f"Config {path}{named}")
     if raw is None:
         raw = {}
     if not isinstance(raw, dict) or "base" not in raw:
@@ -600,16 +615,21 @@ def _laid_over(base: Any, raw: Any) -> Any:
     return base | {key: _laid_over(base.get(key), value) for key, value in raw.items()}
 
 
-def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
-    """Reads a YAML file and its bases, applies `section.key=value` overrides (values are YAML), checks everything.
+def read_settings(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Any:
+    """Plain data of a YAML file and its bases, with `section.key=value` overrides (values are YAML), not checked yet.
 
-    Raises: InputError if a file cannot be read, or any key or value is wrong.
+    Raises: InputError if a file cannot be read, or an override is none.
     """
     raw = _read_raw(Path(path))
     if isinstance(raw, dict):
         for override in overrides:
             _apply_override(raw, override)
-    return parse_config(raw, str(path))
+    return raw
+
+
+def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
+    """`read_settings`, checked. Raises: InputError if a file cannot be read, or any key or value is wrong."""
+    return parse_config(read_settings(path, overrides), str(path))
 
 
 def to_yaml(config: Config) -> str:

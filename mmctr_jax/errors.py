@@ -18,4 +18,8 @@ class InputError(Exception):
 
 
 class TrainingError(Exception):
-    """Training could not go on, e.g. a loss that is not finite (exit code 1)."""
+    """Training could not go on, e.g. because the disk is full (exit code 1)."""
+
+
+class FailedError(TrainingError):
+    """For a reason that lies in the configuration: another attempt would end the same way."""

@@ -18,16 +18,17 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from jax.sharding import Mesh
 
-from mmctr_jax import metrics, run_dir
+from mmctr_jax import calibration, metrics, run_dir
+from mmctr_jax.calibration import Calibration
 from mmctr_jax.checkpoint import Checkpoints
 from mmctr_jax.config import Config
-from mmctr_jax.console import Progress, log
+from mmctr_jax.console import Progress, log, show
 from mmctr_jax.data.cache import Split, load_split
 from mmctr_jax.data.items import with_new_items
 from mmctr_jax.data.labels import read_labels
 from mmctr_jax.data.parquet import column_names, part_files, read_keys, read_whole
 from mmctr_jax.errors import InputError
-from mmctr_jax.files import replacing
+from mmctr_jax.files import replacing, writing
 from mmctr_jax.scoring import make_score
 from mmctr_jax.sharding import make_mesh, put_items
 from mmctr_jax.step import abstract_state
@@ -104,12 +105,16 @@ def predict(
     task: str | None = None,
     labels: str | Path | None = None,
     item_info: str | Path | None = None,
+    calibrate: str | None = None,
 ) -> dict[str, Any]:
     """Scores `data` (default: the config's test file) into `out` (default: predictions.parquet in the run directory).
 
     labels: a file of labels in the same row order (default: the config's, for its own test file); without it, labels
-    are taken from `data` if it has them. item_info: as in `Predictor.load`.
-    Returns rows, seconds, where it was written, and metrics where labels are known. Raises InputError.
+    are taken from `data` if it has them. item_info: as in `Predictor.load`. calibrate: a kind of `calibration.KINDS`,
+    to be fitted and kept in the run directory; "none": scores as the model gives them; null: calibrated if that was
+    fitted before.
+    Returns rows, seconds, where it was written, and metrics where labels are known (`uncalibrated`, too, where scores
+    are calibrated). Raises InputError.
     """
     config = run_dir.read_config(directory)
     out = out or directory / "predictions.parquet"
@@ -135,6 +140,7 @@ def predict(
     users = _read_users(files, config) if known is not None else None
 
     predictor = Predictor.load(directory, item_info)
+    calibrated = None if calibrate == "none" else _calibration(directory, predictor, calibrate)
     log.info(f"Scoring {data} with {directory}, step {predictor.step:,}.")
     started = time.monotonic()
     logits = predictor.logits(data)
@@ -147,11 +153,42 @@ def predict(
         )
     for name, values in ids.items():
         assert len(values) == len(logits), (name, len(values), len(logits))
-    _write(out, ids, 1 / (1 + np.exp(-logits.astype(np.float64))), task)
+    final = logits.astype(np.float64) if calibrated is None else calibrated.apply(logits)
+    _write(out, ids, 1 / (1 + np.exp(-final)), task)
     result = {"rows": len(logits), "seconds": seconds, "out": str(out), "metrics": {}}
     if known is not None:
-        result["metrics"] = metrics.evaluate(known, logits, users)
+        result["metrics"] = metrics.evaluate(known, final, users)
+        if calibrated is not None:
+            result["uncalibrated"] = metrics.evaluate(known, logits, users)
     return result
+
+
+def _calibration(directory: Path, predictor: Predictor, kind: str | None) -> Calibration | None:
+    """Fits one of this kind on the validation rows and keeps it; without a kind, the one that is kept."""
+    if kind is None:
+        kept = calibration.read(directory, predictor.step)
+        if kept is not None:
+            log.info(f"Scores are calibrated ({kept.kind}, {calibration.path(directory)}).")
+        elif calibration.path(directory).exists():
+            log.warning(
+                f"Scores are not calibrated: {calibration.path(directory)} is of another step than the model's, "
+                f"{predictor.step:,}; fit it anew with --calibrate."
+            )
+        return kept
+    valid = predictor.config.data.valid
+    labels = read_labels(part_files(valid), predictor.config.features.label, None)
+    if labels is None:
+        raise InputError(f"{valid} has no labels to calibrate by.")
+    logits = predictor.logits(valid)
+    fitted = calibration.fit(kind, predictor.step, labels, logits)
+    before, after = (metrics.logloss(labels, x) for x in (logits, calibration.cross_fitted(kind, labels, logits)))
+    with writing(directory, "make it writable"):
+        calibration.write(directory, fitted)
+    log.info(
+        f"Calibrated ({kind}) on {len(labels):,} validation rows, kept in {calibration.path(directory)}: validation "
+        f"logloss {show(before)} before, {show(after)} after, each row by a fit on others (5 folds)."
+    )
+    return fitted
 
 
 def _check_output(out: Path, task: str | None, inputs: list[Path]) -> None:

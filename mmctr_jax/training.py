@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -23,7 +23,7 @@ from mmctr_jax.data.cache import Split, load_split
 from mmctr_jax.data.items import Items, ItemTable, fingerprint, load_items
 from mmctr_jax.data.loader import batches_per_epoch, train_batches, training_lengths
 from mmctr_jax.data.parquet import column_names, part_files, read_keys
-from mmctr_jax.errors import InputError, TrainingError
+from mmctr_jax.errors import FailedError, InputError, TrainingError
 from mmctr_jax.files import write_atomically, writing
 from mmctr_jax.hosts import agree, together
 from mmctr_jax.interrupt import Interrupt
@@ -104,11 +104,15 @@ def _check_tables_fit(config: Config) -> None:
         )
 
 
-def train(config: Config, directory: Path, resume: bool = False) -> dict[str, Any]:
+def train(
+    config: Config, directory: Path, resume: bool = False, end_early: Callable[[int, float], bool] | None = None
+) -> dict[str, Any]:
     """Trains, keeping everything in `directory`; returns the summary that is also written there as summary.json.
 
-    Its `stopped` says why training ended; "interrupted": on request, having saved.
-    Raises: InputError before anything is overwritten; TrainingError if the loss is not finite.
+    Its `stopped` says why training ended; "interrupted": on request, having saved; "pruned": after a validation,
+    `end_early(its number from 1, its AUC)` was true.
+    Raises: InputError before anything is overwritten; FailedError if the loss is not finite or the memory not enough;
+    TrainingError if something cannot be written.
     """
 
     def check() -> tuple[TrainingData, bool]:
@@ -145,7 +149,8 @@ def train(config: Config, directory: Path, resume: bool = False) -> dict[str, An
         recorder = together(prepare)
         checkpoints = stack.enter_context(Checkpoints(directory / run_dir.CHECKPOINTS, writable=True))
         stack.enter_context(_writing(directory, checkpoints))
-        trainer = _Trainer(data, checkpoints, recorder)
+        stack.enter_context(_memory())
+        trainer = _Trainer(data, checkpoints, recorder, end_early)
         interrupt = stack.enter_context(Interrupt())
         summary = trainer.run(interrupt)
         if recorder:
@@ -166,11 +171,32 @@ def _writing(directory: Path, checkpoints: Checkpoints) -> Iterator[None]:
         ) from None
 
 
+@contextmanager
+def _memory() -> Iterator[None]:
+    """What does not fit the device becomes a FailedError."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise FailedError(
+            "The device's memory is not enough for this model and batch; lower train.batch_size, "
+            "train.eval_batch_size, model.embedding_dim or model.max_history, or set train.sharding to fsdp."
+        ) from None
+
+
 class _Trainer:
     """State, data and helpers of one training. `run` is the loop; the other methods are its verbs."""
 
-    def __init__(self, data: TrainingData, checkpoints: Checkpoints, recorder: Recorder | None):
-        self.data, self.checkpoints, self.recorder = data, checkpoints, recorder
+    def __init__(
+        self,
+        data: TrainingData,
+        checkpoints: Checkpoints,
+        recorder: Recorder | None,
+        end_early: Callable[[int, float], bool] | None,
+    ):
+        self.data, self.checkpoints, self.recorder, self.end_early = data, checkpoints, recorder, end_early
+        self.pruned = False
         config = self.config = data.items.config
         self.mesh = make_mesh()
         self.items = put_items(data.items.table, self.mesh, config)
@@ -240,6 +266,8 @@ class _Trainer:
             return f"no better validation AUC in {train.patience} validations"
         if self.position.step >= self.total_steps:
             return f"{train.epochs} epochs done"
+        if self.pruned:
+            return "pruned"
         return "interrupted" if interrupt.requested(self.position.step) else None
 
     # One step
@@ -275,7 +303,7 @@ class _Trainer:
         self._lap_start = time.monotonic()
 
     def _read_metrics(self) -> None:
-        """Waits for the pending step, `position.step`. Raises TrainingError if its loss or gradient is not finite."""
+        """Waits for the pending step, `position.step`. Raises FailedError if its loss or gradient is not finite."""
         if self._pending is None:
             return
         (metrics, rows), self._pending = self._pending, None
@@ -286,10 +314,10 @@ class _Trainer:
         self.position.row_sum += rows
         self._smoothed_loss = loss if self._smoothed_loss is None else 0.98 * self._smoothed_loss + 0.02 * loss
 
-    def _diverged(self, what: str) -> TrainingError:
+    def _diverged(self, what: str) -> FailedError:
         norms = {name: float(norm) for name, norm in self._group_norms.items()}
         largest = sorted(norms, key=lambda name: -norms[name] if math.isfinite(norms[name]) else -math.inf)[:3]
-        return TrainingError(
+        return FailedError(
             f"Step {self.position.step:,} diverged: {what}, learning rate {self.plateau.learning_rate:g}; the largest "
             f"gradients are those of {', '.join(f'{name} ({norms[name]:.3g})' for name in largest)}; "
             f"{self.checkpoints.kept}. "
@@ -339,6 +367,8 @@ class _Trainer:
         if self.recorder:
             self.recorder.add("validation", step, improved=improved, learning_rate=rate, **result)
             self.recorder.draw(at_least_every=_DRAW_SECONDS)
+        if self.end_early:
+            self.pruned = self.end_early(-(-step // self.validate_every), result["auc"])
 
     # Saving and restoring
 

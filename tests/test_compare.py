@@ -13,11 +13,11 @@ import yaml
 from sklearn.metrics import roc_auc_score
 from synthetic import CODES, SYSTEMS, merged, raw_config
 
-from mmctr_jax.compare import runs
+from mmctr_jax.compare import run
 from mmctr_jax.compare.__main__ import main
 from mmctr_jax.compare.runs import compare
 from mmctr_jax.compare.tables import mean_and_deviation
-from mmctr_jax.errors import InputError, TrainingError
+from mmctr_jax.errors import FailedError, InputError, TrainingError
 
 SEEDS = [1, 2]
 
@@ -86,7 +86,7 @@ def test_mean_and_deviation_by_hand():
 def test_finished_runs_are_reused(finished, monkeypatch):
     folder, out = finished
     before = (out / "table.csv").read_text()
-    monkeypatch.setattr(runs, "train", None)  # would fail
+    monkeypatch.setattr(run, "train", None)  # would fail
     assert compare(paths(folder), [], SEEDS, out)
     assert (out / "table.csv").read_text() == before
 
@@ -95,14 +95,14 @@ def test_an_interrupted_comparison_goes_on_and_ends_the_same(finished, tmp_path,
     folder, out = finished
     trained = []
 
-    def interrupted_at_the_third(config, directory, resume):
+    def interrupted_at_the_third(config, directory, resume, end_early):
         trained.append(directory.relative_to(tmp_path / "out").as_posix())
         if len(trained) == 3:
             return {"stopped": "interrupted"}
         shutil.copytree(out / trained[-1], directory)
         return json.loads((directory / "summary.json").read_text())
 
-    monkeypatch.setattr(runs, "train", interrupted_at_the_third)
+    monkeypatch.setattr(run, "train", interrupted_at_the_third)
     arguments = [*map(str, paths(folder)), "--seeds", "2", "--out", str(tmp_path / "out")]
     monkeypatch.setattr(sys, "argv", ["compare", *arguments])
     assert main() == 130 and "the same command" in capsys.readouterr().out
@@ -124,21 +124,21 @@ def test_another_setting_or_other_data_never_passes_for_the_finished_run(finishe
         compare(paths(folder), [f"data.train={tmp_path / 'other.parquet'}"], SEEDS, tmp_path / "out")
 
 
-def test_a_diverged_run_is_marked_and_the_others_go_on(finished, tmp_path, monkeypatch):
+def test_a_failed_run_is_marked_and_the_others_go_on(finished, tmp_path, monkeypatch):
     folder, out = finished
 
-    def diverging(config, directory, resume):
+    def diverging(config, directory, resume, end_early):
         if config.model.name == "din":
             directory.mkdir(parents=True)
-            raise TrainingError("Step 3 diverged.")
+            raise FailedError("Step 3 diverged.")
         shutil.copytree(out / "codes" / directory.name, directory)
         return json.loads((directory / "summary.json").read_text())
 
-    monkeypatch.setattr(runs, "train", diverging)
+    monkeypatch.setattr(run, "train", diverging)
     assert compare(paths(folder), [], SEEDS, tmp_path / "out")
     lines = (tmp_path / "out" / "table.md").read_text().splitlines()
-    assert lines[2] == "| din | – | – | – | – | – | 2, 2 diverged |" and lines[3].startswith("| codes | 0.")
-    assert {r["diverged"] for r in table(tmp_path / "out", "runs.csv")} == {"Step 3 diverged.", ""}
+    assert lines[2] == "| din | – | – | – | – | – | 2, 2 failed |" and lines[3].startswith("| codes | 0.")
+    assert {r["failed"] for r in table(tmp_path / "out", "runs.csv")} == {"Step 3 diverged.", ""}
 
 
 def test_what_cannot_be_compared_is_refused_before_anything_runs(finished, tmp_path, dataset):
@@ -182,3 +182,15 @@ def test_without_a_config_there_is_nothing_to_compare(monkeypatch, capsys, tmp_p
     with pytest.raises(SystemExit) as exit:
         main()
     assert exit.value.code == 2 and "no config is named" in capsys.readouterr().err
+
+
+def test_what_is_no_fault_of_the_run_stops_the_comparison_and_is_not_recorded(finished, tmp_path, monkeypatch):
+    folder, _ = finished
+
+    def full_disk(config, directory, resume, end_early):
+        raise TrainingError("Training stopped: no space left on device.")
+
+    monkeypatch.setattr(run, "train", full_disk)
+    with pytest.raises(TrainingError, match="no space"):
+        compare(paths(folder), [], SEEDS, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "din" / "seed1.json").read_text())["result"] is None

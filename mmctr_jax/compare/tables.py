@@ -29,8 +29,8 @@ class System:
         return [value for value in found if value is not None]
 
     @property
-    def diverged(self) -> int:
-        return sum("diverged" in result for result in self.results.values())
+    def failed(self) -> int:
+        return sum("failed" in result for result in self.results.values())
 
 
 COLUMNS = ("test.auc", "test.logloss", "validation.auc", "seconds")
@@ -48,8 +48,8 @@ def mean_and_deviation(values: list[float]) -> tuple[float | None, float | None]
 def write_tables(systems: list[System], out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / "table.md", markdown(systems))
-    write_atomically(out / "table.csv", _csv(*summary_rows(systems)))
-    write_atomically(out / "runs.csv", _csv(*run_rows(systems)))
+    write_atomically(out / "table.csv", as_csv(*summary_rows(systems)))
+    write_atomically(out / "runs.csv", as_csv(*run_rows(systems)))
     draw(systems, out / "table.png")
 
 
@@ -65,7 +65,7 @@ def markdown(systems: list[System]) -> str:
         parameters = system.values("parameters")
         cells.append("–" if seconds is None else f"{seconds / 60:.1f}")
         cells.append(f"{parameters[0]:,}" if parameters else "–")
-        cells.append(f"{len(system.results)}" + (f", {system.diverged} diverged" if system.diverged else ""))
+        cells.append(f"{len(system.results)}" + (f", {system.failed} failed" if system.failed else ""))
         lines.append(f"| {system.name} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -78,28 +78,28 @@ def _cell(values: list[float]) -> str:
 
 
 def summary_rows(systems: list[System]) -> tuple[list[str], list[list[Any]]]:
-    header = ["system", "seeds", "diverged", "parameters"]
+    header = ["system", "seeds", "failed", "parameters"]
     header += [f"{key.replace('.', '_')}_{what}" for key in COLUMNS for what in ("mean", "deviation")]
     rows = []
     for system in systems:
         parameters = system.values("parameters")
-        row = [system.name, len(system.results), system.diverged, parameters[0] if parameters else None]
+        row = [system.name, len(system.results), system.failed, parameters[0] if parameters else None]
         rows.append(row + [value for key in COLUMNS for value in mean_and_deviation(system.values(key))])
     return header, rows
 
 
 def run_rows(systems: list[System]) -> tuple[list[str], list[list[Any]]]:
-    header = ["system", "seed", *(key.replace(".", "_") for key in RUN_COLUMNS), "diverged"]
+    header = ["system", "seed", *(key.replace(".", "_") for key in RUN_COLUMNS), "failed"]
     rows = []
     for system in systems:
         for seed, result in sorted(system.results.items()):
             one = System(system.name, {seed: result})
             values = [next(iter(one.values(key)), None) for key in RUN_COLUMNS]
-            rows.append([system.name, seed, *values, result.get("diverged")])
+            rows.append([system.name, seed, *values, result.get("failed")])
     return header, rows
 
 
-def _csv(header: list[str], rows: list[list[Any]]) -> str:
+def as_csv(header: list[str], rows: list[list[Any]]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(header)
@@ -116,7 +116,7 @@ def draw(systems: list[System], path: Path) -> None:
         mean, deviation = mean_and_deviation(values)
         if mean is None:
             axes.annotate(
-                "diverged" if system.diverged else "not run",
+                "failed" if system.failed else "not run",
                 (0.01, row),
                 va="center",
                 color="0.5",
