@@ -36,6 +36,14 @@ T = TypeVar("T")
 warnings.filterwarnings("ignore", message="Sharding info not provided", module="orbax")
 
 
+def _each_array_by_one_device() -> ocp.Context:
+    """What is on every device is written by one. (Orbax would have each write a part, and compile a program for each
+    part of each array: most of the time of a first, small checkpoint.)"""
+    context = ocp.Context()
+    context.array.saving.use_replica_parallel = False
+    return context
+
+
 class _KeepBestAndLast:
     """The newest checkpoint names the best step in its metrics; these two stay. (Orbax's own `BestN` would count an
     AUC above the best by less than min_delta as better.)"""
@@ -95,7 +103,7 @@ class Checkpoints:
         optimizer = {"opt_state": state.opt_state, "step": state.step, "rng": state.rng}
         sums = {"model": _sums(model), "optimizer": _sums(optimizer)}
         parts = {"model": model, "optimizer": optimizer, "progress": _seal({"progress": progress, "sums": sums})}
-        with self._writing():
+        with self._writing(), _each_array_by_one_device():
             self._orbax.save_checkpointables_async(step, parts, force=True, metrics={"best_step": best_step})
 
     def wait(self) -> None:

@@ -14,6 +14,7 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
+import jax  # noqa: E402
 import pytest  # noqa: E402
 from synthetic import write_dataset  # noqa: E402
 
@@ -21,6 +22,23 @@ from mmctr_jax.console import start_logging  # noqa: E402
 
 # Files of few tests that take long, first: so that two workers end together.
 LONG = ("test_training", "test_hosts", "test_kill", "test_faults", "test_sharding", "test_cli", "test_savings")
+
+
+# Files that are about runs, files and messages, whose models need not be fast: compiling well takes longer than all else.
+ABOUT_RUNS = (
+    *("test_calibration", "test_cli", "test_compare", "test_faults", "test_hosts", "test_hostile", "test_kill"),
+    *("test_must_work", "test_new_items", "test_prediction", "test_report", "test_sensitivity", "test_tune"),
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiling(request):
+    quick = request.path.stem in ABOUT_RUNS
+    jax.config.update("jax_disable_most_optimizations", quick)
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(quick)  # of programs that tests start
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "False"
 
 
 def pytest_collection_modifyitems(items):

@@ -6,6 +6,8 @@ comparison stopped early compares what it has; the tables are renewed after ever
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -41,13 +43,16 @@ def compare(paths: list[Path], overrides: list[str], seeds: list[int], out: Path
     return run_all(plan, seeds, out, lambda: write_tables([system for system, _ in plan], out))
 
 
+_WRITE_SECONDS = 10.0
 Plan = list[tuple[System, dict[int, Config]]]  # systems, each with its configs by seed
 
 
 def run_all(
     plan: Plan, seeds: list[int], out: Path, write_results: Callable[[], None], score_test: bool = True
 ) -> bool:
-    """Runs what is not done yet, round by round, filling the systems' results; `write_results` after every run.
+    """Runs what is not done yet, round by round, filling the systems' results.
+
+    `write_results` is called after every run, but not again within ten seconds, and at the end.
 
     Returns whether all is done (False: interrupted). Raises: InputError, before any training where data are wrong.
     """
@@ -63,16 +68,21 @@ def run_all(
                 system.results[seed] = done
     log.info(f"{len(seeds) * len(plan) - len(todo)} runs are done already, {len(todo)} to go.")
     _check_data({system.name: run.config for system, _, run in todo}.values(), score_test)
-    for number, (system, seed, run) in enumerate(todo, 1):
-        log.info(f"Run {number} of {len(todo)}: {system.name}, seed {seed}.")
-        result = run.go(score_test)
-        if result is None:
-            return False
-        system.results[seed] = result
+    written = -math.inf
+    try:
+        for number, (system, seed, run) in enumerate(todo, 1):
+            log.info(f"Run {number} of {len(todo)}: {system.name}, seed {seed}.")
+            result = run.go(score_test)
+            if result is None:
+                return False
+            system.results[seed] = result
+            jax.clear_caches()  # compiled programs of a model that is done with
+            if time.monotonic() - written > _WRITE_SECONDS:
+                write_results()
+                written = time.monotonic()
+        return True
+    finally:
         write_results()
-        jax.clear_caches()  # compiled programs of a model that is done with
-    write_results()
-    return True
 
 
 def _check_data(configs: Iterable[Config], score_test: bool) -> None:

@@ -25,13 +25,15 @@ _WORDS = {
 }
 
 
-def write_results(study: Study, out: Path) -> None:
+def write_results(study: Study, out: Path, picture: bool) -> None:
+    """All of it; the picture, which takes longest, only where asked for."""
     importances = study.importances()
     write_atomically(out / "search.md", _markdown(study, importances))
     write_atomically(out / "trials.csv", _csv(study))
     if study.best:
         write_atomically(out / "best.yaml", _winner(study, study.best))
-    _draw(study, importances, out / "search.png")
+    if picture:
+        _draw(study, importances, out / "search.png")
 
 
 def _result(trial: FrozenTrial) -> dict[str, Any]:

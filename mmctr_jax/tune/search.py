@@ -18,6 +18,8 @@ from mmctr_jax.tune.results import write_results
 from mmctr_jax.tune.space import Range, Space, label
 from mmctr_jax.tune.study import Study, Taken
 
+_DRAW_SECONDS = 10.0
+
 
 def search(
     space: Space,
@@ -49,7 +51,8 @@ def search(
     study = Study(space, out, sampler, pruning, seed, storage)
     most = trials or (space.size if sampler == "grid" else 20)
     known: dict[str, str] = {}
-    started, here = time.monotonic(), 0
+    started = drawn = time.monotonic()
+    here = 0
     while (taken := study.take(most)) is not None:
         left = most - len(study.done)
         eta = f"; ETA {clock((time.monotonic() - started) / here * left)}" if here else ""
@@ -60,13 +63,15 @@ def search(
             return False
         taken.release()
         here += 1
+        draw = time.monotonic() - drawn > _DRAW_SECONDS
         with study.alone():
-            write_results(study, out)
+            write_results(study, out, picture=draw)
+        drawn = time.monotonic() if draw else drawn
         jax.clear_caches()  # compiled programs of a model that is done with
     if score_test:
         _score_test(study)
     with study.alone():
-        write_results(study, out)
+        write_results(study, out, picture=True)
     return True
 
 

@@ -216,10 +216,12 @@ class Study:
 
     def importances(self) -> dict[str, float]:
         """How much of the AUC's variation each field explains (PED-ANOVA), summing to 1; empty while unknown."""
-        try:
-            return optuna.importance.get_param_importances(self.optuna)
-        except (RuntimeError, ValueError):  # too few trials, or all alike
-            return {}
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # that trials are too few to tell
+            try:
+                return optuna.importance.get_param_importances(self.optuna)
+            except (RuntimeError, ValueError, UserWarning):
+                return {}
 
 
 def _choices(field: Choice | Range) -> list[Any]:
