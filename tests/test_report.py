@@ -23,6 +23,7 @@ from mmctr_jax.prediction import Predictor, predict
 from mmctr_jax.report import bootstrap
 from mmctr_jax.report import runs as report_runs
 from mmctr_jax.report.__main__ import main
+from mmctr_jax.report.draw import labels_of
 from mmctr_jax.report.measure import _error_by_chance, calibration_bins, calibration_error, measure
 from mmctr_jax.report.slices import KNOWN, LENGTH, POPULARITY, side_feature
 from mmctr_jax.report.write import report
@@ -440,6 +441,9 @@ def test_runs_of_one_name_are_told_apart_by_their_paths(copied, tmp_path):
         shutil.copytree(directory, tmp_path / parent / "seed1")
     found = measured_of(tmp_path / "a" / "seed1", directory, tmp_path / "b" / "seed1")
     assert found["names"] == [str(tmp_path / "a" / "seed1"), "run", str(tmp_path / "b" / "seed1")]
+    labels = labels_of(["runs/a/" + "l" * 30, "runs/b/" + "l" * 30, "_c"])  # their ends are the same
+    assert labels == [f"1: …{'l' * 23}", f"2: …{'l' * 23}", "3: _c"]
+    assert labels_of(["a", "_c", "l" * 30]) == ["a", " _c", f"…{'l' * 23}"]
 
 
 # In a browser --------------------------------------------------------------------------------------------------------

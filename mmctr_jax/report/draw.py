@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from mmctr_jax.page import figure
 
 _STYLES = ("-", "--", ":")  # for more runs than there are colours
+_LONGEST = 24  # characters of a run's name
 _TICKS = 8  # learning rates, at most
 
 
@@ -21,7 +22,15 @@ def _style(run: int) -> str:
     return _STYLES[run // 10 % len(_STYLES)]
 
 
-def curve(title: str, names: list[str], curves: list[list[tuple[int, float]]]) -> str:
+def labels_of(names: list[str]) -> list[str]:
+    """What fits into a legend: the last part of each name, with a number where these would be the same."""
+    short = [name if len(name) <= _LONGEST else f"…{name[1 - _LONGEST :]}" for name in names]
+    if len(set(short)) < len(short):
+        short = [f"{i}: {text}" for i, text in enumerate(short, 1)]
+    return [f" {text}" if text.startswith("_") else text for text in short]  # legends leave out what begins with _
+
+
+def curve(title: str, labels: list[str], curves: list[list[tuple[int, float]]]) -> str:
     """One quantity over the steps, a line per run."""
     validation, rate = title.startswith("validation"), title == "learning rate"
 
@@ -38,7 +47,7 @@ def curve(title: str, names: list[str], curves: list[list[tuple[int, float]]]) -
                     markersize=3,
                     linewidth=1.2,
                     drawstyle="steps-post" if rate else "default",
-                    label=_short(names[i]),
+                    label=labels[i],
                 )
         axes.set(title=title.capitalize().replace("auc", "AUC"), xlabel="step", yscale="log" if rate else "linear")
         axes.locator_params(axis="x", nbins=6, integer=True)
@@ -48,17 +57,17 @@ def curve(title: str, names: list[str], curves: list[list[tuple[int, float]]]) -
             axes.set_yticks(shown, [f"{value:.3g}" for value in shown])
             axes.set_yticks([], minor=True)
         axes.xaxis.set_major_formatter("{x:,.0f}")
-        _legend(axes, len(names))
+        _legend(axes, len(labels))
 
-    return figure(draw, f"Line chart: {title} over the steps, per run", _height(2.8, names))
+    return figure(draw, f"Line chart: {title} over the steps, per run", _height(2.8, labels))
 
 
-def roc(split: str, names: list[str], numbers: list[int], runs: list[dict[str, Any]]) -> str:
+def roc(split: str, labels: list[str], numbers: list[int], runs: list[dict[str, Any]]) -> str:
     def draw(axes: Axes) -> None:
         for i, run in zip(numbers, runs, strict=True):
             if run["roc"]:
                 axes.plot(*zip(*run["roc"], strict=True), _style(i), color=_colour(i), linewidth=1.2)
-                axes.plot([], [], _style(i), color=_colour(i), label=_short(names[i]))
+                axes.plot([], [], _style(i), color=_colour(i), label=labels[i])
         axes.plot([0, 1], [0, 1], color="0.6", linewidth=1)
         axes.set(title=f"ROC, {split}", xlabel="false positive rate", ylabel="true positive rate", aspect="equal")
         _legend(axes, len(runs))
@@ -66,7 +75,7 @@ def roc(split: str, names: list[str], numbers: list[int], runs: list[dict[str, A
     return figure(draw, f"Line chart: receiver operating characteristic on {split}, per run", _height(3.4, runs))
 
 
-def calibration(split: str, names: list[str], numbers: list[int], runs: list[dict[str, Any]]) -> str:
+def calibration(split: str, labels: list[str], numbers: list[int], runs: list[dict[str, Any]]) -> str:
     """Label mean over mean score, in bins; what is calibrated has a dashed line."""
     any_calibrated = any(run["calibrated"] for run in runs)
 
@@ -76,7 +85,7 @@ def calibration(split: str, names: list[str], numbers: list[int], runs: list[dic
             for found, style in ((run["probabilities"], "o-"), (run["calibrated"], "s--")):
                 if found:
                     x, y = [b["score"] for b in found["bins"]], [b["label"] for b in found["bins"]]
-                    label = _short(names[i]) + (", calibrated" if found is run["calibrated"] else "")
+                    label = labels[i] + (", calibrated" if found is run["calibrated"] else "")
                     axes.plot(x, y, style, color=_colour(i), markersize=3, linewidth=1.2, label=label)
                     largest = max(largest, *x, *y)
         end = min(1.05 * largest, 1) or 1
@@ -102,33 +111,27 @@ def histogram(title: str, run: dict[str, Any]) -> str:
     return figure(draw, f"Histogram: {title}, the rows of each label apart", 2.8)
 
 
-def slice_chart(split: str, names: list[str], numbers: list[int], group: dict[str, Any], cut: dict[str, Any]) -> str:
-    """AUC by slice, with intervals; the dotted lines are the AUC of all rows."""
+def slice_chart(split: str, labels: list[str], numbers: list[int], group: dict[str, Any], cut: dict[str, Any]) -> str:
+    """AUC by slice: hollow where there is no interval. The dotted lines are the AUC of all rows."""
 
     def draw(axes: Axes) -> None:
         slices = cut["slices"]
         for place, i in enumerate(numbers):
             shift = 0.16 * (place - (len(numbers) - 1) / 2) * min(1, 5 / len(numbers))
             found = [(x + shift, s["runs"][place]["auc"]) for x, s in enumerate(slices) if s["runs"][place]["auc"]]
-            middle = [auc["value"] for _, auc in found]
-            ends = [auc["interval"] or (math.nan, math.nan) for _, auc in found]
-            # A percentile interval need not hold the value itself.
-            below = [max(m - low, 0) if low == low else low for m, (low, _) in zip(middle, ends, strict=True)]
-            above = [max(high - m, 0) if high == high else high for m, (_, high) in zip(middle, ends, strict=True)]
-            axes.errorbar(
-                [x for x, _ in found],
-                middle,
-                [below, above],
-                fmt="o",
-                color=_colour(i),
-                markersize=3.5,
-                linewidth=1,
-                label=_short(names[i]),
+            for x, auc in found:
+                if auc["interval"]:
+                    axes.plot([x, x], auc["interval"], color=_colour(i), linewidth=1)
+                else:
+                    axes.plot(x, auc["value"], "o", color=_colour(i), markerfacecolor="w", markersize=4, zorder=3)
+            known = [(x, auc["value"]) for x, auc in found if auc["interval"]]
+            axes.plot(
+                [x for x, _ in known], [y for _, y in known], "o", color=_colour(i), markersize=4, label=labels[i]
             )
             if overall := group["runs"][place]["auc"]:
                 axes.axhline(overall["value"], color=_colour(i), linestyle=":", linewidth=1)
-        labels = [s["name"] for s in slices]
-        axes.set_xticks(range(len(slices)), labels, rotation=45 if sum(map(len, labels)) > 30 else 0)
+        ticks = [s["name"] for s in slices]
+        axes.set_xticks(range(len(slices)), ticks, rotation=45 if sum(map(len, ticks)) > 30 else 0)
         axes.set_xlim(-0.6, len(slices) - 0.4)
         axes.grid(False, axis="x")
         axes.set(title=f"AUC, {split}", xlabel=cut["by"][:40], ylabel="AUC")
@@ -146,9 +149,3 @@ def _legend(axes: Axes, entries: int) -> None:
 def _height(height: float, entries: Any) -> float:
     """With room for the legend."""
     return height + 0.19 * (math.ceil(len(entries) / 2) if len(entries) > 1 else 0)
-
-
-def _short(name: str) -> str:
-    """What fits into a legend; the tables have the whole name. A legend leaves out what begins with _."""
-    text = name if len(name) <= 24 else f"…{name[-23:]}"
-    return f" {text}" if text.startswith("_") else text

@@ -15,6 +15,7 @@ TITLE = "Report: "
 
 def render(found: dict[str, Any]) -> str:
     """The whole page, from what `measure` returns."""
+    found = found | {"labels": draw.labels_of(found["names"])}
     parts = [notes(found["notes"])] if found["notes"] else []
     parts += [_runs(found), _curves(found), _metrics(found)]
     parts += [_pictures(found, split) + _slices(found, split) for split in found["splits"]]
@@ -81,7 +82,7 @@ def _curves(found: dict[str, Any]) -> str:
     if not any(any(curves.values()) for curves in found["curves"]):
         return section("Curves", paragraph("Nothing is recorded yet."))
     titles = found["curves"][0]
-    drawn = [draw.curve(title, found["names"], [curves[title] for curves in found["curves"]]) for title in titles]
+    drawn = [draw.curve(title, found["labels"], [curves[title] for curves in found["curves"]]) for title in titles]
     return section("Curves", beside(*drawn))
 
 
@@ -126,13 +127,13 @@ def _metrics(found: dict[str, Any]) -> str:
         ("calibration error, calibrated", lambda run, group: _of_calibrated(run, "error")),
     ]
     for split, groups in found["splits"].items():
-        columns = [(name, run, group) for group in groups for name, run in _named(group)]
-        columns.sort(key=lambda column: found["names"].index(column[0]))
+        columns = [(label, run, group) for group in groups for label, run in _labelled(found, group)]
+        columns.sort(key=lambda column: found["labels"].index(column[0]))
         rows = [["rows", *(count(group["rows"]) for _, _, group in columns)]]
         shown = lines + (calibrated if any(run["calibrated"] for _, run, _ in columns) else [])
         rows += [[text, *(show(run, group) for _, run, group in columns)] for text, show in shown]
-        parts.append(table([split, *(name for name, _, _ in columns)], rows))
-        parts += [_differences(split, group) for group in groups if len(group["names"]) > 1]
+        parts.append(table([split, *(label for label, _, _ in columns)], rows))
+        parts += [_differences(found, split, group) for group in groups if len(group["names"]) > 1]
     return section("Metrics", *parts)
 
 
@@ -145,15 +146,20 @@ def _of_calibrated(run: dict[str, Any], key: str) -> str:
     return "–" if run["calibrated"] is None else _auc(run["calibrated"][key])
 
 
-def _named(group: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    return list(zip(group["names"], group["runs"], strict=True))
+def _numbers(found: dict[str, Any], group: dict[str, Any]) -> list[int]:
+    """The places of a group's runs among all."""
+    return [found["names"].index(name) for name in group["names"]]
 
 
-def _differences(split: str, group: dict[str, Any]) -> str:
-    first = group["names"][0]
+def _labelled(found: dict[str, Any], group: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    return [(found["labels"][i], run) for i, run in zip(_numbers(found, group), group["runs"], strict=True)]
+
+
+def _differences(found: dict[str, Any], split: str, group: dict[str, Any]) -> str:
+    (first, _), *others = _labelled(found, group)
     rows = [
-        [name, _with_interval(run["auc_more"], True), _with_interval(run["logloss_more"], True)]
-        for name, run in _named(group)[1:]
+        [label, _with_interval(run["auc_more"], True), _with_interval(run["logloss_more"], True)]
+        for label, run in others
     ]
     return table([split, "AUC", "logloss"], rows, f"More than {first}, by the same draws for both")
 
@@ -163,32 +169,26 @@ def _pictures(found: dict[str, Any], split: str) -> str:
     for group in found["splits"][split]:
         numbers = _numbers(found, group)
         if any(run["roc"] for run in group["runs"]):
-            parts.append(draw.roc(split, found["names"], numbers, group["runs"]))
-        parts.append(draw.calibration(split, found["names"], numbers, group["runs"]))
-        several = len(found["names"]) > 1
-        parts += [
-            draw.histogram(f"Scores, {split}" + (f": {name}" if several else ""), run) for name, run in _named(group)
-        ]
+            parts.append(draw.roc(split, found["labels"], numbers, group["runs"]))
+        parts.append(draw.calibration(split, found["labels"], numbers, group["runs"]))
+        for label, run in _labelled(found, group):
+            of = f": {label}" if len(found["names"]) > 1 else ""
+            parts.append(draw.histogram(f"Scores, {split}{of}", run))
     return section(f"ROC, calibration and scores: {split}", beside(*parts))
-
-
-def _numbers(found: dict[str, Any], group: dict[str, Any]) -> list[int]:
-    """The places of a group's runs among all."""
-    return [found["names"].index(name) for name in group["names"]]
 
 
 def _slices(found: dict[str, Any], split: str) -> str:
     parts = [
         paragraph(
             "A history's length is that of all clicks in the row, however many the model sees. An item is known if it "
-            "is a target in train or stands in a history there. A dash: all labels are the same; no interval: too few "
-            "rows of a label. Where the AUC is 1, its interval says little: draws make no mistake that the rows do not."
+            "is a target in train or stands in a history there. A dash: all labels are the same. No interval, and "
+            "hollow in the picture: too few rows of a label. Where the AUC is 1, its interval says little: draws make "
+            "no mistake that the rows do not."
         )
     ]
     for group in found["splits"][split]:
-        names, numbers = group["names"], _numbers(found, group)
-        charts, tables = [], []
-        headers = ["rows", *names, *(f"{name}, more than {names[0]}" for name in names[1:])]
+        labels, charts, tables = [label for label, _ in _labelled(found, group)], [], []
+        headers = ["rows", *labels, *(f"{label}, more than {labels[0]}" for label in labels[1:])]
         for cut in group["slices"]:
             rows = [
                 [
@@ -200,9 +200,9 @@ def _slices(found: dict[str, Any], split: str) -> str:
                 for one in cut["slices"]
             ]
             left = f" ({count(cut['left_out'])} rarer values are left out)" if cut["left_out"] else ""
-            charts.append(draw.slice_chart(split, found["names"], numbers, group, cut))
+            charts.append(draw.slice_chart(split, found["labels"], _numbers(found, group), group, cut))
             tables.append(table([cut["unit"], *headers], rows, f"AUC by {cut['by']}{left}"))
-        if len(names) > 1:  # tables too wide for half the page
+        if len(labels) > 1:  # tables too wide for half the page
             parts += [beside(*charts), *tables]
         else:
             parts += [beside(*both) for both in zip(charts, tables, strict=True)]
