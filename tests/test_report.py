@@ -30,7 +30,12 @@ from mmctr_jax.report.write import report
 from mmctr_jax.training import train
 
 HOSTILE = "<script>document.title='broken'<" + "w" * 150 + "$x_1$"
-SMALL = {"name": "without_transformer", "dcn": {"cross_layers": 1, "deep": [4]}, "head": [4]}  # soon compiled
+SMALL = {
+    "name": "without_transformer",
+    "max_history": 4,
+    "dcn": {"cross_layers": 1, "deep": [4]},
+    "head": [4],
+}  # soon compiled
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +45,9 @@ def trained(tmp_path_factory):
     data = write_dataset(folder / "data")
     for split in ("train", "valid", "test"):
         table = pq.read_table(data / f"{split}.parquet")
-        if split == "train":  # items from 50 on are new to it
+        if split == "train":  # items from 50 on are in its histories alone, those from 55 on nowhere
             table = table.filter(pc.less(table["item_id"], 50))
-            histories = [[i % 50 or 1 for i in history] for history in table["item_seq"].to_pylist()]
+            histories = [[i % 55 or 1 for i in history] for history in table["item_seq"].to_pylist()]
             table = table.set_column(1, "item_seq", [histories])
         names = [HOSTILE if name == "views_level" else name for name in table.column_names]
         pq.write_table(table.rename_columns(names), data / f"{split}.parquet")
@@ -329,6 +334,18 @@ def test_a_summary_of_before_the_run_went_on_is_not_taken(copied, tmp_path):
         stream.write(json.dumps(record | {"samples_per_second": 5.0}) + "\n")
     facts = measured_of(directory)["runs"][0]
     assert facts["state"].startswith("without a summary") and (facts["steps"], facts["epochs"]) == (999, 9.0)
+
+
+def test_converted_weights_have_scores_and_no_curves(copied):
+    directory, _ = copied
+    for name in ("metrics.jsonl", "summary.json"):
+        (directory / name).unlink()
+    metadata = json.loads((directory / "metadata.json").read_text())
+    metadata |= {"converted": {"sha256": ""}, "data": {"item_info": "", "items": metadata["data"]["items"]}}
+    (directory / "metadata.json").write_text(json.dumps(metadata))
+    found = measured_of(directory)
+    assert found["runs"][0]["state"] == "not trained: converted weights" and found["notes"] == []
+    assert list(found["splits"]) == ["valid", "test"] and not any(found["curves"][0].values())
 
 
 def test_files_that_are_gone_are_left_out_with_a_note(copied, tmp_path):

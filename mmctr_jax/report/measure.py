@@ -248,15 +248,11 @@ def _compare(labels: np.ndarray, logits: list[np.ndarray], with_logloss: bool = 
     whole = np.ones((1, len(labels)), np.int64)
     found: list[dict[str, Any]] = [{} for _ in logits]
     drawn = bootstrap.values([figure for figures in kinds.values() for figure in figures], len(labels))
-    for kind, figures in kinds.items():
-        values, drawn_here, drawn = (
-            [figure(whole)[0] for figure in figures],
-            drawn[: len(figures)],
-            drawn[len(figures) :],
-        )
+    for (kind, figures), of_kind in zip(kinds.items(), np.split(drawn, len(kinds)), strict=True):
+        values = [figure(whole)[0] for figure in figures]
         for i, run in enumerate(found):
-            run[kind] = _with_interval(values[i], drawn_here[i])
-            run[f"{kind}_more"] = _with_interval(values[i] - values[0], drawn_here[i] - drawn_here[0]) if i else None
+            run[kind] = _with_interval(values[i], of_kind[i])
+            run[f"{kind}_more"] = _with_interval(values[i] - values[0], of_kind[i] - of_kind[0]) if i else None
     return found
 
 
