@@ -33,6 +33,9 @@ th { border-bottom: 1px solid #999; vertical-align: bottom; }
 td { white-space: nowrap; }
 th:first-child, td:first-child, caption { text-align: left; padding-left: 0; }
 td:first-child { white-space: normal; min-width: 5rem; max-width: 22rem; }
+.text th, .text td { text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 8rem; }
+.text th:first-child, .text td:first-child { overflow-wrap: break-word; min-width: 5rem; }
+pre { overflow-x: auto; font-size: 0.8125rem; }
 .beside { display: grid; gap: 0.8rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); }
 .beside > * { min-width: 0; }
 figure { margin: 0; }
@@ -81,17 +84,26 @@ def folded(summary: str, *parts: str) -> str:
     return f"<details><summary>{escape(summary)}</summary>\n{''.join(parts)}</details>\n"
 
 
-def table(headers: list[str], rows: list[list[str]], caption: str = "") -> str:
-    """A table that scrolls within its own box. The first column is text, the others are numbers, on the right."""
+def preformatted(text: str) -> str:
+    """Lines as they are, in a box that scrolls."""
+    return f'<pre tabindex="0">{escape(text)}</pre>\n'
+
+
+def table(headers: list[str], rows: list[list[str]], caption: str = "", breaks: bool = False) -> str:
+    """A table that scrolls within its own box. The first column is text, the others are numbers, on the right.
+
+    breaks: the others are text too, on the left, and break into lines.
+    """
 
     def line(tag: str, cells: list[str]) -> str:
         return "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells)
 
     head = f"<caption>{escape(caption)}</caption>" if caption else ""
     body = "".join(f"<tr>{line('td', row)}</tr>\n" for row in rows)
+    kind = "scroll text" if breaks else "scroll"
     # tabindex: a box that scrolls must be reachable with the keyboard.
     return (
-        f'<div class="scroll" tabindex="0"><table>{head}<thead><tr>{line("th", headers)}</tr></thead>\n'
+        f'<div class="{kind}" tabindex="0"><table>{head}<thead><tr>{line("th", headers)}</tr></thead>\n'
         f"<tbody>{body}</tbody></table></div>\n"
     )
 

@@ -82,6 +82,10 @@ class Predictor:
         split = load_split(path, features, cache_dir=None, with_labels=False)
         if self.num_items > self.config.features.num_items:
             self._tell_of_new_items(split)
+        return self.score(split)
+
+    def score(self, split: Split) -> np.ndarray:
+        """(rows,) float32 logits of rows that are read already."""
         with Progress("Scoring", split.rows, "samples") as bar:
             return self._score(split, bar.advance)
 

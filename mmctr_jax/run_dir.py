@@ -109,6 +109,18 @@ def lock(run_dir: Path) -> IO:
     return handle
 
 
+def is_locked(run_dir: Path) -> bool:
+    """Whether a process trains in `run_dir` now."""
+    try:
+        with open(run_dir / ".lock") as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no such file, or not ours to read
+        return False
+    return False
+
+
 def start(run_dir: Path, items: Items, fingerprints: dict[str, str], **more: Any) -> None:
     """Writes what does not change during training; config.yaml last, as the sign that the rest is there.
 

@@ -12,7 +12,8 @@ def test_whatever_is_given_is_shown_as_text():
     html = page.page(
         HOSTILE,
         page.section(HOSTILE, page.paragraph(HOSTILE), page.notes([HOSTILE])),
-        page.folded(HOSTILE, page.table([HOSTILE, "n"], [[HOSTILE, "1"]], HOSTILE)),
+        page.folded(HOSTILE, page.table([HOSTILE, "n"], [[HOSTILE, "1"]], HOSTILE), page.preformatted(HOSTILE)),
+        page.table([HOSTILE], [[HOSTILE]], breaks=True),
         page.figure(lambda axes: axes.set_title(HOSTILE), alt=HOSTILE),
     )
     assert "<script" not in html and "alert(&#x27;1&#x27;)" in html
