@@ -24,7 +24,7 @@ from mmctr_jax.console import start_logging  # noqa: E402
 LONG = ("test_training", "test_hosts", "test_kill", "test_faults", "test_sharding", "test_cli", "test_savings")
 
 
-# Files that are about runs, files and messages, whose models need not be fast: compiling well takes longer than all else.
+# Files about runs, data and messages, whose models need not be fast: most of their time would go into compiling well.
 ABOUT_RUNS = (
     *("test_calibration", "test_cli", "test_compare", "test_faults", "test_hosts", "test_hostile", "test_kill"),
     *("test_must_work", "test_new_items", "test_prediction", "test_report", "test_sensitivity", "test_tune"),
