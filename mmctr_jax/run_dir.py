@@ -14,6 +14,7 @@ import importlib.metadata
 import json
 import platform
 import subprocess
+import time
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,6 +27,7 @@ from mmctr_jax.errors import InputError
 from mmctr_jax.files import replacing, write_atomically
 
 CHECKPOINTS = "checkpoints"
+_TRIES = 3  # at the lock
 _FEATURE, _CENTROIDS = "feature/", "centroids/"  # in items.npz
 # What may change between a run and its resumption without changing the model that was being trained.
 _MAY_CHANGE = (
@@ -101,11 +103,18 @@ def lock(run_dir: Path) -> IO:
         handle = open(run_dir / ".lock", "w")
     except OSError as error:
         raise InputError(f"Run directory {run_dir} cannot be written: {error.strerror}.") from None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        handle.close()
-        raise InputError(f"Another training is at work in {run_dir}; wait for it, or name another --run-dir.") from None
+    for left in reversed(range(_TRIES)):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except OSError:
+            if left:
+                time.sleep(0.1)  # it may have been `is_locked`, in passing
+                continue
+            handle.close()
+            raise InputError(
+                f"Another training is at work in {run_dir}; wait for it, or name another --run-dir."
+            ) from None
     return handle
 
 
