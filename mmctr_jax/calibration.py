@@ -11,11 +11,12 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
+from mmctr_jax import metrics
 from mmctr_jax.errors import InputError
 from mmctr_jax.files import write_atomically
 
 KINDS = ("platt", "isotonic")
-_FEWEST = 5  # rows of either label
+_FEWEST = 20  # rows of either label: fewer tell nothing, of fifths of them least of all
 
 
 @dataclass(frozen=True)
@@ -49,20 +50,20 @@ def fit(kind: str, step: int, labels: np.ndarray, logits: np.ndarray) -> Calibra
     if np.bincount(labels, minlength=2).min() < _FEWEST:
         raise InputError(f"Calibration needs {_FEWEST} validation rows of each label at least; it was not fitted.")
     logits = logits.astype(np.float64)
+    if not metrics.auc(labels, logits) > 0.5:
+        raise _useless(metrics.auc(labels, logits))
     if kind == "platt":
         # Not regularised: two parameters. What is fitted is scaled, for logits may be of any size.
         scale = max(float(np.abs(logits).max()), 1e-12)
         model = LogisticRegression(C=np.inf, tol=1e-8, max_iter=1000).fit(logits[:, None] / scale, labels)
         slope, intercept = float(model.coef_[0, 0]) / scale, float(model.intercept_[0])
         if not slope > 0:
-            raise _useless(slope)
+            raise _useless(metrics.auc(labels, logits))
         return Calibration(kind, step, slope, intercept)
     # Never a probability of 0 or 1, which one contrary click would prove infinitely wrong.
     edge = 1 / (len(labels) + 2)
     model = IsotonicRegression(y_min=edge, y_max=1 - edge, out_of_bounds="clip").fit(logits, labels)
     knots, at_knots = model.X_thresholds_, model.y_thresholds_
-    if not at_knots[-1] > at_knots[0]:
-        raise _useless(0.0)
     return Calibration(kind, step, knots=tuple(knots.tolist()), at_knots=tuple(np.log(at_knots / (1 - at_knots))))
 
 
@@ -77,10 +78,10 @@ def cross_fitted(kind: str, labels: np.ndarray, logits: np.ndarray, folds: int =
     return calibrated
 
 
-def _useless(slope: float) -> InputError:
+def _useless(auc: float) -> InputError:
     return InputError(
-        f"This model cannot be calibrated: on the validation rows a higher score does not mean more clicks "
-        f"(slope {slope:.3g}); train it longer, or look at what it learned from."
+        "This model cannot be calibrated: on the validation rows a higher score does not mean more clicks "
+        f"(AUC {auc:.4f}); train it longer, or look at what it learned from."
     )
 
 
@@ -105,6 +106,6 @@ def read(directory: Path, step: int) -> Calibration | None:
             raise ValueError
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         raise InputError(f"{path(directory)} is damaged; remove it, or make it anew with --calibrate.") from None
     return calibration if calibration.step == step else None

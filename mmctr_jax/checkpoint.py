@@ -57,10 +57,16 @@ class Checkpoints:
     """The checkpoints of a run directory. A context manager: leaving it waits for writes in the background."""
 
     def __init__(self, folder: Path, writable: bool = False):
+        """Raises: InputError if what is there cannot be read as checkpoints."""
         self.folder = folder
-        self._orbax = ocp.training.Checkpointer(
-            folder.resolve(), preservation_policy=_KeepBestAndLast(), cleanup_tmp_directories=writable
-        )
+        try:
+            self._orbax = ocp.training.Checkpointer(
+                folder.resolve(), preservation_policy=_KeepBestAndLast(), cleanup_tmp_directories=writable
+            )
+        except (ValueError, KeyError, TypeError) as error:  # of a damaged file
+            raise InputError(
+                f"{folder} cannot be read ({_reason(error)}); remove the checkpoint that is damaged."
+            ) from None
 
     def __enter__(self) -> Checkpoints:
         return self

@@ -17,6 +17,10 @@ class InputError(Exception):
         super().__init__(_one_line(message))
 
 
+class UnfitError(InputError):
+    """The configuration cannot be trained with these data on this machine; others can."""
+
+
 class TrainingError(Exception):
     """Training could not go on, e.g. because the disk is full (exit code 1)."""
 

@@ -133,11 +133,8 @@ def predict(
     if own_labels and labels and not Path(labels).exists():
         log.warning(f"No metrics: {labels}, the config's data.test_labels, does not exist.")
         labels = None
-    _check_output(
-        out,
-        task,
-        inputs=[*files, *(part_files(labels) if labels else []), *(part_files(item_info) if item_info else [])],
-    )
+    read = [data, labels, item_info, config.data.valid if calibrate in calibration.KINDS else None]
+    _check_output(out, task, inputs=[file for path in read if path for file in part_files(path)])
     columns = [name for name in config.features.id_columns if name in column_names(files)]
     ids = {name: read_whole(files, name) for name in columns}
     known = read_labels(files, config.features.label, labels)
@@ -149,12 +146,7 @@ def predict(
     started = time.monotonic()
     logits = predictor.logits(data)
     seconds = time.monotonic() - started
-    broken = np.flatnonzero(~np.isfinite(logits))
-    if broken.size:
-        raise InputError(
-            f"{directory}: the model at step {predictor.step:,} gives row {broken[0]} a score that is not finite "
-            f"({broken.size:,} rows in all); train it anew."
-        )
+    _check_finite(logits, directory, predictor)
     for name, values in ids.items():
         assert len(values) == len(logits), (name, len(values), len(logits))
     final = logits.astype(np.float64) if calibrated is None else calibrated.apply(logits)
@@ -179,11 +171,12 @@ def _calibration(directory: Path, predictor: Predictor, kind: str | None) -> Cal
                 f"{predictor.step:,}; fit it anew with --calibrate."
             )
         return kept
-    valid = predictor.config.data.valid
-    labels = read_labels(part_files(valid), predictor.config.features.label, None)
-    if labels is None:
-        raise InputError(f"{valid} has no labels to calibrate by.")
-    logits = predictor.logits(valid)
+    valid, config = predictor.config.data.valid, predictor.config
+    split = load_split(valid, config.features, config.data.cache_dir, with_labels=True)
+    if split.fingerprint != run_dir.read_metadata(directory)["data"].get("valid", split.fingerprint):
+        log.warning(f"{valid} has changed since training; calibrating by it as it is now.")
+    labels, logits = np.asarray(split.label), predictor.score(split)
+    _check_finite(logits, directory, predictor)
     fitted = calibration.fit(kind, predictor.step, labels, logits)
     before, after = (metrics.logloss(labels, x) for x in (logits, calibration.cross_fitted(kind, labels, logits)))
     with writing(directory, "make it writable"):
@@ -193,6 +186,15 @@ def _calibration(directory: Path, predictor: Predictor, kind: str | None) -> Cal
         f"logloss {show(before)} before, {show(after)} after, each row by a fit on others (5 folds)."
     )
     return fitted
+
+
+def _check_finite(logits: np.ndarray, directory: Path, predictor: Predictor) -> None:
+    broken = np.flatnonzero(~np.isfinite(logits))
+    if broken.size:
+        raise InputError(
+            f"{directory}: the model at step {predictor.step:,} gives row {broken[0]} a score that is not finite "
+            f"({broken.size:,} rows in all); train it anew."
+        )
 
 
 def _check_output(out: Path, task: str | None, inputs: list[Path]) -> None:

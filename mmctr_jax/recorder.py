@@ -71,14 +71,17 @@ class Recorder:
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """Records of a metrics.jsonl; a last line cut short by a kill is left out. Empty if there is no file."""
+    """Records of a metrics.jsonl, as far as they are whole: a kill may cut the last short. Empty without a file."""
     records = []
     if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                records.append(json.loads(line))
+                record = json.loads(line)
             except ValueError:
                 break
+            if not (isinstance(record, dict) and record.get("kind") and isinstance(record.get("step"), int)):
+                break
+            records.append(record)
     return records
 
 

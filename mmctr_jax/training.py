@@ -23,7 +23,7 @@ from mmctr_jax.data.cache import Split, load_split
 from mmctr_jax.data.items import Items, ItemTable, fingerprint, load_items
 from mmctr_jax.data.loader import batches_per_epoch, train_batches, training_lengths
 from mmctr_jax.data.parquet import column_names, part_files, read_keys
-from mmctr_jax.errors import FailedError, InputError, TrainingError
+from mmctr_jax.errors import FailedError, InputError, TrainingError, UnfitError
 from mmctr_jax.files import write_atomically, writing
 from mmctr_jax.hosts import agree, together
 from mmctr_jax.interrupt import Interrupt
@@ -90,14 +90,14 @@ _COPIES = 4  # of a table: itself, its gradient, Adam's two moments
 
 
 def _check_tables_fit(config: Config) -> None:
-    """Raises InputError if the embedding tables cannot fit a device: one stray id may ask for billions of rows."""
+    """Raises UnfitError if the embedding tables cannot fit a device: one stray id may ask for billions of rows."""
     bytes_per_id, memory = 4 * _COPIES * config.model.embedding_dim, memory_per_device()
     if config.train.sharding == "fsdp":
         memory *= jax.device_count()
     sizes = config.table_sizes
     if sum(sizes.values()) * bytes_per_id > memory:
         name = max(sizes, key=sizes.get)
-        raise InputError(
+        raise UnfitError(
             f"The embedding table of {name} would have {sizes[name]:,} ids and take "
             f"{sizes[name] * bytes_per_id / 2**30:,.0f} GiB in training, of {memory / 2**30:,.0f} GiB that there are; "
             "number its ids from 1 without large gaps, or lower vocab_size or model.embedding_dim."
@@ -118,7 +118,7 @@ def train(
     def check() -> tuple[TrainingData, bool]:
         run_dir.check_free(directory, resume)
         if config.train.batch_size < jax.device_count():
-            raise InputError(
+            raise UnfitError(
                 f"train.batch_size {config.train.batch_size} is smaller than the number of devices, "
                 f"{jax.device_count()}; raise it, or make fewer devices visible."
             )
@@ -180,8 +180,9 @@ def _memory() -> Iterator[None]:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         raise FailedError(
-            "The device's memory is not enough for this model and batch; lower train.batch_size, "
-            "train.eval_batch_size, model.embedding_dim or model.max_history, or set train.sharding to fsdp."
+            "The device's memory, or what other processes leave of it, is not enough for this model and batch; lower "
+            "train.batch_size, train.eval_batch_size, model.embedding_dim or model.max_history, or set "
+            "train.sharding to fsdp."
         ) from None
 
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedKFold
 from synthetic import raw_config
 
 from mmctr_jax import calibration, metrics
@@ -59,15 +61,15 @@ def test_isotonic_is_the_rising_fit_of_the_labels_and_never_certain(seed):
 
 
 @pytest.mark.parametrize("kind", calibration.KINDS)
-def test_what_cross_fitting_shows_of_a_row_does_not_depend_on_its_label(kind):
+def test_cross_fitting_shows_each_row_by_a_fit_on_the_other_folds(kind):
     labels, logits = clicks(3, 500)
-    first = calibration.cross_fitted(kind, labels, logits)
-    # Exchanging two labels within a fold leaves the folds' class counts, and every other fold's fit, as they were.
-    from sklearn.model_selection import StratifiedKFold
-
-    rest, fold = next(iter(StratifiedKFold(5, shuffle=True, random_state=0).split(logits, labels)))
-    np.testing.assert_array_equal(first[fold], calibration.fit(kind, 0, labels[rest], logits[rest]).apply(logits[fold]))
-    assert metrics.logloss(labels, first) < metrics.logloss(labels, logits)  # they were too sure
+    shown = calibration.cross_fitted(kind, labels, logits)
+    folds = list(StratifiedKFold(5, shuffle=True, random_state=0).split(logits, labels))
+    assert sorted(np.concatenate([fold for _, fold in folds])) == list(range(500))
+    for rest, fold in folds:
+        by_others = calibration.fit(kind, 0, labels[rest], logits[rest]).apply(logits[fold])
+        np.testing.assert_array_equal(shown[fold], by_others)
+    assert metrics.logloss(labels, shown) < metrics.logloss(labels, logits)  # they were too sure
 
 
 @pytest.mark.parametrize("kind", calibration.KINDS)
@@ -83,10 +85,12 @@ def test_what_is_kept_comes_back_bit_for_bit_and_for_its_checkpoint_only(kind, t
 @pytest.mark.parametrize("kind", calibration.KINDS)
 def test_a_model_that_knows_nothing_or_worse_is_not_calibrated(kind):
     labels, logits = clicks(1, 300)
-    with pytest.raises(InputError, match="cannot be calibrated"):
-        calibration.fit(kind, 7, labels, -logits if kind == "platt" else np.zeros_like(logits))
-    with pytest.raises(InputError, match="5 validation rows of each label"):
-        calibration.fit(kind, 7, np.ones_like(labels), logits)
+    for useless in (-logits, np.zeros_like(logits)):
+        with pytest.raises(InputError, match="cannot be calibrated"):
+            calibration.fit(kind, 7, labels, useless)
+    few = np.flatnonzero(labels)[:19]
+    with pytest.raises(InputError, match="20 validation rows of each label"):
+        calibration.fit(kind, 7, np.isin(np.arange(300), few).astype(np.uint8), logits)
 
 
 @pytest.mark.parametrize(
@@ -99,6 +103,7 @@ def test_a_model_that_knows_nothing_or_worse_is_not_calibrated(kind):
         {"intercept": float("nan")},
         {"knots": [1.0, 2.0]},
         {"extra": 1},
+        {"intercept": 10**400},
         {"kind": "isotonic"},
         {"kind": "isotonic", "knots": [2.0, 1.0], "at_knots": [1.0, 2.0]},
     ],
@@ -139,6 +144,14 @@ def test_predictions_are_calibrated_when_asked_and_from_then_on(dataset, tmp_pat
     np.testing.assert_array_equal(scores()[0], platt)
     np.testing.assert_array_equal(scores(calibrate="none")[0], plain)
     assert calibration.path(directory).exists()
+
+    valid = tmp_path / "valid.parquet"
+    shutil.copy(dataset / "train.parquet", valid)
+    text = (directory / "config.yaml").read_text()
+    (directory / "config.yaml").write_text(text.replace(f"valid: {dataset / 'train.parquet'}", f"valid: {valid}"))
+    with pytest.raises(InputError, match="would overwrite what is to be read"):
+        predict(directory, None, valid, calibrate="platt")
+    (directory / "config.yaml").write_text(text)
 
     kept = calibration.Calibration("platt", kept.step + 1, 1.0, 5.0)
     calibration.write(directory, kept)

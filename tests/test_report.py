@@ -211,7 +211,7 @@ def test_the_error_by_chance_is_what_true_probabilities_have():
     rng = np.random.default_rng(0)
     scores = rng.uniform(0.05, 0.6, 3000)
     errors = [calibration_error(calibration_bins(rng.random(3000) < scores, scores)) for _ in range(60)]
-    assert _error_by_chance(None, scores) == pytest.approx(np.mean(errors), rel=0.08)
+    assert _error_by_chance(scores) == pytest.approx(np.mean(errors), rel=0.08)
 
 
 def test_the_curves_are_what_was_recorded_and_the_roc_is_scikit_learns(trained, scores):

@@ -77,7 +77,7 @@ def test_the_table_has_mean_and_deviation_and_marks_what_went_wrong(ready):
     assert f"| train.learning_rate | 0.01 | {shown} | 3 | base |" in lines
     assert f"| model.dcn.deep | [16, 8] | {shown} | 3 | base |" in lines
     assert f"| train.learning_rate | 0.5 | 1.2320 | 3 | 1 collapsed (AUC below {COLLAPSED}), 1 failed |" in lines
-    assert len(lines) == 2 + 7
+    assert len(lines) == 2 + 7 + 2 and "neither collapsed nor failed" in lines[-1]
     for name in ("sensitivity", *SPACE):
         assert (folder / "out" / f"{name}.png").stat().st_size > 5000
 
@@ -93,6 +93,17 @@ def test_a_stopped_analysis_goes_on(ready, monkeypatch):
     assert not one_at_a_time(space_of(folder), SEEDS, folder / "out")
     monkeypatch.setattr(run, "train", at_once)
     assert one_at_a_time(space_of(folder), SEEDS, folder / "out") and len(done) == 18
+
+
+def test_any_text_may_be_a_value_and_a_place_that_cannot_be_written_is_named(ready):
+    folder, _ = ready
+    fields = {"data.cache_dir": [f"{folder}/$^$|a", f"{folder}/b"]}
+    assert one_at_a_time(space_of(folder, fields), [1], folder / "out")
+    assert len((folder / "out" / "sensitivity.md").read_text().splitlines()) == 2 + 2 + 2
+    (folder / "file").write_text("")
+    for out in (folder / "file", folder / "file" / "x", folder / "file" / "x" / "y"):
+        with pytest.raises(InputError, match="file.* cannot be written"):
+            one_at_a_time(space_of(folder), [1], out)
 
 
 def test_what_cannot_be_varied_is_refused_before_any_run(ready):

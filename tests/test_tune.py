@@ -16,7 +16,7 @@ pytest.importorskip("optuna", reason="needs Optuna: pip install optuna")
 
 from mmctr_jax.compare import run
 from mmctr_jax.config import first_difference, load_config, parse_config
-from mmctr_jax.errors import FailedError, InputError, TrainingError
+from mmctr_jax.errors import FailedError, InputError, TrainingError, UnfitError
 from mmctr_jax.training import train
 from mmctr_jax.tune import search as search_module
 from mmctr_jax.tune.__main__ import main
@@ -114,6 +114,9 @@ def test_the_papers_grid_is_taken_by_the_config_whole():
         ({"train.learning_rate": {"low": True, "high": 3}}, ["low must be a number"]),
         ({"train.learning_rate": [0.1, 0.10]}, ["lists 0.1 twice"]),
         ({"data.valid": ["a", "b"]}, ["data.valid cannot be varied"]),
+        ({"data": [{"valid": "a"}]}, ["data cannot be varied"]),
+        ({"model.transformer.heads": {"low": 1, "high": 4}}, ["heads 3 does not divide"]),
+        ({"train.learning_rate": {"low": 1, "high": 10**400}}, ["low must be a number below high"]),
         ({"model.transformer": [{"layers": 1}], "model.transformer.heads": [1]}, ["is a part of"]),
         ({}, ["not a mapping of config fields"]),
         ([1], ["not a mapping of config fields"]),
@@ -269,7 +272,7 @@ def test_a_failed_trial_is_marked_and_the_others_go_on(base, trained, tmp_path, 
         if directory.name == "0001":
             raise FailedError("Step 3 diverged | loss nan.")
         if directory.name == "0002":
-            raise InputError("The table would not fit.")
+            raise UnfitError("The table would not fit.")
         return at_once(config, directory, resume, end_early)
 
     monkeypatch.setattr(run, "train", diverging)
@@ -289,6 +292,87 @@ def test_values_that_come_again_are_not_trained_again(base, trained, tmp_path):
     assert len(trained) == 2
     rows = trials(tmp_path / "out")
     assert len({row["validation_auc"] for row in rows}) == 2 and len([row for row in rows if row["same_as"]]) == 4
+
+
+def test_what_failed_is_not_tried_again(base, trained, tmp_path, monkeypatch):
+    tried = []
+
+    def diverging(config, directory, resume, end_early):
+        tried.append(directory.name)
+        raise FailedError("Step 3 diverged.")
+
+    monkeypatch.setattr(run, "train", diverging)
+    search(space_of(base, {"model.transformer.first_k": [0, 3]}), tmp_path / "out", sampler="random", trials=6)
+    assert len(tried) == 2 and {row["state"] for row in trials(tmp_path / "out")} == {"failed"}
+    assert not (tmp_path / "out" / "best.yaml").exists()
+
+
+def test_what_is_no_fault_of_the_trial_stops_the_search_which_goes_on_later(base, trained, tmp_path, monkeypatch):
+    at_once = run.train
+
+    def full(config, directory, resume, end_early):
+        if directory.name == "0001":
+            raise InputError("Run directory cannot be written: No space left on device.")
+        return at_once(config, directory, resume, end_early)
+
+    monkeypatch.setattr(run, "train", full)
+    with pytest.raises(InputError, match="No space left"):
+        search(space_of(base), tmp_path / "out", trials=3)
+    monkeypatch.setattr(run, "train", at_once)
+    assert search(space_of(base), tmp_path / "out", trials=3) and trained == ["0000", "0001", "0002"]
+    assert {row["state"] for row in trials(tmp_path / "out")} == {"complete"}
+
+
+def test_a_storage_that_fails_stops_the_search_with_one_sentence(base, trained, tmp_path, monkeypatch):
+    at_once = run.train
+
+    def losing(config, directory, resume, end_early):
+        if directory.name == "0001":
+            (tmp_path / "out" / "study.db").write_bytes(b"")
+        end_early(1, 0.5)
+        return at_once(config, directory, resume, end_early)
+
+    monkeypatch.setattr(run, "train", losing)
+    with pytest.raises(TrainingError, match="study of .* cannot be read or written"):
+        search(space_of(base), tmp_path / "out", trials=3)
+
+
+def test_a_trial_that_has_just_ended_elsewhere_is_not_taken_over(base, trained, tmp_path, monkeypatch):
+    study = Study(space_of(base), tmp_path / "out", "random", True, 1, None)
+    elsewhere, listed = study.take(5), study.optuna.get_trials(deepcopy=True)
+    study.tell(elsewhere, {"stopped": "done", "validation": {"auc": 0.7}})
+    elsewhere.release()
+    get_trials = study.optuna.get_trials
+    monkeypatch.setattr(
+        study.optuna, "get_trials", lambda **asked: listed if asked.get("states") else get_trials(**asked)
+    )
+    assert study.take(5).number == 1
+
+
+@pytest.mark.parametrize("name", ["a?b", "a%20b", "a b#é"])
+def test_a_folder_of_any_name_has_its_own_study_and_may_be_renamed(base, trained, tmp_path, name):
+    out = tmp_path / name
+    search(space_of(base), out, trials=2)
+    assert (out / "study.db").stat().st_size > 10_000
+    out.rename(tmp_path / "renamed")
+    search(space_of(base), tmp_path / "renamed", trials=3)
+    assert trained == ["0000", "0001", "0002"] and len(trials(tmp_path / "renamed")) == 3
+
+
+def test_folders_of_one_name_on_one_storage_are_two_searches(base, trained, tmp_path):
+    storage = f"sqlite:///{tmp_path / 'shared.db'}"
+    for folder in ("p", "q"):
+        search(space_of(base), tmp_path / folder / "tune", trials=2, storage=storage)
+        assert not (tmp_path / folder / "tune" / "study.db").exists()
+    assert trained == ["0000", "0001"] * 2
+    with pytest.raises(InputError) as error:
+        search(space_of(base), tmp_path / "r", storage="nosuch://user:secret@host/name")
+    assert "--storage cannot be opened" in str(error.value) and "secret" not in str(error.value)
+
+
+def test_a_search_needs_no_test_file(base, trained, tmp_path):
+    space = space_of(base, overrides=["data.test=absent.parquet", "data.test_labels=absent.parquet"])
+    assert search(space, tmp_path / "out", trials=1)
 
 
 def test_another_base_space_or_data_never_joins_the_search(base, trained, tmp_path, dataset):
@@ -364,7 +448,9 @@ def test_arguments_that_do_not_go_together_are_refused(monkeypatch, capsys, tmp_
         (["--seeds", "2"], "--seeds has a meaning only with --one-at-a-time"),
         (["--one-at-a-time", "--trials", "2"], "--trials has no meaning with --one-at-a-time"),
         (["--one-at-a-time", "--test"], "--test has no meaning"),
+        (["--one-at-a-time", "--seed", "0"], "--seed has no meaning"),
         (["--trials", "0"], "--trials must be at least 1"),
+        (["--seed", "-1"], "--seed must be from 0"),
     ):
         monkeypatch.setattr(sys, "argv", [*arguments, *more])
         with pytest.raises(SystemExit) as exit:

@@ -13,16 +13,16 @@ from mmctr_jax.config import Config, first_difference, parse_config
 from mmctr_jax.console import log, show
 from mmctr_jax.data.cache import digest_of_files
 from mmctr_jax.data.parquet import part_files
-from mmctr_jax.errors import FailedError, InputError
-from mmctr_jax.files import write_atomically
+from mmctr_jax.errors import FailedError, InputError, UnfitError
+from mmctr_jax.files import write_atomically, writing
 from mmctr_jax.prediction import predict
 from mmctr_jax.training import train
 
 
-def digests(config: Config, known: dict[str, str]) -> dict[str, str]:
+def digests(config: Config, known: dict[str, str], with_test: bool) -> dict[str, str]:
     """What a result depends on besides its config: the contents of the data files. `known`: those read before."""
     digests = {}
-    for name in ("train", "valid", "test", "test_labels", "item_info"):
+    for name in ("train", "valid", "item_info", *(("test", "test_labels") if with_test else ())):
         path = getattr(config.data, name)
         if path:
             if path not in known:
@@ -62,9 +62,9 @@ class Run:
         try:
             record = json.loads(self.record.read_text())
             config, data, result = parse_config(record["config"]), dict(record["data"]), record["result"]
-            if result is not None and not all(isinstance(result.get(k, {}), dict) for k in ("test", "validation")):
-                raise TypeError
-        except FileNotFoundError:
+            if result is not None and "failed" not in result:
+                dict(result["validation"]), dict(result.get("test", {}))
+        except (FileNotFoundError, NotADirectoryError):
             if run_dir.is_started(self.directory):
                 raise InputError(f"{self.directory} is not a run of this comparison; name another --out.") from None
             return None
@@ -85,7 +85,6 @@ class Run:
 
         end_early: as in `training.train`. Raises: InputError; TrainingError where another attempt may end well.
         """
-        self.directory.parent.mkdir(parents=True, exist_ok=True)
         self._write(None)
         result = self._train(end_early)
         if result is not None and score_test and "failed" not in result:
@@ -98,12 +97,14 @@ class Run:
 
     def _write(self, result: dict[str, Any] | None) -> None:
         record = {"config": self.config.model_dump(mode="json"), "data": self.data, "result": result}
-        write_atomically(self.record, json.dumps(record, indent=1) + "\n")
+        with writing(self.record, "make room there, or name another folder with --out"):
+            self.directory.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.record, json.dumps(record, indent=1) + "\n")
 
     def _train(self, end_early: Callable[[int, float], bool] | None) -> dict[str, Any] | None:
         try:
             summary = train(self.config, self.directory, resume=True, end_early=end_early)
-        except FailedError as error:
+        except (FailedError, UnfitError) as error:
             log.error(f"{error}")
             return {"failed": str(error)}
         return None if summary["stopped"] == "interrupted" else summary

@@ -21,6 +21,7 @@ from mmctr_jax.data.items import load_items
 from mmctr_jax.data.labels import read_labels
 from mmctr_jax.data.parquet import part_files
 from mmctr_jax.errors import InputError
+from mmctr_jax.files import writing
 
 
 def compare(paths: list[Path], overrides: list[str], seeds: list[int], out: Path) -> bool:
@@ -34,8 +35,6 @@ def compare(paths: list[Path], overrides: list[str], seeds: list[int], out: Path
         raise InputError(f"Two configs are named {twice}; the name is the row of the table, so rename one file.")
     if any(text.partition("=")[0] == "train.seed" for text in overrides):
         raise InputError("train.seed cannot be set for a comparison, which goes through seeds 1 … N of --seeds.")
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; name a folder with --out.")
     plan = [
         (System(path.stem), {seed: load_config(path, [*overrides, f"train.seed={seed}"]) for seed in seeds})
         for path in paths
@@ -60,7 +59,7 @@ def run_all(
     todo = []
     for seed in seeds:
         for system, configs in plan:
-            run = Run(out / system.name / f"seed{seed}", configs[seed], digests(configs[seed], known))
+            run = Run(out / system.name / f"seed{seed}", configs[seed], digests(configs[seed], known, score_test))
             done = run.result()
             if done is None:
                 todo.append((system, seed, run))
@@ -68,6 +67,8 @@ def run_all(
                 system.results[seed] = done
     log.info(f"{len(seeds) * len(plan) - len(todo)} runs are done already, {len(todo)} to go.")
     _check_data({system.name: run.config for system, _, run in todo}.values(), score_test)
+    with writing(out, "name another folder with --out"):
+        out.mkdir(parents=True, exist_ok=True)
     written = -math.inf
     try:
         for number, (system, seed, run) in enumerate(todo, 1):

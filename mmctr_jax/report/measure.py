@@ -62,17 +62,17 @@ def _facts(run: Run) -> dict[str, Any]:
         "users": run.users,
         "parameters": summary.get("parameters"),
         "steps": summary.get("steps", last.get("step")),
-        "epochs": summary.get("epochs", trained[-1]["epoch"] if trained else None),
+        "epochs": summary.get("epochs", trained[-1].get("epoch") if trained else None),
         "best_step": best.get("step"),
         "best_auc": best.get("auc"),
         "scored_step": run.step,
         "seconds": summary.get("seconds"),
-        "samples_per_second": trained[-1]["samples_per_second"] if trained else None,
+        "samples_per_second": trained[-1].get("samples_per_second") if trained else None,
         "devices": metadata.get("devices"),
         "precision": config.train.precision,
         "seed": config.train.seed,
         "python": metadata.get("python"),
-        "versions": metadata.get("versions", {}),
+        "versions": metadata.get("versions") or {},
         "git": metadata.get("git"),
         "config": run.text,
     }
@@ -97,7 +97,7 @@ def _curves(run: Run) -> dict[str, list[tuple[int, float]]]:
         ("validation AUC", "validation", "auc"),
         ("learning rate", "train", "learning_rate"),
     ):
-        curves[curve] = [(r["step"], r[key]) for r in run.records if r["kind"] == kind and r[key] is not None]
+        curves[curve] = [(r["step"], r[key]) for r in run.records if r["kind"] == kind and r.get(key) is not None]
     return curves
 
 
@@ -171,7 +171,7 @@ def _probabilities(labels: np.ndarray, logits: np.ndarray) -> dict[str, Any]:
         "mean": float(scores.mean()),
         "bins": bins,
         "error": calibration_error(bins),
-        "error_by_chance": _error_by_chance(labels, scores),
+        "error_by_chance": _error_by_chance(scores),
     }
 
 
@@ -199,7 +199,7 @@ def calibration_error(bins: list[dict[str, Any]]) -> float:
     return sum(b["rows"] * abs(b["score"] - b["label"]) for b in bins) / sum(b["rows"] for b in bins)
 
 
-def _error_by_chance(labels: np.ndarray, scores: np.ndarray) -> float:
+def _error_by_chance(scores: np.ndarray) -> float:
     """The error to expect if scores were the true probabilities: E|x| = √(2/π)·σ of a bin's label mean, normal."""
     place = _places(scores)
     deviation = np.sqrt(np.bincount(place, scores * (1 - scores)))  # of a bin's number of clicks

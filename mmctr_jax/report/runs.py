@@ -67,7 +67,12 @@ def read_runs(directories: list[Path]) -> list[Run]:
             raise InputError(f"Run directory {directories[i]} is given twice; name each run once.")
     last = [place.name for place in places]
     names = [str(d) if last.count(name) > 1 else name for d, name in zip(directories, last, strict=True)]
-    runs = [_read(directory, name) for directory, name in zip(directories, names, strict=True)]
+    runs = []
+    for directory, name in zip(directories, names, strict=True):
+        try:
+            runs.append(_read(directory, name))
+        except (OSError, RuntimeError) as error:  # names that are too long, links that lead nowhere
+            raise InputError(f"Run directory {directory} cannot be read: {error}.") from None
     for run in runs:
         _count(run)
         _score(run)
@@ -90,7 +95,7 @@ def _read_summary(directory: Path, records: list[dict[str, Any]]) -> dict[str, A
     """Empty where there is none, or an older one: that of before a run was resumed, and killed."""
     try:
         summary = json.loads((directory / "summary.json").read_text())
-        return summary if not records or records[-1]["step"] <= summary["steps"] else {}
+        return summary if summary["steps"] >= (records[-1]["step"] if records else 0) else {}
     except (OSError, ValueError, TypeError, KeyError):
         return {}
 

@@ -13,7 +13,7 @@ from mmctr_jax.config import to_yaml
 from mmctr_jax.console import show
 from mmctr_jax.files import write_atomically
 from mmctr_jax.recorder import save_figure
-from mmctr_jax.tune.space import label
+from mmctr_jax.tune.space import in_table, label
 from mmctr_jax.tune.study import FrozenTrial, Study, TrialState
 
 _WORDS = {
@@ -74,7 +74,7 @@ def _markdown(study: Study, importances: dict[str, float]) -> str:
     lines += ["| field | importance | best value |", "|---|---|---|"]
     for name in sorted(study.space.fields, key=lambda name: -importances.get(name, 0)):
         share = f"{importances[name]:.2f}" if name in importances else "–"
-        lines.append(f"| {name} | {share} | {label(values[name]) if best else '–'} |")
+        lines.append(f"| {name} | {share} | {in_table(label(values[name])) if best else '–'} |")
     names = list(study.space.fields)
     lines += ["", f"| trial | validation AUC | logloss | epochs | minutes | {' | '.join(names)} | |"]
     lines.append("|" + "---|" * (len(names) + 6))
@@ -84,7 +84,7 @@ def _markdown(study: Study, importances: dict[str, float]) -> str:
         cells.append(f"{result['epochs']:.1f}" if "epochs" in result else "–")
         cells.append(f"{result['seconds'] / 60:.1f}" if "seconds" in result else "–")
         cells += [label(values[name]) if name in values else "–" for name in names]
-        lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in [*cells, _state(trial)])} |")
+        lines.append(f"| {' | '.join(in_table(cell) for cell in [*cells, _state(trial)])} |")
     return "\n".join(lines) + "\n"
 
 

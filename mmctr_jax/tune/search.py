@@ -50,6 +50,18 @@ def search(
     load_training_data(base)
     study = Study(space, out, sampler, pruning, seed, storage)
     most = trials or (space.size if sampler == "grid" else 20)
+    with study.reached():
+        finished = _go(study, most)
+        if finished:
+            with study.alone():
+                if score_test:
+                    _score_test(study)
+                write_results(study, out, picture=True)
+    return finished
+
+
+def _go(study: Study, most: int) -> bool:
+    """Trial by trial until there are so many; False: interrupted."""
     known: dict[str, str] = {}
     started = drawn = time.monotonic()
     here = 0
@@ -65,13 +77,9 @@ def search(
         here += 1
         draw = time.monotonic() - drawn > _DRAW_SECONDS
         with study.alone():
-            write_results(study, out, picture=draw)
+            write_results(study, study.out, picture=draw)
         drawn = time.monotonic() if draw else drawn
         jax.clear_caches()  # compiled programs of a model that is done with
-    if score_test:
-        _score_test(study)
-    with study.alone():
-        write_results(study, out, picture=True)
     return True
 
 
@@ -84,14 +92,14 @@ def _try(study: Study, taken: Taken, known: dict[str, str]) -> bool:
         return True
     try:
         config = study.space.config(taken.values)
-        run = Run(study.out / "trials" / f"{taken.number:04d}", config, digests(config, known))
-        result = run.result()
-        if result is None:
-            result = run.go(score_test=False, end_early=lambda number, auc: study.report(taken, number, auc))
-    except InputError as error:
-        load_training_data(parse_config(study.space.settings))  # raises, where it is not this trial's values
+    except InputError as error:  # values that only together are refused
         log.error(f"{error}")
-        result = {"failed": str(error)}
+        study.tell(taken, {"failed": str(error)})
+        return True
+    run = Run(study.out / "trials" / f"{taken.number:04d}", config, digests(config, known, with_test=False))
+    result = run.result()
+    if result is None:
+        result = run.go(score_test=False, end_early=lambda number, auc: study.report(taken, number, auc))
     if result is None:
         return False
     study.tell(taken, result)
@@ -110,6 +118,5 @@ def _score_test(study: Study) -> None:
         return
     scored: dict[str, Any] = study.optuna.user_attrs.get("test", {})
     if scored.get("trial") != best.number:
-        directory = study.out / "trials" / f"{best.user_attrs.get('same_as', best.number):04d}"
-        metrics = predict(directory, None, None)["metrics"]
+        metrics = predict(study.out / "trials" / f"{best.number:04d}", None, None)["metrics"]
         study.optuna.set_user_attr("test", {"trial": best.number, "metrics": metrics})

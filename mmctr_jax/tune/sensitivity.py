@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
@@ -21,7 +22,7 @@ from mmctr_jax.config import Config
 from mmctr_jax.errors import InputError
 from mmctr_jax.files import write_atomically
 from mmctr_jax.recorder import save_figure
-from mmctr_jax.tune.space import Range, Space, label
+from mmctr_jax.tune.space import Range, Space, in_table, label
 
 COLLAPSED = 0.52  # a validation AUC below this has learned nothing worth the name
 
@@ -58,8 +59,6 @@ def one_at_a_time(space: Space, seeds: list[int], out: Path) -> bool:
         raise InputError(f"{space.where}: {ranges[0]} is a range; list the values to try.")
     if "train.seed" in space.fields:
         raise InputError(f"{space.where}: train.seed cannot be varied here, where every value has seeds 1 … N.")
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; name a folder with --out.")
     space.check_each_value()
     configs: dict[str, dict[int, Config]] = {_BASE: _by_seed(space, {}, seeds)}
     systems = {_BASE: System(_BASE)}
@@ -106,8 +105,9 @@ def _markdown(points: Points) -> str:
             remarks = [f"{len(point.collapsed)} collapsed (AUC below {COLLAPSED})"] if point.collapsed else []
             remarks += [f"{point.system.failed} failed"] if point.system.failed else []
             remarks += ["base"] if point.system.name == _BASE else []
-            cells = [name, label(point.value), auc, str(len(point.system.results)), ", ".join(remarks)]
-            lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
+            cells = [name, in_table(label(point.value)), auc, str(len(point.system.results)), ", ".join(remarks)]
+            lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", "Mean ± standard deviation over the seeds, of the runs that neither collapsed nor failed."]
     return "\n".join(lines) + "\n"
 
 
@@ -128,6 +128,11 @@ def _csv(points: Points) -> str:
 def _draw(points: Points, base: System, path: Path) -> None:
     """A panel per field, AUC axes alike: mean ± standard deviation, single seeds beside it; dashed: the base's mean;
     red: how many collapsed or failed, whose AUC would leave no room for the others."""
+    with matplotlib.rc_context({"text.parse_math": False}):  # a $ in a value is a $
+        _draw_panels(points, base, path)
+
+
+def _draw_panels(points: Points, base: System, path: Path) -> None:
     columns = min(len(points), 3)
     rows = math.ceil(len(points) / columns)
     figure, panels = plt.subplots(

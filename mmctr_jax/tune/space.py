@@ -20,6 +20,7 @@ from mmctr_jax.config import Config, parse_config, read_settings, read_yaml, set
 from mmctr_jax.errors import InputError
 
 _MOST_COMBINATIONS = 10_000  # that are tried on the config one by one; of more, each value by itself
+_MANY = 100  # whole numbers: of so long a range only the ends are tried
 _SAME_FOR_ALL = ("data.valid", "data.test", "data.test_labels")
 
 
@@ -49,12 +50,19 @@ class Range:
 
     @property
     def examples(self) -> tuple[Any, ...]:
+        if self.whole and self.high - self.low < _MANY:
+            return tuple(range(self.low, self.high + 1))
         return self.low, self.high
 
 
 def label(value: Any) -> str:
     """A value in one line, as config files have it."""
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def in_table(text: str) -> str:
+    """What a cell of a Markdown table can hold."""
+    return " ".join(text.replace("|", "/").split())
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,7 @@ class Space:
         return parse_config(settings, where)
 
     def combinations(self) -> Iterator[dict[str, Any]]:
-        """Of one value of every field; of ranges, the ends."""
+        """Of one value of every field; of ranges, their examples."""
         for values in itertools.product(*(field.examples for field in self.fields.values())):
             yield dict(zip(self.fields, values, strict=True))
 
@@ -108,7 +116,7 @@ def read_space(base: Path, overrides: list[str], path: Path) -> Space:
     for name, values in raw.items():
         if not isinstance(name, str):
             raise InputError(f"{path}: {name!r} is not the name of a config field; write section.key.")
-        if name in _SAME_FOR_ALL:
+        if any(f"{same}.".startswith(f"{name}.") for same in _SAME_FOR_ALL):
             raise InputError(f"{path}: {name} cannot be varied: what is scored on other rows cannot be compared.")
         fields[name] = _field(values, f"{path}: {name}")
     for one, other in itertools.permutations(fields, 2):
@@ -129,7 +137,7 @@ def _field(raw: Any, where: str) -> Choice | Range:
     if not isinstance(raw, dict) or not {"low", "high"} <= set(raw) <= {"low", "high", "log"}:
         raise InputError(f"{where} is neither a list of values nor a range, {{low: …, high: …, log: true|false}}.")
     low, high, log = raw["low"], raw["high"], raw.get("log", False)
-    numbers = all(isinstance(x, (int, float)) and not isinstance(x, bool) and math.isfinite(x) for x in (low, high))
+    numbers = all(isinstance(x, (int, float)) and not isinstance(x, bool) and abs(x) < 2**63 for x in (low, high))
     if not numbers or not low < high or not isinstance(log, bool) or (log and low <= 0):
         raise InputError(f"{where}: low must be a number below high, above 0 where log is true; log true or false.")
     return Range(low, high, log)

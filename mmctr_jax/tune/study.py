@@ -12,6 +12,7 @@ import fcntl
 import itertools
 import json
 import random
+import secrets
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,17 +21,17 @@ from typing import IO, Any
 
 from mmctr_jax.compare.run import difference, digests
 from mmctr_jax.config import parse_config
-from mmctr_jax.errors import InputError
-from mmctr_jax.files import writing
+from mmctr_jax.errors import InputError, TrainingError
+from mmctr_jax.files import write_atomically, writing
 from mmctr_jax.tune.space import Choice, Range, Space, label
 
 try:
     import optuna
+    import sqlalchemy
     from optuna.trial import FrozenTrial, Trial, TrialState
 except ImportError:  # an optional extra
     raise InputError("mmctr_jax.tune needs Optuna for a search; pip install optuna.") from None
 
-SAMPLERS = ("tpe", "random", "grid")
 _DONE = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
@@ -61,27 +62,36 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         # From the second validation on: the first comes too early to judge a low learning rate by.
         pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=2)
+        database = sqlalchemy.URL.create("sqlite", database=str(out.resolve() / "study.db"))
         with self.alone():
             try:
                 self.optuna = optuna.create_study(
-                    study_name=out.resolve().name,
-                    storage=storage or f"sqlite:///{out.resolve() / 'study.db'}",
+                    study_name=self._name(),
+                    storage=storage or database.render_as_string(hide_password=False),
                     direction="maximize",
                     pruner=pruner if pruning else optuna.pruners.NopPruner(),
                     load_if_exists=True,
                 )
             except Exception as error:  # of as many kinds as there are storages
+                problem = str(error).partition("\n")[0].replace(storage or "\n", "the URL")  # which may hold a password
                 raise InputError(
-                    f"The study in {storage or out / 'study.db'} cannot be opened "
-                    f"({str(error).partition(chr(10))[0]}); mend that, or name another place."
+                    f"The study {'of --storage' if storage else out / 'study.db'} cannot be opened ({problem}); mend "
+                    "that, or name another place."
                 ) from None
             self._check_same()
+
+    def _name(self) -> str:
+        """The study's, kept in the folder: folders may be renamed, and share a storage with others of their name."""
+        path = self.out / ".study"
+        if not path.exists():
+            write_atomically(path, f"{self.out.resolve().name}-{secrets.token_hex(4)}")
+        return path.read_text()
 
     def _check_same(self) -> None:
         """Raises: InputError if the study is of another base, space or data."""
         config = parse_config(self.space.settings)
         space = {name: [type(field).__name__, *vars(field).values()] for name, field in self.space.fields.items()}
-        now = {"config": config.model_dump(mode="json"), "data": digests(config, {}), "space": space}
+        now = {"config": config.model_dump(mode="json"), "data": digests(config, {}, with_test=False), "space": space}
         now = json.loads(json.dumps(now))
         begun = self.optuna.user_attrs.get("search")
         if begun is None:
@@ -104,6 +114,17 @@ class Study:
         with writing(self.out, "name another folder with --out"), open(self.out / ".lock", "w") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
+
+    @contextlib.contextmanager
+    def reached(self) -> Iterator[None]:
+        """A storage that fails in here becomes a TrainingError."""
+        try:
+            yield
+        except optuna.exceptions.StorageInternalError as error:
+            raise TrainingError(
+                f"The study of {self.out} cannot be read or written ({error.__cause__ or error}); mend that, then go "
+                "on with the same command."
+            ) from None
 
     @property
     def trials(self) -> list[FrozenTrial]:
@@ -134,7 +155,7 @@ class Study:
         with self.alone():
             for left in self.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
                 lock = self._claim(left.number)
-                if lock:
+                if lock and self.frozen(left.number).state == TrialState.RUNNING:  # not ended since it was listed
                     return self._taken(Trial(self.optuna, left._trial_id), lock)
             begun = [trial for trial in self.trials if trial.state != TrialState.WAITING]
             if len(begun) >= most:
@@ -190,11 +211,9 @@ class Study:
     # What came out
 
     def same_before(self, taken: Taken) -> FrozenTrial | None:
-        """An earlier trial of the same values that is complete or pruned."""
-        for trial in self.trials[: taken.number]:
-            if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and self.values(trial) == taken.values:
-                return trial
-        return None
+        """An earlier trial of the same values that is done."""
+        earlier = (trial for trial in self.trials[: taken.number] if trial.state in _DONE)
+        return next((trial for trial in earlier if self.values(trial) == taken.values), None)
 
     def report(self, taken: Taken, evaluation: int, auc: float) -> bool:
         """Takes a validation AUC; returns whether the trial is not worth going on with."""
@@ -217,7 +236,7 @@ class Study:
     def importances(self) -> dict[str, float]:
         """How much of the AUC's variation each field explains (PED-ANOVA), summing to 1; empty while unknown."""
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # that trials are too few to tell
+            warnings.simplefilter("error", UserWarning)  # that trials are too few to tell
             try:
                 return optuna.importance.get_param_importances(self.optuna)
             except (RuntimeError, ValueError, UserWarning):
