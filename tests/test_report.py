@@ -419,6 +419,32 @@ def test_scores_that_are_not_finite_are_told_of(copied, tmp_path, monkeypatch):
 # Files ---------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "file, content",
+    [
+        ("metrics.jsonl", b"\xff\xfe"),
+        ("metrics.jsonl", b"5\n"),
+        ("metrics.jsonl", b'{"kind": "train", "step": 3}\n'),
+        ("summary.json", b"[]"),
+    ],
+)
+def test_what_is_damaged_beside_the_checkpoints_is_left_out(copied, file, content):
+    directory, _ = copied
+    (directory / file).write_bytes(content)
+    measured = measured_of(directory)
+    assert measured["splits"]["valid"][0]["runs"][0]["auc"] is not None
+    if file == "metrics.jsonl":
+        assert not any(measured["curves"][0].values())
+
+
+def test_damaged_checkpoints_are_told_of(copied):
+    directory, _ = copied
+    for path in (directory / "checkpoints").glob("*/metrics/metrics"):
+        path.write_text("{")
+    (note,) = measured_of(directory)["notes"]
+    assert "Nothing is scored" in note and "checkpoints cannot be read" in note
+
+
 def test_what_is_refused_is_refused_before_anything_is_written(trained, tmp_path):
     folder, _ = trained
     one, out = folder / "one", tmp_path / "page.html"
