@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -27,7 +26,7 @@ class Recorder:
         self.run_dir = run_dir
         self.records: list[dict[str, Any]] = []
         self._file: TextIO | None = None
-        self._drawn = -math.inf
+        self._drawn = time.monotonic()
 
     def open_at(self, step: int) -> None:
         """Goes on after `step`: what an interrupted run wrote beyond it is forgotten."""
@@ -63,7 +62,7 @@ class Recorder:
                 self._events.write_event(Event(wall_time=time.time(), step=step, summary=summary))
 
     def draw(self, at_least_every: float = 0.0) -> None:
-        """Draws the curves, unless that was done less than so many seconds ago."""
+        """Draws the curves, unless that was done, or the recorder made, less than so many seconds ago."""
         self._events.flush()
         if time.monotonic() - self._drawn >= at_least_every:
             draw_curves(self.records, self.run_dir / "curves.png")

@@ -12,6 +12,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="mmctr_tests_")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 import jax  # noqa: E402
@@ -22,23 +23,16 @@ from mmctr_jax.console import start_logging  # noqa: E402
 
 # Files of few tests that take long, first: so that two workers end together.
 LONG = ("test_training", "test_hosts", "test_kill", "test_faults", "test_sharding", "test_cli", "test_savings")
+LONG += ("test_compare", "test_report", "test_torch_reference", "test_step", "test_convert", "test_tune")
 
-
-# Files about runs, data and messages, whose models need not be fast: most of their time would go into compiling well.
-ABOUT_RUNS = (
-    *("test_calibration", "test_cli", "test_compare", "test_faults", "test_hosts", "test_hostile", "test_kill"),
-    *("test_must_work", "test_new_items", "test_prediction", "test_report", "test_sensitivity", "test_tune"),
-)
+# Compiling well takes longer than all else in these tests. What proves the numbers is compiled as it is for users; the
+# rest need not be fast, nor do the programs that it starts.
+OPTIMISED = ("test_golden", "test_savings", "test_torch_reference", "test_torch_peer", "test_convert")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _compiling(request):
-    quick = request.path.stem in ABOUT_RUNS
-    jax.config.update("jax_disable_most_optimizations", quick)
-    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(quick)  # of programs that tests start
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "False"
+    jax.config.update("jax_disable_most_optimizations", request.path.stem not in OPTIMISED)
 
 
 def pytest_collection_modifyitems(items):
