@@ -5,6 +5,7 @@ metadata.json   versions, devices, fingerprints curves.png      loss, AUC and le
 items.npz       the item table                  tensorboard/    the same as metrics.jsonl, as events
 checkpoints/    best and last                   train.log       what the terminal showed
 summary.json    the result, whenever training stops
+calibration.json, predictions.parquet           what predict.py adds
 """
 
 from __future__ import annotations

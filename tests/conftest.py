@@ -27,7 +27,7 @@ LONG += ("test_compare", "test_report", "test_torch_reference", "test_step", "te
 
 # Compiling well takes longer than all else in these tests. What proves the numbers is compiled as it is for users; the
 # rest need not be fast, nor do the programs that it starts.
-OPTIMISED = ("test_golden", "test_savings", "test_torch_reference", "test_torch_peer", "test_convert")
+OPTIMISED = ("test_golden", "test_savings", "test_torch_reference")
 
 
 @pytest.fixture(scope="module", autouse=True)
