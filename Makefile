@@ -27,7 +27,7 @@ demo: $(VENV)/installed $(MOVIELENS)/embedded
 	$(RUN) -m benchmarks.demo
 
 test: $(VENV)/installed-test
-	$(RUN) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+	$(RUN) -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
 soak: $(VENV)/installed-test
 	$(RUN) -m benchmarks.run soak

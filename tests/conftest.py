@@ -21,7 +21,7 @@ from synthetic import write_dataset  # noqa: E402
 
 from mmctr_jax.console import start_logging  # noqa: E402
 
-# Files of few tests that take long, first: so that two workers end together.
+# Files of few tests that take long, first: so that workers end together.
 LONG = ("test_training", "test_hosts", "test_kill", "test_faults", "test_sharding", "test_cli", "test_savings")
 LONG += ("test_compare", "test_report", "test_torch_reference", "test_step", "test_convert", "test_tune")
 
