@@ -32,6 +32,27 @@ def opened(path: Path, widths: tuple[int, ...]) -> Iterator[list]:
             browser.close()
 
 
+def fits(page) -> bool:
+    """Whether nothing is wider than the window."""
+    return page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+
+
+def assert_readable(page, images: int, headings: int) -> None:
+    """At least so many pictures and headings, all of them seen; nothing wider than the window; no tiny letters."""
+    width = page.evaluate("document.documentElement.clientWidth")
+    assert fits(page)
+    found = page.locator("img").all()
+    assert len(found) >= images
+    for image in found:
+        assert image.evaluate("i => i.complete && i.naturalWidth > 0") and image.get_attribute("alt")
+        box = image.bounding_box()
+        assert box["width"] > 300 and box["height"] > 100 and box["x"] + box["width"] <= width
+    found = page.locator("h1, h2").all()
+    assert len(found) >= headings and all(heading.is_visible() for heading in found)
+    sizes = "[...document.querySelectorAll('p, td, th, pre')].map(e => parseFloat(getComputedStyle(e).fontSize))"
+    assert min(page.evaluate(sizes)) >= 13  # pixels: readable without zooming
+
+
 def _load(browser, path: Path, width: int):
     page = browser.new_page(viewport={"width": width, "height": 900})
     problems: list[str] = []

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from browser import opened
+from browser import assert_readable, fits, opened
 from sklearn.metrics import roc_auc_score
 
 from mmctr_jax import page
@@ -619,18 +619,7 @@ def test_the_page_is_readable_in_a_browser_at_the_width_of_a_phone_and_of_a_desk
     with opened(tmp_path / "out" / "inspect.html", (390, 1280)) as pages:
         for opened_page, problems in pages:
             assert problems == [] and opened_page.title() == "Data: data"
-            width = opened_page.evaluate("document.documentElement.clientWidth")
-            assert opened_page.evaluate("document.documentElement.scrollWidth") <= width
-            images = opened_page.locator("img").all()
-            assert len(images) >= 7
-            for image in images:
-                assert image.evaluate("i => i.complete && i.naturalWidth > 0") and image.get_attribute("alt")
-                box = image.bounding_box()
-                assert box["width"] > 300 and box["height"] > 100 and box["x"] + box["width"] <= width
-            headings = opened_page.locator("h1, h2").all()
-            assert len(headings) >= 10 and all(heading.is_visible() for heading in headings)
-            sizes = "[...document.querySelectorAll('p, td, th')].map(e => parseFloat(getComputedStyle(e).fontSize))"
-            assert min(opened_page.evaluate(sizes)) >= 13  # pixels: readable without zooming
+            assert_readable(opened_page, images=7, headings=10)
             opened_page.locator("summary", has_text="most used").click()
             assert opened_page.get_by_text("document.title='broken'").first.is_visible()
-            assert opened_page.evaluate("document.documentElement.scrollWidth") <= width
+            assert fits(opened_page)

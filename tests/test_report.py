@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from browser import opened
+from browser import assert_readable, fits, opened
 from sklearn.metrics import log_loss, roc_auc_score, roc_curve
 from synthetic import merged, raw_config, write_dataset
 
@@ -498,21 +498,7 @@ def test_the_page_is_readable_in_a_browser_at_the_width_of_a_phone_and_of_a_desk
     with opened(folder / "both.html", (380, 1280)) as pages:
         for opened_page, problems in pages:
             assert problems == [] and opened_page.title() == f"Report: one, {HOSTILE}"
-            width = opened_page.evaluate("document.documentElement.clientWidth")
-            wide = "document.documentElement.scrollWidth"
-            assert opened_page.evaluate(wide) <= width
-            images = opened_page.locator("img").all()
-            assert len(images) >= 4 + 2 * (2 + 2 + 5)
-            for image in images:
-                assert image.evaluate("i => i.complete && i.naturalWidth > 0") and image.get_attribute("alt")
-                box = image.bounding_box()
-                assert box["width"] > 300 and box["height"] > 100 and box["x"] + box["width"] <= width
-            headings = opened_page.locator("h1, h2").all()
-            assert len(headings) >= 8 and all(heading.is_visible() for heading in headings)
-            sizes = (
-                "[...document.querySelectorAll('p, td, th, pre')].map(e => parseFloat(getComputedStyle(e).fontSize))"
-            )
-            assert min(opened_page.evaluate(sizes)) >= 13  # pixels: readable without zooming
+            assert_readable(opened_page, images=4 + 2 * (2 + 2 + 5), headings=8)
             opened_page.locator("summary").first.click()
             assert opened_page.get_by_text("embedding_dim: 4").first.is_visible()
-            assert opened_page.evaluate(wide) <= width
+            assert fits(opened_page)

@@ -52,7 +52,6 @@ def run_all(
     """Runs what is not done yet, round by round, filling the systems' results.
 
     `write_results` is called after every run, but not again within ten seconds, and at the end.
-
     Returns whether all is done (False: interrupted). Raises: InputError, before any training where data are wrong.
     """
     known: dict[str, str] = {}

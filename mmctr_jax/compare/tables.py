@@ -60,7 +60,7 @@ def markdown(systems: list[System]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for system in systems:
-        cells = [_cell(system.values(key)) for key in COLUMNS[:3]]
+        cells = [cell(system.values(key)) for key in COLUMNS[:3]]
         seconds, _ = mean_and_deviation(system.values("seconds"))
         parameters = system.values("parameters")
         cells.append("–" if seconds is None else f"{seconds / 60:.1f}")
@@ -70,7 +70,8 @@ def markdown(systems: list[System]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _cell(values: list[float]) -> str:
+def cell(values: list[float]) -> str:
+    """Mean ± standard deviation."""
     mean, deviation = mean_and_deviation(values)
     if mean is None:
         return "–"

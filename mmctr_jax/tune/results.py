@@ -25,9 +25,9 @@ _WORDS = {
 }
 
 
-def write_results(study: Study, out: Path, picture: bool) -> None:
+def write_results(study: Study, picture: bool) -> None:
     """All of it; the picture, which takes longest, only where asked for."""
-    importances = study.importances()
+    importances, out = study.importances(), study.out
     write_atomically(out / "search.md", _markdown(study, importances))
     write_atomically(out / "trials.csv", _csv(study))
     if study.best:

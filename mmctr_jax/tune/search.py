@@ -56,7 +56,7 @@ def search(
             with study.alone():
                 if score_test:
                     _score_test(study)
-                write_results(study, out, picture=True)
+                write_results(study, picture=True)
     return finished
 
 
@@ -77,7 +77,7 @@ def _go(study: Study, most: int) -> bool:
         here += 1
         draw = time.monotonic() - drawn > _DRAW_SECONDS
         with study.alone():
-            write_results(study, study.out, picture=draw)
+            write_results(study, picture=draw)
         drawn = time.monotonic() if draw else drawn
         jax.clear_caches()  # compiled programs of a model that is done with
     return True

@@ -17,7 +17,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 from mmctr_jax.compare.runs import run_all
-from mmctr_jax.compare.tables import System, as_csv, mean_and_deviation
+from mmctr_jax.compare.tables import System, as_csv, cell, mean_and_deviation
 from mmctr_jax.config import Config
 from mmctr_jax.errors import InputError
 from mmctr_jax.files import write_atomically
@@ -100,13 +100,17 @@ def _markdown(points: Points) -> str:
     lines = ["| field | value | validation AUC | runs | |", "|---|---|---|---|---|"]
     for name, of_field in points.items():
         for point in of_field:
-            mean, deviation = mean_and_deviation(point.aucs)
-            auc = "–" if mean is None else f"{mean:.4f}" + ("" if deviation is None else f" ± {deviation:.4f}")
             remarks = [f"{len(point.collapsed)} collapsed (AUC below {COLLAPSED})"] if point.collapsed else []
             remarks += [f"{point.system.failed} failed"] if point.system.failed else []
             remarks += ["base"] if point.system.name == _BASE else []
-            cells = [name, in_table(label(point.value)), auc, str(len(point.system.results)), ", ".join(remarks)]
-            lines.append(f"| {' | '.join(cells)} |")
+            texts = (
+                name,
+                in_table(label(point.value)),
+                cell(point.aucs),
+                str(len(point.system.results)),
+                ", ".join(remarks),
+            )
+            lines.append(f"| {' | '.join(texts)} |")
     lines += ["", "Mean ± standard deviation over the seeds, of the runs that neither collapsed nor failed."]
     return "\n".join(lines) + "\n"
 
