@@ -19,7 +19,7 @@ import optax
 
 from benchmarks import flops
 from benchmarks.flops import N, T
-from benchmarks.published import ITEMS, Ours, made_up_items, made_up_split, published_config, seconds
+from benchmarks.published import ITEMS, Ours, made_up_batch, made_up_items, made_up_split, published_config, seconds
 from mmctr_jax import optimizer
 from mmctr_jax.config import default_lengths
 from mmctr_jax.data.cache import Split
@@ -29,7 +29,7 @@ from mmctr_jax.models.embedding import Embedding
 from mmctr_jax.models.linear import SharedDense
 from mmctr_jax.models.transformer import HistoryEncoder
 from mmctr_jax.sharding import put_batch
-from mmctr_jax.step import make_narrow
+from mmctr_jax.step import make_narrow, make_train_step
 
 COARSE = (4, 8, 16, 32)
 FINE = default_lengths(N)[:-1]
@@ -220,7 +220,7 @@ class _OfFlax(nn.Module):
 
 
 def random_bits(split: Split, batch_size: int) -> Rows:
-    """An encoder, forward and backward, with Flax's dropout (32 bits an element), ours (16 bits), and none."""
+    """An encoder, forward and backward, with Flax's dropout (32 bits an element), ours (16 bits), none; a whole step."""
     key = jax.random.PRNGKey(0)
     for length in (4, N):
         x, target, real = (
@@ -243,6 +243,21 @@ def random_bits(split: Split, batch_size: int) -> Rows:
         flax, ours, none = _in_turns(*actions)
         yield f"7. dropout in the encoder, length {length}: Flax's → 16 bits", None, flax, ours
         yield f"7. dropout in the encoder, length {length}: 16 bits → none", None, ours, none
+    ours = Ours(published_config(), made_up_items())
+    without = published_config(transformer={"dropout": 0.0}, dcn={"deep_dropout": 0.0})
+    steps = ours.train_step, make_train_step(without, ours.mesh)
+    for length in (4, N):
+        batch = put_batch(made_up_batch(batch_size, length), ours.mesh)
+
+        def stepped(step, batch=batch):
+            ours.state, metrics = step(ours.state, batch, ours.items, np.float32(5e-4))
+            return metrics["loss"]
+
+        yield (
+            f"7. a whole step, length {length}: 16 bits → no dropout",
+            None,
+            *_in_turns(*(partial(stepped, f) for f in steps)),
+        )
 
 
 MEASURES = {
