@@ -220,7 +220,7 @@ class _OfFlax(nn.Module):
 
 
 def random_bits(split: Split, batch_size: int) -> Rows:
-    """An encoder, forward and backward, with Flax's dropout (32 bits an element), ours (16 bits), none; a whole step."""
+    """An encoder, forward and backward, with Flax's dropout (32 bits an element), ours (16 bits), none; whole steps."""
     key = jax.random.PRNGKey(0)
     for length in (4, N):
         x, target, real = (
