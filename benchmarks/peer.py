@@ -1,7 +1,8 @@
 """Ours against the released design in PyTorch (torch_peer.py): the same data and batches, on the same cores, in turns.
 
 Training is samples/s end to end, loading included; ours over a whole epoch, so that batches of all lengths have their
-share, the peer over some batches, which all cost the same. Compilation is not counted (see `startup`).
+share, with the lengths that an epoch of as many rows as MicroLens-50k has would get; the peer over some batches, which
+all cost the same. Compilation is not counted (see `startup`).
 """
 
 import argparse
@@ -12,8 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.flops import N
-from benchmarks.generate import generated_split
+from benchmarks.generate import generated_split, microlens_lengths
 from benchmarks.published import ITEMS, Ours, made_up_items, made_up_split, published_config
+from mmctr_jax.data.loader import training_lengths
+
+ROWS = 579_416  # MicroLens-50k's, in training
 
 
 def main(argv: list[str]) -> None:
@@ -31,16 +35,17 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--full", action="store_true", help="every history has all 64 clicks")
     parser.add_argument("--mask", choices=["valid", "released"], default="valid", help="ours; the peer's is released")
-    parser.add_argument("--buckets", type=int, nargs="*", help="train.length_buckets (default: the config's)")
     parser.add_argument("--device", default="cpu", help="of the peer, as PyTorch names it")
     args = parser.parse_args(argv)
     if args.rows < args.peer_batches * args.batch:
         parser.error("--rows must hold the peer's batches")
-    sizes = {"batch_size": args.batch, "eval_batch_size": args.batch}
-    if args.buckets is not None:
-        sizes["length_buckets"] = args.buckets
+    sizes, items = {"batch_size": args.batch, "eval_batch_size": args.batch}, made_up_items()
     config = published_config(history_mask=args.mask, train=sizes)
-    items = made_up_items()
+    if args.what == "train":
+        clicks = np.full(ROWS, N) if args.full else microlens_lengths(ROWS, np.random.default_rng(0))
+        lengths = training_lengths(config, clicks)
+        config = published_config(history_mask=args.mask, train=sizes | {"length_buckets": list(lengths[:-1])})
+        print(f"Lengths {', '.join(map(str, lengths))}")
     print(f"PyTorch {torch.__version__}; {ITEMS:,} items, N = {N}, batch {args.batch}, {args.what}, ", end="")
     print(f"histories {'all full' if args.full else 'as long as MicroLens-50k'}", flush=True)
     with tempfile.TemporaryDirectory() as folder:

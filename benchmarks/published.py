@@ -17,7 +17,7 @@ from benchmarks.flops import N
 from benchmarks.generate import ITEMS, TAGS, generated_split, microlens_lengths
 from mmctr_jax.config import Config, parse_config
 from mmctr_jax.data.cache import Split
-from mmctr_jax.data.loader import train_batches, training_lengths
+from mmctr_jax.data.loader import history_lengths, train_batches, training_lengths
 from mmctr_jax.models import live
 from mmctr_jax.scoring import make_score
 from mmctr_jax.sharding import make_mesh, on_devices, put_replicated
@@ -87,10 +87,8 @@ class Ours:
 
     def train(self, split: Split, epochs: int = 1) -> float:
         """Steps through `epochs` epochs, loading included, metrics read one step late; returns the last loss."""
-        train = self.config.train
-        batches = train_batches(
-            split, batch_size=train.batch_size, lengths=training_lengths(self.config, split), seed=1, epochs=epochs
-        )
+        train, lengths = self.config.train, training_lengths(self.config, history_lengths(split))
+        batches = train_batches(split, batch_size=train.batch_size, lengths=lengths, seed=1, epochs=epochs)
         pending = None
         for batch in on_devices(batches, self.mesh):
             self.state, metrics = self.train_step(self.state, batch, self.items, np.float32(5e-4))

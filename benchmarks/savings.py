@@ -148,17 +148,17 @@ def items_once(split: Split, batch_size: int) -> Rows:
     popular = np.minimum(np.random.default_rng(0).zipf(1.3, (batch_size, length + 1)), ITEMS - 1).astype(np.int32)
     batch = {"history": popular[:, 1:], "item": popular[:, 0], "side": np.ones((batch_size, 2), np.int32)}
     batch, items = jax.tree.map(jnp.asarray, (batch, made_up_items()))
-    params = module.init(jax.random.PRNGKey(0), batch, items)
+    params = module.init(jax.random.PRNGKey(0), batch, items, train=True)
     distinct = len(np.unique(popular))
 
     def each(params, batch):
-        e = module.apply(params, batch, items)
+        e = module.apply(params, batch, items, train=True)
         return (e.history**2).sum() + (e.target**2).sum()
 
     def once(params, batch):
         ids = jnp.concatenate([batch["item"][:, None], batch["history"]], axis=1)
         unique, places = jnp.unique(ids, return_inverse=True, size=-(-distinct // 1024) * 1024, fill_value=0)
-        vectors = module.apply(params, unique, items, method=Embedding.item)[places.reshape(ids.shape)]
+        vectors = module.apply(params, unique, items, True, method=Embedding.item)[places.reshape(ids.shape)]
         return (vectors**2).sum()
 
     times = _in_turns(*(partial(jax.jit(jax.grad(f)), params, batch) for f in (each, once)))
@@ -220,7 +220,7 @@ class _OfFlax(nn.Module):
 
 
 def random_bits(split: Split, batch_size: int) -> Rows:
-    """An encoder, forward and backward, with Flax's dropout (32 bits an element), ours (16 bits), none; whole steps."""
+    """An encoder, forward and backward, with Flax's dropout (32 bits an element), ours (16 bits), and none."""
     key = jax.random.PRNGKey(0)
     for length in (4, N):
         x, target, real = (
@@ -243,6 +243,10 @@ def random_bits(split: Split, batch_size: int) -> Rows:
         flax, ours, none = _in_turns(*actions)
         yield f"7. dropout in the encoder, length {length}: Flax's → 16 bits", None, flax, ours
         yield f"7. dropout in the encoder, length {length}: 16 bits → none", None, ours, none
+
+
+def dropout_of_step(split: Split, batch_size: int) -> Rows:
+    """A whole step, with dropout and without."""
     ours = Ours(published_config(), made_up_items())
     without = published_config(transformer={"dropout": 0.0}, dcn={"deep_dropout": 0.0})
     steps = ours.train_step, make_train_step(without, ours.mesh)
@@ -267,4 +271,5 @@ MEASURES = {
     "items": items_once,
     "adam": adam,
     "dropout": random_bits,
+    "dropout_of_step": dropout_of_step,
 }

@@ -21,7 +21,7 @@ from mmctr_jax.config import Config
 from mmctr_jax.console import Progress, log, log_to_file, show
 from mmctr_jax.data.cache import Split, load_split
 from mmctr_jax.data.items import Items, ItemTable, fingerprint, load_items
-from mmctr_jax.data.loader import batches_per_epoch, train_batches, training_lengths
+from mmctr_jax.data.loader import batches_per_epoch, history_lengths, train_batches, training_lengths
 from mmctr_jax.data.parquet import column_names, part_files, read_keys
 from mmctr_jax.errors import FailedError, InputError, TrainingError, UnfitError
 from mmctr_jax.files import write_atomically, writing
@@ -59,7 +59,7 @@ class TrainingData:
 
     @cached_property
     def lengths(self) -> tuple[int, ...]:
-        return training_lengths(self.items.config, self.train)
+        return training_lengths(self.items.config, history_lengths(self.train))
 
     @property
     def fingerprints(self) -> dict[str, str]:

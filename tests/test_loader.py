@@ -166,10 +166,6 @@ def test_padding_keeps_the_most_recent_clicks_at_the_right(histories, length):
     assert pad_histories(split, np.arange(len(histories)), length).tolist() == expected
 
 
-def split_of(lengths: np.ndarray) -> Split:
-    return replace(make_split(len(lengths)), history_offsets=np.concatenate([[0], np.cumsum(lengths)]))
-
-
 def config_of(**train) -> Config:
     data = {"train": "-", "valid": "-", "item_info": "-"}
     return parse_config({"data": data, "model": {"max_history": 16}, "train": {"batch_size": 4} | train})
@@ -180,7 +176,7 @@ def config_of(**train) -> Config:
 def test_lengths_are_compiled_where_they_save_enough_padding(rows):
     """An epoch's batches × clicks that each chosen length saves, counted row by row, against 128."""
     lengths = np.repeat([1, 2, 3, 4, 6, 8, 12, 16], rows)
-    chosen = training_lengths(config_of(), split_of(lengths))
+    chosen = training_lengths(config_of(), lengths)
     assert chosen[-1] == 16
     for length, before in zip(chosen[:-1], (0, *chosen), strict=False):
         longer = {1: 2, 2: 3, 3: 4, 4: 6, 6: 8, 8: 12, 12: 16}[length]
@@ -202,10 +198,10 @@ def test_lengths_are_compiled_where_they_save_enough_padding(rows):
 )
 def test_chosen_lengths_by_hand(rows, chosen):
     lengths = np.concatenate([np.full(n, length) for length, n in rows.items()])
-    assert training_lengths(config_of(), split_of(lengths)) == chosen
+    assert training_lengths(config_of(), lengths) == chosen
 
 
 def test_named_lengths_are_all_compiled():
-    split = split_of(np.ones(3, np.int64))
-    assert training_lengths(config_of(length_buckets=[2, 8]), split) == (2, 8, 16)
-    assert training_lengths(config_of(length_buckets=[]), split) == (16,)
+    clicks = np.ones(3, np.int64)
+    assert training_lengths(config_of(length_buckets=[2, 8]), clicks) == (2, 8, 16)
+    assert training_lengths(config_of(length_buckets=[]), clicks) == (16,)

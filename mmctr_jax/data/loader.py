@@ -45,8 +45,8 @@ def history_lengths(split: Split) -> np.ndarray:
 _WORTH_COMPILING = 128  # batches × clicks of padding, in an epoch
 
 
-def training_lengths(config: Config, split: Split) -> tuple[int, ...]:
-    """What the histories of a training's batches may be padded to, ascending.
+def training_lengths(config: Config, clicks: np.ndarray) -> tuple[int, ...]:
+    """What the histories of a training's batches may be padded to, ascending; `clicks` (rows,) are those of each row.
 
     Each length is compiled, so of the default ones those remain that save enough padding. Lengths that
     `train.length_buckets` names all do.
@@ -54,7 +54,7 @@ def training_lengths(config: Config, split: Split) -> tuple[int, ...]:
     lengths = config.training_lengths
     if config.train.length_buckets is not None:
         return lengths
-    needs = np.searchsorted(lengths[:-1], history_lengths(split))
+    needs = np.searchsorted(lengths[:-1], clicks)
     rows = np.bincount(needs, minlength=len(lengths))
     chosen, waiting = [], 0
     for length, longer, n in zip(lengths, lengths[1:], rows, strict=False):
