@@ -65,18 +65,18 @@ def _blocks(ours: Ours, batch: dict, length: int) -> Iterator[Row]:
         jnp.zeros((B, length, 1)),
     )
     modules = {
-        "embedding": (Embedding(config, f32), (batch, ours.items, True)),
-        "Transformer": (encoder, (*sequence, True)),
-        "cross": (CrossNetwork(model.dcn.cross_layers, 0.0, f32), (f_BxF, True)),
-        "deep": (MLP(model.dcn.deep, f32, model.dcn.deep_dropout), (f_BxF, True)),
+        "embedding": (Embedding(config, f32), (batch, ours.items)),
+        "Transformer": (encoder, sequence),
+        "cross": (CrossNetwork(model.dcn.cross_layers, 0.0, f32), (f_BxF,)),
+        "deep": (MLP(model.dcn.deep, f32, model.dcn.deep_dropout), (f_BxF,)),
     }
     for name, (module, args) in modules.items():
 
         def output(params, first, module=module, rest=args[1:]):
-            out = module.apply(params, first, *rest, rngs={"dropout": key})
+            out = module.apply(params, first, *rest, train=True, rngs={"dropout": key})
             return sum(jnp.square(x).sum() for x in jax.tree.leaves(out))  # whose gradient needs the output
 
-        params = module.init({"params": key, "dropout": key}, *args)
+        params = jax.jit(partial(module.init, train=True))({"params": key, "dropout": key}, *args)
         learns_from = 0 if name == "embedding" else (0, 1)  # whose input are ids
         run = jax.jit(jax.grad(output, argnums=learns_from))
         weights = sum(x.size for x in jax.tree.leaves(params))

@@ -148,7 +148,7 @@ def items_once(split: Split, batch_size: int) -> Rows:
     popular = np.minimum(np.random.default_rng(0).zipf(1.3, (batch_size, length + 1)), ITEMS - 1).astype(np.int32)
     batch = {"history": popular[:, 1:], "item": popular[:, 0], "side": np.ones((batch_size, 2), np.int32)}
     batch, items = jax.tree.map(jnp.asarray, (batch, made_up_items()))
-    params = module.init(jax.random.PRNGKey(0), batch, items, train=True)
+    params = jax.jit(partial(module.init, train=True))(jax.random.PRNGKey(0), batch, items)
     distinct = len(np.unique(popular))
 
     def each(params, batch):

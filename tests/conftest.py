@@ -27,12 +27,20 @@ LONG += ("test_compare", "test_report", "test_torch_reference", "test_step", "te
 
 # Compiling well takes longer than all else in these tests. What proves the numbers is compiled as it is for users; the
 # rest need not be fast, nor do the programs that it starts.
-OPTIMISED = ("test_golden", "test_savings", "test_torch_reference")
+OPTIMISED = ("test_golden", "test_torch_reference")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _compiling(request):
     jax.config.update("jax_disable_most_optimizations", request.path.stem not in OPTIMISED)
+
+
+@pytest.fixture
+def optimised():
+    """For single tests that read the compiled program."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 def pytest_collection_modifyitems(items):

@@ -198,7 +198,7 @@ def test_cutting_and_adding_are_each_others_inverse():
     assert not back.any()
 
 
-def test_the_state_is_updated_in_place():
+def test_the_state_is_updated_in_place(optimised):
     """The compiled step writes every parameter and moment where it was read: beside them it needs less than one copy
     of the parameters, gradients included. (Most of them are cross matrices here, as at the published sizes.)"""
     config = resolved_config({"model": {"transformer": {"first_k": 20}, "dcn": {"cross_layers": 3}}})
@@ -215,7 +215,7 @@ def test_the_state_is_updated_in_place():
 
 
 @pytest.mark.parametrize("width", [4, 2])
-def test_eight_devices_exchange_the_gradients_once_and_nothing_else(width):
+def test_eight_devices_exchange_the_gradients_once_and_nothing_else(width, optimised):
     """The compiled step's collectives: one all-reduce of all gradients, with the loss and the batch's weight; of a
     narrowed batch, the narrowed ones."""
     config, mesh = resolved_config(), make_mesh()
