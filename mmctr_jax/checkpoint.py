@@ -201,7 +201,8 @@ class Checkpoints:
                 sealed = _unseal(found["progress"])
                 if all(_sums(found[name]) == sealed["sums"][name] for name in parts):
                     loaded = found | {"progress": sealed["progress"]}
-            gc.collect()
+            if loaded is None:
+                gc.collect()
         sys.unraisablehook = hook
         if loaded is None:
             raise InputError(
