@@ -86,7 +86,7 @@ def test_divergence_names_step_rate_and_the_largest_gradients(dataset, tmp_path)
     assert any(group in message for group in ("cross/layer_", "deep/layer_", "head/", "encoder/", "embedding/"))
 
 
-@pytest.mark.parametrize("devices", [1, 4])
+@pytest.mark.parametrize("devices", [1, 2, 4])
 def test_a_run_begun_on_eight_devices_goes_on_with_fewer(whole, begun, tmp_path, monkeypatch, devices):
     config, directory, _ = whole
     shutil.copytree(begun, tmp_path / "run")

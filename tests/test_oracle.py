@@ -140,7 +140,7 @@ def random_variables(model, items, batch, rng):
 
 @pytest.mark.parametrize("name", MODELS)
 @settings(
-    max_examples=6,
+    max_examples=8,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=[Phase.generate],  # each example compiles a model: a failing one is shown as it is, not made smaller

@@ -39,7 +39,7 @@ def one_device():
     return Run(1)
 
 
-@pytest.mark.parametrize("devices", [2, 8])
+@pytest.mark.parametrize("devices", [2, 4, 8])
 def test_any_number_of_devices_gives_the_same_losses(one_device, devices):
     """With dropout: the random bits of a row do not depend on the device that it is on."""
     run = Run(devices)

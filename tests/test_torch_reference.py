@@ -153,7 +153,7 @@ def test_this_reference_is_the_released_one(case, clip_norm, prefix):
 
 
 @settings(
-    max_examples=3,
+    max_examples=5,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=[Phase.generate],  # each example compiles a model: a failing one is shown as it is, not made smaller
