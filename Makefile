@@ -16,10 +16,10 @@ $(VENV)/installed-test: requirements-test.txt $(VENV)/installed
 	touch $@
 
 $(MOVIELENS): | $(VENV)/installed
-	$(RUN) -m mmctr_jax.prepare movielens data/ml-latest-small --out $@ --negatives 1
+	$(RUN) -m mmctr_jax prepare movielens data/ml-latest-small --out $@ --negatives 1
 
 $(MOVIELENS)/embedded: | $(MOVIELENS)
-	$(RUN) -m mmctr_jax.embed $(MOVIELENS) --dim 32
+	$(RUN) -m mmctr_jax embed $(MOVIELENS) --dim 32
 	touch $@
 
 demo: $(VENV)/installed $(MOVIELENS)/embedded

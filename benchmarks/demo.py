@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from mmctr_jax import cli
-from mmctr_jax.metrics import evaluate
-from mmctr_jax.prediction import predict
+from mmctr_jax.prediction.predict import predict
+from mmctr_jax.training.metrics import evaluate
 
 RUN, DATA = Path("runs/quickstart"), Path("data/prepared/movielens")
 

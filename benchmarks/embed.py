@@ -1,4 +1,4 @@
-"""How long and how much memory `python -m mmctr_jax.embed` takes for many items whose vectors are there already."""
+"""How long and how much memory `mmctr embed` takes for many items whose vectors are there already."""
 
 import argparse
 import tempfile
@@ -26,4 +26,4 @@ def main(argv: list[str]) -> None:
             vectors = hidden @ rng.normal(size=(300, width)) + 0.1 * rng.normal(size=(args.items, width))
             np.save(folder / f"{name}.npy", vectors.astype(np.float32))
         sources = ("--text", folder / "text.npy", "--image", folder / "image.npy")
-        print(f"{args.items:,} items, 768 + 1,024 → 128: {run_measured('mmctr_jax.embed', folder, *sources)}")
+        print(f"{args.items:,} items, 768 + 1,024 → 128: {run_measured('embed', folder, *sources)}")

@@ -1,4 +1,4 @@
-"""How long and how much memory `python -m mmctr_jax.inspect` takes at the challenge's size, on made-up rows."""
+"""How long and how much memory `mmctr inspect` takes at the challenge's size, on made-up rows."""
 
 import argparse
 import tempfile
@@ -18,5 +18,5 @@ def main(argv: list[str]) -> None:
         write_samples(folder / "valid.parquet", 10_000, seed=1)
         for lengths, padded in (("like MicroLens', mean 5", True), ("all 64", False)):
             write_samples(folder / "train.parquet", args.rows, padded=padded)
-            found = run_measured("mmctr_jax.inspect", folder)
+            found = run_measured("inspect", folder)
             print(f"{args.rows:,} training rows, histories {lengths}: {found}", flush=True)

@@ -27,13 +27,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from mmctr_jax import run_dir
-from mmctr_jax.checkpoint import Checkpoints
+from mmctr_jax.devices.sharding import make_mesh
 from mmctr_jax.errors import InputError
 from mmctr_jax.files import sha256
-from mmctr_jax.prediction import predict
-from mmctr_jax.sharding import make_mesh
-from mmctr_jax.step import abstract_state
+from mmctr_jax.prediction.predict import predict
+from mmctr_jax.runs import directory as run_dir
+from mmctr_jax.runs.checkpoint import Checkpoints
+from mmctr_jax.training.step import abstract_state
 
 ROOT = Path(__file__).parents[1]
 PHASES = {

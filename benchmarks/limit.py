@@ -16,12 +16,12 @@ import numpy as np
 
 from benchmarks import flops
 from benchmarks.published import Ours, copy_rate, made_up_batch, made_up_items, matrix_rate, published_config, seconds
-from mmctr_jax import optimizer
 from mmctr_jax.models import live
 from mmctr_jax.models.dcn import CrossNetwork
 from mmctr_jax.models.embedding import Embedding
 from mmctr_jax.models.mlp import MLP
 from mmctr_jax.models.transformer import HistoryEncoder
+from mmctr_jax.training import optimizers as optimizer
 
 
 def main(argv: list[str]) -> None:

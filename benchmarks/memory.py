@@ -36,11 +36,11 @@ def main(argv: list[str]) -> None:
 def _child(folder: Path) -> None:
     import jax
 
-    from mmctr_jax.config import parse_config
+    from mmctr_jax.config.schema import parse_config
     from mmctr_jax.console import start_logging
     from mmctr_jax.data.loader import train_batches
-    from mmctr_jax.sharding import make_mesh, put_replicated
-    from mmctr_jax.training import load_training_data
+    from mmctr_jax.devices.sharding import make_mesh, put_replicated
+    from mmctr_jax.training.loop import load_training_data
 
     start_logging(quiet=True)
     data = {name: str(folder / f"{name}.parquet") for name in ("train", "valid", "item_info")}

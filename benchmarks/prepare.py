@@ -1,4 +1,4 @@
-"""How long and how much memory `python -m mmctr_jax.prepare interactions` takes for a large made-up log."""
+"""How long and how much memory `mmctr prepare interactions` takes for a large made-up log."""
 
 import argparse
 import tempfile
@@ -41,6 +41,6 @@ def main(argv: list[str]) -> None:
         source, out = Path(folder) / ("log.csv" if args.csv else "log.parquet"), Path(folder) / "out"
         write_log(source, args.rows, args.users, args.items)
         print(f"{args.rows:,} interactions, {source.stat().st_size / 1e9:.2f} GB {source.suffix[1:]}", flush=True)
-        found = run_measured("mmctr_jax.prepare", "interactions", source, "--out", out, *args.options)
+        found = run_measured("prepare", "interactions", source, "--out", out, *args.options)
         size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
         print(f"{found}, written {size / 1e9:.2f} GB")

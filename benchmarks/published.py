@@ -15,13 +15,13 @@ import numpy as np
 from benchmarks import flops
 from benchmarks.flops import N
 from benchmarks.generate import ITEMS, TAGS, generated_split, microlens_lengths
-from mmctr_jax.config import Config, parse_config
+from mmctr_jax.config.schema import Config, parse_config
 from mmctr_jax.data.cache import Split
 from mmctr_jax.data.loader import history_lengths, train_batches, training_lengths
+from mmctr_jax.devices.sharding import make_mesh, on_devices, put_replicated
 from mmctr_jax.models import live
-from mmctr_jax.scoring import make_score
-from mmctr_jax.sharding import make_mesh, on_devices, put_replicated
-from mmctr_jax.step import init_state, make_train_step, parameter_shapes
+from mmctr_jax.training.scoring import make_score
+from mmctr_jax.training.step import init_state, make_train_step, parameter_shapes
 
 
 def published_config(items: int = ITEMS, *, train: dict | None = None, **model: Any) -> Config:

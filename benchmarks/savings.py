@@ -20,16 +20,16 @@ import optax
 from benchmarks import flops
 from benchmarks.flops import N, T
 from benchmarks.published import ITEMS, Ours, made_up_batch, made_up_items, made_up_split, published_config, seconds
-from mmctr_jax import optimizer
-from mmctr_jax.config import default_lengths
+from mmctr_jax.config.schema import default_lengths
 from mmctr_jax.data.cache import Split
 from mmctr_jax.data.loader import train_batches
+from mmctr_jax.devices.sharding import put_batch
 from mmctr_jax.models import build_model, dropout, live, transformer
 from mmctr_jax.models.embedding import Embedding
 from mmctr_jax.models.linear import SharedDense
 from mmctr_jax.models.transformer import HistoryEncoder
-from mmctr_jax.sharding import put_batch
-from mmctr_jax.step import make_narrow, make_train_step
+from mmctr_jax.training import optimizers as optimizer
+from mmctr_jax.training.step import make_narrow, make_train_step
 
 COARSE = (4, 8, 16, 32)
 FINE = default_lengths(N)[:-1]

@@ -17,8 +17,8 @@ from benchmarks.generate import generated_split
 from benchmarks.program import collectives
 from benchmarks.published import Ours, made_up_batch, made_up_items, made_up_split, published_config, seconds
 from mmctr_jax.data.loader import train_batches
-from mmctr_jax.sharding import make_mesh, on_devices, placed, put_replicated, split_rows
-from mmctr_jax.step import abstract_state, init_state, make_train_step
+from mmctr_jax.devices.sharding import make_mesh, on_devices, placed, put_replicated, split_rows
+from mmctr_jax.training.step import abstract_state, init_state, make_train_step
 
 SMALL = {"embedding_dim": 16, "transformer": {"feedforward": 64, "first_k": 4}, "dcn": {"deep": [256, 128]}}
 

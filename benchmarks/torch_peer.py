@@ -15,11 +15,11 @@ from fuxictr.pytorch.layers import CrossNetV2, FeatureEmbedding, MLP_Block
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mmctr_jax.config import Config, TransformerConfig
+from mmctr_jax.config.schema import Config, TransformerConfig
 from mmctr_jax.data.cache import Split
 from mmctr_jax.data.loader import pad_histories
 from mmctr_jax.errors import InputError
-from mmctr_jax.released import check_released_has
+from mmctr_jax.interop.released import check_released_has
 
 Batch = dict[str, torch.Tensor]
 """item (B, N + 1) int64, the target last; mask (B, N) bool, true where a click is; side (B, S) int64; label (B,)

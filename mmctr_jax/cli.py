@@ -1,24 +1,66 @@
-"""What train.py and predict.py share: exit codes, and the processes of a run on several hosts."""
+"""The command `mmctr`: one subcommand for each module of `mmctr_jax.commands`, exit codes, errors as one sentence.
+
+Light to import: `mmctr --help` loads neither JAX nor any other library, and no command loads what it does not need.
+"""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import hashlib
-import os
-import platform
+import importlib
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
-from mmctr_jax import interrupt
+from mmctr_jax import __version__, interrupt
 from mmctr_jax.errors import InputError, TrainingError
+
+COMMANDS = {
+    "prepare": "turn a raw log of clicks into the files that training takes",
+    "embed": "make item vectors of titles and pictures",
+    "inspect": "look at prepared data before training: one page, with warnings",
+    "train": "train a model; --resume goes on with an interrupted run",
+    "predict": "score rows with a trained model",
+    "report": "show what one or several trainings led to: one page",
+    "compare": "train several configs over several seeds: one table",
+    "tune": "search for good settings, or vary them one at a time",
+    "convert": "bring released PyTorch weights in, or take ours out",
+}
+
+
+def main() -> None:
+    """The entry point of `mmctr` and of `python -m mmctr_jax`."""
+    parser = argparse.ArgumentParser(
+        prog="mmctr",
+        description="Multimodal click-through-rate prediction in JAX.",
+        epilog="`mmctr COMMAND --help` says what a command takes.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"mmctr {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, text in COMMANDS.items():
+        commands.add_parser(name, help=text, add_help=False)
+    args, _ = parser.parse_known_args(sys.argv[1:2])
+    run(args.command, sys.argv[2:])
+
+
+def run(command: str, arguments: list[str] | None = None) -> None:
+    """Runs a command and exits, see `run_main`.
+
+    Args:
+      arguments: those of the command (default: the process's own).
+    """
+
+    def main() -> int:
+        with interrupt.deferred():
+            module = importlib.import_module(f"mmctr_jax.commands.{command}")
+        return module.main(sys.argv[1:] if arguments is None else arguments)
+
+    run_main(main)
 
 
 def run_main(main: Callable[[], int]) -> None:
     """Runs a program's main function and exits: 0 done, 1 failure, 2 bad config or data, 130 interrupted after saving.
 
-    Errors meant for the user become one sentence on standard error; others stay tracebacks, for they are ours.
+    Errors meant for the user become one sentence on standard error; others stay tracebacks, for they are defects.
     """
     try:
         with interrupt.watched():
@@ -36,50 +78,3 @@ def run_main(main: Callable[[], int]) -> None:
         print("error: interrupted before there was anything to save.", file=sys.stderr)
         code = interrupt.EXIT_CODE
     sys.exit(code)
-
-
-def keep_compiled_programs() -> None:
-    """Lets JAX keep what it compiles for the next run, where the environment (JAX_COMPILATION_CACHE_DIR) says, or else
-    in the user's cache folder.
-
-    There a folder for each kind of CPU: a program compiled for another one may end in an illegal instruction.
-    """
-    with interrupt.deferred():
-        import jax  # not above: a program that ends with its arguments need not wait for it
-
-    if jax.config.jax_compilation_cache_dir is not None:
-        return
-    cpu = Path("/proc/cpuinfo")
-    lines = cpu.read_text().splitlines() if cpu.exists() else []
-    features = next((line for line in lines if line.startswith(("flags", "Features"))), "")  # as x86 and ARM say it
-    kind = hashlib.sha256(features.encode()).hexdigest()[:12]
-    with contextlib.suppress(OSError, RuntimeError):  # no such place here: then every run compiles
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        folder = base / "mmctr_jax" / f"{platform.machine()}-{kind}"
-        folder.mkdir(parents=True, exist_ok=True)
-        jax.config.update("jax_compilation_cache_dir", str(folder))
-
-
-def make_deterministic() -> None:
-    """Lets XLA choose only GPU programs that give the same bits every time. Must come before any other use of JAX."""
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_deterministic_ops=true".strip()
-
-
-def add_host_arguments(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("several hosts (start the same command on each; SLURM needs no arguments)")
-    group.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
-    group.add_argument("--num-processes", type=int, help="number of processes")
-    group.add_argument("--process-id", type=int, help="number of this process, from 0")
-
-
-def join_hosts(args: argparse.Namespace) -> None:
-    """Connects the processes of a run on several hosts, if this is one; only the first goes on speaking."""
-    with interrupt.deferred():
-        import jax
-
-        from mmctr_jax import hosts
-        from mmctr_jax.console import log
-
-    hosts.join(args.coordinator, args.num_processes, args.process_id)
-    if jax.process_index() != 0:
-        log.setLevel("WARNING")

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mmctr_jax.config import Config, parse_config
-from mmctr_jax.step import summed_bce
+from mmctr_jax.config.schema import Config, parse_config
+from mmctr_jax.training.step import summed_bce
 
 ITEMS, TAGS, DIM, MAX_HISTORY = 60, 12, 8, 10  # ITEMS and TAGS count their padding id 0
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss, roc_auc_score
 
-from mmctr_jax.report import bootstrap
+from mmctr_jax.pages import intervals as bootstrap
 
 ROWS = st.lists(st.tuples(st.booleans(), st.integers(-3, 3), st.floats(0, 10)), min_size=2, max_size=40)
 

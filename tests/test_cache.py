@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from synthetic import ITEMS, samples
 
-from mmctr_jax.config import parse_config
+from mmctr_jax.config.schema import parse_config
 from mmctr_jax.data import cache
 from mmctr_jax.data.cache import load_split
 from mmctr_jax.errors import InputError

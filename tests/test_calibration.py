@@ -15,11 +15,12 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 from synthetic import raw_config
 
-from mmctr_jax import calibration, metrics
-from mmctr_jax.config import parse_config
+from mmctr_jax.config.schema import parse_config
 from mmctr_jax.errors import InputError
-from mmctr_jax.prediction import predict
-from mmctr_jax.training import train
+from mmctr_jax.prediction import calibration
+from mmctr_jax.prediction.predict import predict
+from mmctr_jax.training import metrics
+from mmctr_jax.training.loop import train
 
 
 def clicks(seed, rows, slope=0.4, intercept=-1.0, spread=3.0):

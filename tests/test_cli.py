@@ -15,7 +15,7 @@ import test_parquet
 import yaml
 from synthetic import SYSTEMS, merged, raw_config
 
-from mmctr_jax.recorder import read_records
+from mmctr_jax.runs.recorder import read_records
 
 ROOT = Path(__file__).parents[1]
 
@@ -59,12 +59,12 @@ def test_train_then_predict(run, config_file, tmp_path, dataset):
 
 def test_deterministic_is_a_flag_that_xla_knows():
     """XLA ends a process that has an unknown one."""
-    command = "from mmctr_jax import cli; cli.make_deterministic(); import jax; jax.devices()"
+    module = "mmctr_jax.devices.compilation"
+    command = f"from {module} import make_deterministic; make_deterministic(); import jax; jax.devices()"
     process = subprocess.run([sys.executable, "-c", command], cwd=ROOT, timeout=100, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
-    wrong = command.replace(
-        "cli.make_deterministic()", "import os; os.environ['XLA_FLAGS'] = '--xla_gpu_nonsense=true'"
-    )
+    flag = "import os; os.environ['XLA_FLAGS'] = '--xla_gpu_nonsense=true'"
+    wrong = command.replace("; make_deterministic()", f"; {flag}")
     assert subprocess.run([sys.executable, "-c", wrong], cwd=ROOT, timeout=100, capture_output=True).returncode != 0
 
 
@@ -115,7 +115,7 @@ def test_every_fault_of_the_items_ends_the_same_way(run, config_file, tmp_path):
 
 
 def test_an_interrupt_before_training_says_so(run, config_file, monkeypatch, tmp_path):
-    from mmctr_jax import training
+    from mmctr_jax.training import loop as training
 
     def interrupted(config, known):
         os.kill(os.getpid(), signal.SIGTERM)

@@ -13,11 +13,11 @@ import yaml
 from sklearn.metrics import roc_auc_score
 from synthetic import CODES, SYSTEMS, merged, raw_config
 
-from mmctr_jax.compare import run
-from mmctr_jax.compare.__main__ import main
-from mmctr_jax.compare.runs import compare
-from mmctr_jax.compare.tables import mean_and_deviation
+from mmctr_jax.commands.compare import main
 from mmctr_jax.errors import FailedError, InputError, TrainingError
+from mmctr_jax.experiments import run
+from mmctr_jax.experiments.comparison import compare
+from mmctr_jax.experiments.tables import mean_and_deviation
 
 SEEDS = [1, 2]
 
@@ -105,10 +105,10 @@ def test_an_interrupted_comparison_goes_on_and_ends_the_same(finished, tmp_path,
     monkeypatch.setattr(run, "train", interrupted_at_the_third)
     arguments = [*map(str, paths(folder)), "--seeds", "2", "--out", str(tmp_path / "out")]
     monkeypatch.setattr(sys, "argv", ["compare", *arguments])
-    assert main() == 130 and "the same command" in capsys.readouterr().out
+    assert main(sys.argv[1:]) == 130 and "the same command" in capsys.readouterr().out
     assert trained == ["din/seed1", "codes/seed1", "din/seed2"]  # round by round
     assert [(r["system"], r["seeds"]) for r in table(tmp_path / "out")] == [("din", "1"), ("codes", "1")]
-    assert main() == 0 and trained[3:] == ["din/seed2", "codes/seed2"]
+    assert main(sys.argv[1:]) == 0 and trained[3:] == ["din/seed2", "codes/seed2"]
     assert (tmp_path / "out" / "table.md").read_text() == (out / "table.md").read_text()
 
 
@@ -180,7 +180,7 @@ def test_a_run_that_is_not_of_the_comparison_is_left_alone(finished, tmp_path):
 def test_without_a_config_there_is_nothing_to_compare(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(sys, "argv", ["compare", "train.epochs=1", "--out", str(tmp_path / "out")])
     with pytest.raises(SystemExit) as exit:
-        main()
+        main(sys.argv[1:])
     assert exit.value.code == 2 and "no config is named" in capsys.readouterr().err
 
 

@@ -1,7 +1,7 @@
 import pytest
 from synthetic import merged, raw_config, resolved_config
 
-from mmctr_jax.config import first_difference, load_config, parse_config, to_yaml
+from mmctr_jax.config.schema import first_difference, load_config, parse_config, to_yaml
 from mmctr_jax.errors import InputError
 
 MINIMAL = {"data": {"train": "t", "valid": "v", "item_info": "i"}}

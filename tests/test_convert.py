@@ -10,12 +10,13 @@ import pytest
 import yaml
 from test_golden import Golden
 
-from mmctr_jax import convert
-from mmctr_jax.config import load_config
+from mmctr_jax.commands.convert import main
+from mmctr_jax.config.schema import load_config
 from mmctr_jax.errors import InputError
-from mmctr_jax.prediction import predict
-from mmctr_jax.run_dir import read_metadata
-from mmctr_jax.training import train
+from mmctr_jax.interop import convert
+from mmctr_jax.prediction.predict import predict
+from mmctr_jax.runs.directory import read_metadata
+from mmctr_jax.training.loop import train
 
 
 class Released:
@@ -70,7 +71,7 @@ def test_predict_scores_with_released_weights_as_the_release_does(tmp_path, case
 def test_there_and_back_is_bit_exact(released, monkeypatch):
     torch = released.save()
     monkeypatch.chdir(released.folder)
-    run = lambda *args: (monkeypatch.setattr(sys, "argv", ["convert", *args]), convert.main())[1]  # noqa: E731
+    run = lambda *args: main(list(args))  # noqa: E731
     assert run("torch-to-jax", "released.model", "--config", "config.yaml", "--out", "run", "train.seed=5") == 0
     assert run("jax-to-torch", "run", "--out", "back.model") == 0
     back = torch.load(released.folder / "back.model", weights_only=True)

@@ -5,9 +5,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mmctr_jax.config import CodesFeature, NeighboursFeature, parse_config
+from mmctr_jax.config.schema import CodesFeature, NeighboursFeature, parse_config
 from mmctr_jax.data import derived
-from mmctr_jax.data.derived import derive
+from mmctr_jax.data.fitted import derive
 from mmctr_jax.data.items import load_items
 from mmctr_jax.errors import InputError
 

@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mmctr_jax.config import load_config
+from mmctr_jax.commands.embed import main
+from mmctr_jax.config.schema import load_config
 from mmctr_jax.data.items import load_items
-from mmctr_jax.embed import embedding, fusion, parts
-from mmctr_jax.embed.__main__ import main
-from mmctr_jax.embed.embedding import embed
+from mmctr_jax.embed import fusion, parts, pipeline
+from mmctr_jax.embed.pipeline import embed
 from mmctr_jax.embed.tfidf import WORDS
 from mmctr_jax.errors import InputError
 from mmctr_jax.prepare.folder import config_text
@@ -200,7 +200,7 @@ def test_a_parquet_file_goes_by_item_in_any_order(folder, tmp_path, rng, key, ca
     )
     assert set(missing_in(folder)) == set(np.setdiff1d(np.arange(ITEMS), order) + 1)
     assert done["parts"][0]["rows_of_unknown_items"] == 1
-    assert "1 of 39 rows are of items not in the catalogue" in capsys.readouterr().out
+    assert "1 of 39 rows are of items not in the item_file" in capsys.readouterr().out
 
 
 def test_columns_of_the_challenges_item_feature_can_be_named(tmp_path, rng):
@@ -319,7 +319,7 @@ def test_the_same_command_gives_the_same_bytes(prepared, tmp_path, rng):
 def test_killed_between_its_two_files_it_leaves_no_stray_column(prepared, tmp_path, rng, monkeypatch):
     source = save(tmp_path / "t.npy", rng.normal(size=(ITEMS, 9)))
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(embedding, "record_embedding", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(pipeline, "record_embedding", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         embed(prepared, source, dim=5)
     embed(prepared, source, dim=4)
     assert pq.read_schema(prepared / "item_info.parquet").names == ["item_id", "item_tags", "item_emb_d4"]
@@ -432,7 +432,7 @@ def test_folders_that_cannot_be_right(tmp_path):
 def test_the_command(prepared, monkeypatch, capsys, tmp_path, rng):
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["embed", *map(str, arguments)])
-        return main()
+        return main(sys.argv[1:])
 
     source = save(tmp_path / "t.npy", rng.normal(size=(ITEMS, 9)))
     assert run(prepared, "--text", source, "--dim", 5, "--l2", "parts", "result", "--whiten") == 0

@@ -17,8 +17,8 @@ transformers = pytest.importorskip("transformers", reason="encoders are optional
 Image = pytest.importorskip("PIL.Image", reason="encoders are optional (requirements-optional.txt)")
 
 from mmctr_jax.embed import encoders, pretrained, resumable  # noqa: E402
-from mmctr_jax.embed.catalogue import read_catalogue  # noqa: E402
-from mmctr_jax.embed.embedding import embed  # noqa: E402
+from mmctr_jax.embed.item_file import read_item_file  # noqa: E402
+from mmctr_jax.embed.pipeline import embed  # noqa: E402
 from mmctr_jax.errors import InputError  # noqa: E402
 
 torch.set_num_threads(1)  # models so small are slower on more
@@ -116,7 +116,7 @@ def clip_pixels(file):
 
 @pytest.mark.parametrize("batch_size", [1, 4, 100])
 def test_bert_gives_the_mean_over_a_texts_tokens_however_it_is_batched(bert, folder, titles, batch_size):
-    part = encoders.text_part(read_catalogue(folder), str(bert), batch_size, download=False)
+    part = encoders.text_part(read_item_file(folder), str(bert), batch_size, download=False)
     model = transformers.BertModel.from_pretrained(bert).eval()
     assert part.vectors.shape == (ITEMS, 16)
     for title, vector in zip(titles, part.vectors, strict=True):
@@ -127,9 +127,9 @@ def test_bert_gives_the_mean_over_a_texts_tokens_however_it_is_batched(bert, fol
 
 
 def test_clip_gives_its_projected_features_of_texts_and_pictures(clip, folder, pictures, titles):
-    catalogue = read_catalogue(folder)
-    text = encoders.text_part(catalogue, str(clip), 5, download=False)
-    image = encoders.image_part(catalogue, str(clip), pictures, 5, download=False)
+    item_file = read_item_file(folder)
+    text = encoders.text_part(item_file, str(clip), 5, download=False)
+    image = encoders.image_part(item_file, str(clip), pictures, 5, download=False)
     model = transformers.CLIPModel.from_pretrained(clip).eval()
     with torch.no_grad():
         for row in (0, 5, 6, 22):
@@ -145,21 +145,21 @@ def test_clip_gives_its_projected_features_of_texts_and_pictures(clip, folder, p
 
 def test_other_kinds_of_models(folder, pictures, tmp_path, titles):
     """An encoder with a decoder; a half-precision checkpoint; a vision model whose pooler was never trained."""
-    catalogue = read_catalogue(folder)
+    item_file = read_item_file(folder)
     t5 = transformers.T5Config(
         vocab_size=len(VOCABULARY), d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, decoder_start_token_id=0
     )
     torch.manual_seed(0)
     transformers.T5Model(t5).save_pretrained(tmp_path / "t5")
     save_tokenizer(tmp_path / "t5", model_input_names=["input_ids", "attention_mask"])
-    vectors = encoders.text_part(catalogue, str(tmp_path / "t5"), 8, download=False).vectors
+    vectors = encoders.text_part(item_file, str(tmp_path / "t5"), 8, download=False).vectors
     model = transformers.T5EncoderModel.from_pretrained(tmp_path / "t5").eval()
     np.testing.assert_allclose(vectors[0], mean_by_hand(model, titles[0]), atol=1e-5)
 
     bert = transformers.BertConfig(vocab_size=len(VOCABULARY), max_position_embeddings=LIMIT, **TINY)
     transformers.BertModel(bert).to(torch.bfloat16).save_pretrained(tmp_path / "half")
     save_tokenizer(tmp_path / "half")
-    vectors = encoders.text_part(catalogue, str(tmp_path / "half"), 8, download=False).vectors
+    vectors = encoders.text_part(item_file, str(tmp_path / "half"), 8, download=False).vectors
     model = transformers.BertModel.from_pretrained(tmp_path / "half").float().eval()
     np.testing.assert_allclose(vectors[0], mean_by_hand(model, titles[0], LIMIT - 4), atol=1e-5)
 
@@ -171,13 +171,13 @@ def test_other_kinds_of_models(folder, pictures, tmp_path, titles):
         "do_normalize": False,
     }
     (tmp_path / "vit" / "preprocessor_config.json").write_text(json.dumps(processor))
-    part = encoders.image_part(catalogue, str(tmp_path / "vit"), pictures, 8, download=False)
+    part = encoders.image_part(item_file, str(tmp_path / "vit"), pictures, 8, download=False)
     model = transformers.ViTModel.from_pretrained(tmp_path / "vit", add_pooling_layer=False).eval()
     pixels = np.asarray(Image.open(next(pictures.glob("1001.*")))).transpose(2, 0, 1)[None] / 255
     with torch.no_grad():
         expected = model(torch.tensor(pixels, dtype=torch.float32)).last_hidden_state[0].mean(0)
     np.testing.assert_allclose(part.vectors[0], expected.numpy(), atol=1e-5)
-    again = encoders.image_part(catalogue, str(tmp_path / "vit"), pictures, 8, download=False)
+    again = encoders.image_part(item_file, str(tmp_path / "vit"), pictures, 8, download=False)
     assert again.sha256 == part.sha256
 
 
@@ -248,7 +248,7 @@ def test_no_chunk_is_encoded_twice(bert, folder, calls):
 
 def test_killed_between_rows_and_their_count(bert, folder, titles, tmp_path, monkeypatch):
     other = write_folder(tmp_path / "other" / "data", titles)
-    expected = np.array(encoders.text_part(read_catalogue(other), str(bert), 3, download=False).vectors)
+    expected = np.array(encoders.text_part(read_item_file(other), str(bert), 3, download=False).vectors)
     monkeypatch.setattr(resumable, "_CHUNK_BATCHES", 2)
     counted, original = [], resumable._write_progress
 
@@ -259,8 +259,8 @@ def test_killed_between_rows_and_their_count(bert, folder, titles, tmp_path, mon
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(resumable, "_write_progress", killed)
-        encoders.text_part(read_catalogue(folder), str(bert), 3, download=False)
-    vectors = encoders.text_part(read_catalogue(folder), str(bert), 3, download=False).vectors
+        encoders.text_part(read_item_file(folder), str(bert), 3, download=False)
+    vectors = encoders.text_part(read_item_file(folder), str(bert), 3, download=False).vectors
     assert vectors.tobytes() == expected.tobytes()
 
 
@@ -287,9 +287,9 @@ def test_what_does_not_fit_is_encoded_anew(bert, folder, titles, tmp_path, calls
 
 
 def test_a_picture_that_changes_is_encoded_anew(clip, folder, pictures):
-    before = encoders.image_part(read_catalogue(folder), str(clip), pictures, 8, download=False)
+    before = encoders.image_part(read_item_file(folder), str(clip), pictures, 8, download=False)
     Image.new("RGB", (16, 16), "red").save(pictures / "1001.PNG")
-    after = encoders.image_part(read_catalogue(folder), str(clip), pictures, 8, download=False)
+    after = encoders.image_part(read_item_file(folder), str(clip), pictures, 8, download=False)
     changed = (before.vectors != after.vectors).any(axis=1)
     assert changed[0] and not changed[1:].any()
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from test_training import assert_same_run, config_for
 
-from mmctr_jax import training
+from mmctr_jax.devices.sharding import make_mesh
 from mmctr_jax.errors import InputError, TrainingError
-from mmctr_jax.recorder import read_records
-from mmctr_jax.sharding import make_mesh
-from mmctr_jax.training import train
+from mmctr_jax.runs.recorder import read_records
+from mmctr_jax.training import loop as training
+from mmctr_jax.training.loop import train
 
 
 @contextmanager

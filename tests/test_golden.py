@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from synthetic import mean_bce
 
-from mmctr_jax import optimizer
-from mmctr_jax.config import parse_config
+from mmctr_jax.config.schema import parse_config
+from mmctr_jax.interop.released import params_from_released
 from mmctr_jax.models import MMCTR
-from mmctr_jax.released import params_from_released
+from mmctr_jax.training import optimizers as optimizer
 
 FOLDER = Path(__file__).parent / "golden"
 CASES = [f"S{arch}_{mask}" for arch in "AB" for mask in ("released", "corrected")]

@@ -20,14 +20,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mmctr_jax import prediction
-from mmctr_jax.config import parse_config
+from mmctr_jax.config.schema import parse_config
 from mmctr_jax.data import parquet
 from mmctr_jax.data.cache import Split, load_split
 from mmctr_jax.data.items import load_items
 from mmctr_jax.data.labels import read_labels
 from mmctr_jax.data.parquet import part_files, read_keys, read_whole
 from mmctr_jax.errors import InputError
+from mmctr_jax.prediction import predict as prediction
 
 SCALE = 1  # more finds more
 

@@ -16,14 +16,14 @@ import pytest
 import yaml
 from synthetic import SYSTEMS, merged, raw_config
 
-from mmctr_jax import hosts
-from mmctr_jax.checkpoint import Checkpoints
+from mmctr_jax.devices import hosts
+from mmctr_jax.devices.sharding import make_mesh
 from mmctr_jax.errors import InputError
-from mmctr_jax.prediction import Predictor
-from mmctr_jax.recorder import read_records
-from mmctr_jax.run_dir import read_config, read_items
-from mmctr_jax.sharding import make_mesh
-from mmctr_jax.step import abstract_state
+from mmctr_jax.prediction.predict import Predictor
+from mmctr_jax.runs.checkpoint import Checkpoints
+from mmctr_jax.runs.directory import read_config, read_items
+from mmctr_jax.runs.recorder import read_records
+from mmctr_jax.training.step import abstract_state
 
 ROOT = Path(__file__).parents[1]
 # Gloo announces each connection on stdout, in these parts, from several threads: its lines can mix.
@@ -44,7 +44,7 @@ def free_port():
 
 AGREE = """
 import sys
-from mmctr_jax import hosts
+from mmctr_jax.devices import hosts
 from mmctr_jax.errors import InputError
 hosts.join(sys.argv[1], 2, int(sys.argv[2]))
 hosts.agree({"train": "a", "items": "b"})

@@ -15,16 +15,16 @@ import yaml
 from browser import assert_readable, fits, opened
 from sklearn.metrics import roc_auc_score
 
-from mmctr_jax import page
+from mmctr_jax.commands.inspect import main
 from mmctr_jax.errors import InputError
-from mmctr_jax.inspect.__main__ import main
-from mmctr_jax.inspect.features import BINS, CLICKS, Feature, first_half, row_features, samples
-from mmctr_jax.inspect.folder import read_folder
-from mmctr_jax.inspect.label_auc import auc_of_counts, cross_fitted, standard_error, transferred
-from mmctr_jax.inspect.measure import _plain, measure
-from mmctr_jax.inspect.rows import equal_rows, read_rows
-from mmctr_jax.inspect.warn import find_warnings
-from mmctr_jax.inspect.write import inspect
+from mmctr_jax.pages import html as page
+from mmctr_jax.pages.inspect.folder import read_folder
+from mmctr_jax.pages.inspect.label_auc import auc_of_counts, cross_fitted, standard_error, transferred
+from mmctr_jax.pages.inspect.numbers import _plain, measure
+from mmctr_jax.pages.inspect.page import inspect
+from mmctr_jax.pages.inspect.row_features import BINS, CLICKS, Feature, first_half, row_features, samples
+from mmctr_jax.pages.inspect.rows import equal_rows, read_rows
+from mmctr_jax.pages.inspect.warn import find_warnings
 
 ITEMS, DIM = 80, 4  # the padding item counts
 ROWS = {"train": 1000, "valid": 400, "test": 400}
@@ -588,7 +588,7 @@ def test_the_command_prints_warnings_and_where_the_page_is(tmp_path, monkeypatch
     folder = write(tmp_path / "data", data)
     (folder / "inspect.html").write_text("an earlier one")
     monkeypatch.setattr(sys, "argv", ["inspect", str(folder)])
-    assert main() == 0
+    assert main(sys.argv[1:]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if line.startswith("Warning: ")] == [
         "Warning: " + w["text"] for w in json.loads((folder / "inspect.json").read_text())["warnings"]

@@ -3,7 +3,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mmctr_jax.config import parse_config
+from mmctr_jax.config.schema import parse_config
 from mmctr_jax.data.items import load_items
 from mmctr_jax.errors import InputError
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmctr_jax.config import Config, parse_config
+from mmctr_jax.config.schema import Config, parse_config
 from mmctr_jax.data.cache import Split
 from mmctr_jax.data.loader import (
     Share,

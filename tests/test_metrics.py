@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss, roc_auc_score
 
-from mmctr_jax.config import TrainConfig
-from mmctr_jax.metrics import auc, evaluate, grouped_auc, logloss
-from mmctr_jax.plateau import Plateau
+from mmctr_jax.config.schema import TrainConfig
+from mmctr_jax.training.metrics import auc, evaluate, grouped_auc, logloss
+from mmctr_jax.training.plateau import Plateau
 
 rows = st.lists(st.tuples(st.integers(0, 1), st.integers(-4, 4), st.integers(0, 3)), min_size=1, max_size=40)
 

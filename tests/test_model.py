@@ -9,14 +9,14 @@ import pytest
 from synthetic import DIM, ITEMS, MAX_HISTORY, SYSTEMS, TAGS, mean_bce, merged, resolved_config
 
 from benchmarks.published import published_config
-from mmctr_jax import optimizer
+from mmctr_jax.devices.sharding import make_mesh
 from mmctr_jax.models import build_model
 from mmctr_jax.models.embedding import mean_of_tags
 from mmctr_jax.models.masking import attended_positions
 from mmctr_jax.models.similarity import cosines, histogram
 from mmctr_jax.models.transformer import max_over_positions
-from mmctr_jax.sharding import make_mesh
-from mmctr_jax.step import init_state
+from mmctr_jax.training import optimizers as optimizer
+from mmctr_jax.training.step import init_state
 
 NO_DROPOUT = {"model": {"transformer": {"dropout": 0.0}, "dcn": {"deep_dropout": 0.0}}}
 LENGTHS = [0, 1, 2, 3, 5, MAX_HISTORY - 1, MAX_HISTORY, MAX_HISTORY]

@@ -9,13 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 from synthetic import ITEMS, MAX_HISTORY, merged, raw_config, samples, write_dataset
 
-from mmctr_jax.config import parse_config
+from mmctr_jax.config.schema import parse_config
 from mmctr_jax.data.cache import load_split
 from mmctr_jax.data.items import load_items
 from mmctr_jax.errors import InputError
-from mmctr_jax.prediction import Predictor, predict
-from mmctr_jax.recorder import read_records
-from mmctr_jax.training import train
+from mmctr_jax.prediction.predict import Predictor, predict
+from mmctr_jax.runs.recorder import read_records
+from mmctr_jax.training.loop import train
 
 PARTS, ROWS, NEW_USER = 200, 230, 1000
 UNSEEN = range(ITEMS - 5, ITEMS)  # items that no training row has

@@ -7,17 +7,17 @@ import pyarrow.parquet as pq
 import pytest
 from synthetic import CODES, DIM, ITEMS, NEIGHBOURS, TAGS, merged, raw_config, write_dataset
 
-from mmctr_jax.checkpoint import Checkpoints
-from mmctr_jax.config import parse_config
-from mmctr_jax.data.derived import encode
+from mmctr_jax.config.schema import parse_config
+from mmctr_jax.data.fitted import encode
 from mmctr_jax.data.items import with_new_items
+from mmctr_jax.devices.sharding import make_mesh
 from mmctr_jax.errors import InputError
 from mmctr_jax.models import build_model
-from mmctr_jax.prediction import Predictor, predict
-from mmctr_jax.run_dir import read_centroids, read_config, read_items
-from mmctr_jax.sharding import make_mesh
-from mmctr_jax.step import abstract_state
-from mmctr_jax.training import train
+from mmctr_jax.prediction.predict import Predictor, predict
+from mmctr_jax.runs.checkpoint import Checkpoints
+from mmctr_jax.runs.directory import read_centroids, read_config, read_items
+from mmctr_jax.training.loop import train
+from mmctr_jax.training.step import abstract_state
 
 FEATURES = [
     {"kind": "tags", "name": "item_tags"},

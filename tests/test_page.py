@@ -3,7 +3,7 @@
 import base64
 import re
 
-from mmctr_jax import page
+from mmctr_jax.pages import html as page
 
 HOSTILE = "<script>alert('1')</script> & \"two\" $x_1$"
 

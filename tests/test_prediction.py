@@ -11,18 +11,18 @@ import pyarrow.parquet as pq
 import pytest
 from synthetic import merged, raw_config, write_dataset
 
-from mmctr_jax.checkpoint import Checkpoints
-from mmctr_jax.config import parse_config
+from mmctr_jax.config.schema import parse_config
 from mmctr_jax.data.cache import load_split
 from mmctr_jax.data.loader import pad_histories
+from mmctr_jax.devices.sharding import make_mesh
 from mmctr_jax.errors import InputError
-from mmctr_jax.metrics import evaluate
 from mmctr_jax.models import build_model
-from mmctr_jax.prediction import Predictor, predict
-from mmctr_jax.run_dir import read_config, read_items
-from mmctr_jax.sharding import make_mesh
-from mmctr_jax.step import init_state
-from mmctr_jax.training import train
+from mmctr_jax.prediction.predict import Predictor, predict
+from mmctr_jax.runs.checkpoint import Checkpoints
+from mmctr_jax.runs.directory import read_config, read_items
+from mmctr_jax.training.loop import train
+from mmctr_jax.training.metrics import evaluate
+from mmctr_jax.training.step import init_state
 
 
 @pytest.fixture(scope="module")

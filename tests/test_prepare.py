@@ -13,15 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmctr_jax.config import load_config
+from mmctr_jax.config.schema import load_config
 from mmctr_jax.errors import InputError
-from mmctr_jax.prepare import catalogue, samples
+from mmctr_jax.prepare import encoding, samples
 from mmctr_jax.prepare.log import sorted_log
 from mmctr_jax.prepare.negatives import NegativeSampler
 from mmctr_jax.prepare.options import Options
-from mmctr_jax.prepare.run import prepare
+from mmctr_jax.prepare.pipeline import prepare
 from mmctr_jax.prepare.source import Source
-from mmctr_jax.training import load_training_data
+from mmctr_jax.training.loop import load_training_data
 
 
 def make_log(seed=0, rows=1500, users=40, items=60, non_clicks=False) -> pl.DataFrame:
@@ -360,7 +360,7 @@ def test_a_click_without_any_negative_left_stays(tmp_path):
 def test_levels_are_the_share_of_training_items_below(values, bins, data):
     training = np.array(data.draw(st.lists(st.booleans(), min_size=len(values), max_size=len(values))))
     array = np.array([np.nan if v is None else v for v in values], float)
-    levels, bounds = catalogue.level(array, training, bins)
+    levels, bounds = encoding.level(array, training, bins)
     known = sorted(v for v, t in zip(values, training, strict=True) if t and v is not None)
     assert (levels == 0).tolist() == [v is None or not known for v in values]
     for value, mine in zip(values, levels, strict=True):

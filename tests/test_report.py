@@ -15,19 +15,19 @@ from browser import assert_readable, fits, opened
 from sklearn.metrics import log_loss, roc_auc_score, roc_curve
 from synthetic import merged, raw_config, write_dataset
 
-from mmctr_jax import run_dir
-from mmctr_jax.config import parse_config
+from mmctr_jax.commands.report import main
+from mmctr_jax.config.schema import parse_config
 from mmctr_jax.errors import InputError
-from mmctr_jax.metrics import grouped_auc
-from mmctr_jax.prediction import Predictor, predict
-from mmctr_jax.report import bootstrap
-from mmctr_jax.report import runs as report_runs
-from mmctr_jax.report.__main__ import main
-from mmctr_jax.report.draw import labels_of
-from mmctr_jax.report.measure import _error_by_chance, calibration_bins, calibration_error, measure
-from mmctr_jax.report.slices import KNOWN, LENGTH, POPULARITY, side_feature
-from mmctr_jax.report.write import report
-from mmctr_jax.training import train
+from mmctr_jax.pages import intervals as bootstrap
+from mmctr_jax.pages.report import scored_runs as report_runs
+from mmctr_jax.pages.report.numbers import _error_by_chance, calibration_bins, calibration_error, measure
+from mmctr_jax.pages.report.page import report
+from mmctr_jax.pages.report.pictures import labels_of
+from mmctr_jax.pages.report.slices import KNOWN, LENGTH, POPULARITY, side_feature
+from mmctr_jax.prediction.predict import Predictor, predict
+from mmctr_jax.runs import directory as run_dir
+from mmctr_jax.training.loop import train
+from mmctr_jax.training.metrics import grouped_auc
 
 HOSTILE = "<script>document.title='broken'<" + "w" * 150 + "$x_1$"
 SMALL = {
@@ -471,7 +471,7 @@ def test_the_command_says_what_is_missing_and_where_the_page_is(copied, tmp_path
     out = tmp_path / "page.html"
     monkeypatch.setattr(sys, "argv", ["report", str(directory), "--out", str(out)])
     for _ in range(2):  # the second takes the first one's place
-        assert main() == 0
+        assert main(sys.argv[1:]) == 0
         lines = capsys.readouterr().out.splitlines()
         assert lines[-1] == f"The page is {out}." and lines[-2].startswith("Note: Nothing is scored: ")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["page.html", "run"]

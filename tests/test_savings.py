@@ -14,11 +14,19 @@ from synthetic import ITEMS, MAX_HISTORY, SYSTEMS, merged, resolved_config
 from test_model import make_batch, make_items, randomised
 
 from benchmarks.program import collectives
-from mmctr_jax import models, optimizer
+from mmctr_jax import models
+from mmctr_jax.devices.sharding import make_mesh, put_batch, put_replicated
 from mmctr_jax.models import live
 from mmctr_jax.models.linear import SharedDense
-from mmctr_jax.sharding import make_mesh, put_batch, put_replicated
-from mmctr_jax.step import init_state, make_narrow, make_predict_step, make_train_step, parameter_shapes, summed_bce
+from mmctr_jax.training import optimizers as optimizer
+from mmctr_jax.training.step import (
+    init_state,
+    make_narrow,
+    make_predict_step,
+    make_train_step,
+    parameter_shapes,
+    summed_bce,
+)
 
 NO_DROPOUT = {"model": {"transformer": {"dropout": 0.0}, "dcn": {"deep_dropout": 0.0}}}
 CHANGES = {

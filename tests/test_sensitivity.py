@@ -7,10 +7,10 @@ import pytest
 import yaml
 from synthetic import raw_config
 
-from mmctr_jax.compare import run
 from mmctr_jax.errors import FailedError, InputError
-from mmctr_jax.tune.sensitivity import COLLAPSED, one_at_a_time
-from mmctr_jax.tune.space import read_space
+from mmctr_jax.experiments import run
+from mmctr_jax.experiments.sensitivity import COLLAPSED, one_at_a_time
+from mmctr_jax.experiments.space import read_space
 
 SEEDS = [1, 2, 3]
 SPACE = {

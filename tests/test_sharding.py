@@ -6,11 +6,11 @@ import pytest
 from jax.sharding import PartitionSpec as P
 from synthetic import DIM, TAGS, resolved_config
 
-from mmctr_jax.checkpoint import Checkpoints
-from mmctr_jax.scoring import make_score
-from mmctr_jax.sharding import make_mesh, placed, put_batch, put_items
-from mmctr_jax.step import abstract_state, init_state, make_train_step, parameter_shapes
-from mmctr_jax.training import count_parameters
+from mmctr_jax.devices.sharding import make_mesh, placed, put_batch, put_items
+from mmctr_jax.runs.checkpoint import Checkpoints
+from mmctr_jax.training.loop import count_parameters
+from mmctr_jax.training.scoring import make_score
+from mmctr_jax.training.step import abstract_state, init_state, make_train_step, parameter_shapes
 
 ITEMS = 4_201  # more than fit in a whole number of rows for each device
 

@@ -287,7 +287,7 @@ def test_more_that_is_refused(tmp_path):
 
 
 def program(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "mmctr_jax.prepare", *arguments]
+    command = [sys.executable, "-m", "mmctr_jax", "prepare", *arguments]
     environment = {"PYTHONPATH": str(Path(__file__).parents[1]), "PATH": ""}
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
 

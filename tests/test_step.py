@@ -8,9 +8,9 @@ import pytest
 from synthetic import MAX_HISTORY, mean_bce, resolved_config
 from test_model import make_batch, make_items
 
-from mmctr_jax import optimizer
-from mmctr_jax.sharding import make_mesh, put_batch, put_replicated
-from mmctr_jax.step import init_state, l2_penalty, make_predict_step, make_train_step
+from mmctr_jax.devices.sharding import make_mesh, put_batch, put_replicated
+from mmctr_jax.training import optimizers as optimizer
+from mmctr_jax.training.step import init_state, l2_penalty, make_predict_step, make_train_step
 
 
 class Run:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from test_golden import CASES, FOLDER, config_of
 
-from mmctr_jax.config import parse_config
+from mmctr_jax.config.schema import parse_config
 from mmctr_jax.data.cache import Split
 from mmctr_jax.errors import InputError
-from mmctr_jax.released import names
+from mmctr_jax.interop.released import names
 
 pytest.importorskip("fuxictr.pytorch.layers", reason="the peer is made of PyTorch (optional) and fuxictr 2.3.7")
 import torch

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from synthetic import mean_bce
 from test_golden import Golden
 
-from mmctr_jax import optimizer
-from mmctr_jax.config import parse_config
+from mmctr_jax.config.schema import parse_config
+from mmctr_jax.interop.released import params_from_released, released_from_params
 from mmctr_jax.models import MMCTR
-from mmctr_jax.released import params_from_released, released_from_params
+from mmctr_jax.training import optimizers as optimizer
 
 torch = pytest.importorskip("torch", reason="the second reference needs PyTorch (optional)")
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy  # noqa: E402

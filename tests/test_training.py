@@ -10,16 +10,18 @@ import pyarrow.parquet as pq
 import pytest
 from synthetic import merged, raw_config, write_dataset
 
-from mmctr_jax import checkpoint, run_dir, training
-from mmctr_jax.checkpoint import Checkpoints
-from mmctr_jax.config import load_config, parse_config
+from mmctr_jax.config.schema import load_config, parse_config
+from mmctr_jax.devices.sharding import make_mesh
 from mmctr_jax.errors import InputError, TrainingError
-from mmctr_jax.metrics import auc, logloss
-from mmctr_jax.prediction import Predictor
-from mmctr_jax.recorder import read_records
-from mmctr_jax.sharding import make_mesh
-from mmctr_jax.step import init_state
-from mmctr_jax.training import train
+from mmctr_jax.prediction.predict import Predictor
+from mmctr_jax.runs import checkpoint
+from mmctr_jax.runs import directory as run_dir
+from mmctr_jax.runs.checkpoint import Checkpoints
+from mmctr_jax.runs.recorder import read_records
+from mmctr_jax.training import loop as training
+from mmctr_jax.training.loop import train
+from mmctr_jax.training.metrics import auc, logloss
+from mmctr_jax.training.step import init_state
 
 
 def config_for(folder, **change):

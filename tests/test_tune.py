@@ -14,15 +14,15 @@ from synthetic import merged, raw_config
 
 pytest.importorskip("optuna", reason="needs Optuna: pip install optuna")
 
-from mmctr_jax.compare import run
-from mmctr_jax.config import first_difference, load_config, parse_config
+from mmctr_jax.commands.tune import main
+from mmctr_jax.config.schema import first_difference, load_config, parse_config
 from mmctr_jax.errors import FailedError, InputError, TrainingError, UnfitError
-from mmctr_jax.training import train
-from mmctr_jax.tune import search as search_module
-from mmctr_jax.tune.__main__ import main
-from mmctr_jax.tune.search import search
-from mmctr_jax.tune.space import Choice, Range, read_space
-from mmctr_jax.tune.study import Study
+from mmctr_jax.experiments import run
+from mmctr_jax.experiments import search as search_module
+from mmctr_jax.experiments.search import search
+from mmctr_jax.experiments.space import Choice, Range, read_space
+from mmctr_jax.experiments.study import Study
+from mmctr_jax.training.loop import train
 
 ROOT = Path(__file__).parents[1]
 SPACE = {
@@ -427,7 +427,7 @@ def test_the_winners_config_trains_to_the_winners_score(base, tmp_path, monkeypa
     space_of(base, {"train.learning_rate": [0.01, 0.001]})
     arguments = ["--config", str(base), "--space", str(base.with_name("space.yaml")), "--out", str(tmp_path / "out")]
     monkeypatch.setattr(sys, "argv", ["tune", *arguments, "--sampler", "grid", "--test"])
-    assert main() == 0
+    assert main(sys.argv[1:]) == 0
     rows = trials(tmp_path / "out")
     for row in rows:
         summary = json.loads((tmp_path / "out" / "trials" / f"{int(row['trial']):04d}" / "summary.json").read_text())
@@ -454,5 +454,5 @@ def test_arguments_that_do_not_go_together_are_refused(monkeypatch, capsys, tmp_
     ):
         monkeypatch.setattr(sys, "argv", [*arguments, *more])
         with pytest.raises(SystemExit) as exit:
-            main()
+            main(sys.argv[1:])
         assert exit.value.code == 2 and words in capsys.readouterr().err

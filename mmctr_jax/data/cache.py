@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmctr_jax.config import FeaturesConfig
+from mmctr_jax.config.schema import FeaturesConfig
 from mmctr_jax.console import Progress, log
 from mmctr_jax.data.parquet import Column, count_rows, part_files, read_columns
 from mmctr_jax.errors import InputError

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmctr_jax.config import (
+from mmctr_jax.config.schema import (
     CategoricalFeature,
     CodesFeature,
     Config,
@@ -17,7 +17,7 @@ from mmctr_jax.config import (
     NeighboursFeature,
     TagsFeature,
 )
-from mmctr_jax.data.derived import Derived, derive, encode, neighbours
+from mmctr_jax.data.fitted import Derived, derive, encode, neighbours
 from mmctr_jax.data.parquet import Column, count_rows, part_files, read_columns
 from mmctr_jax.errors import InputError
 

@@ -15,7 +15,7 @@ from functools import partial
 import grain
 import numpy as np
 
-from mmctr_jax.config import Config
+from mmctr_jax.config.schema import Config
 from mmctr_jax.data.cache import Split
 
 Batch = dict[str, np.ndarray]

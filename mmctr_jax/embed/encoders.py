@@ -12,7 +12,7 @@ import numpy as np
 
 from mmctr_jax.console import log
 from mmctr_jax.embed import pretrained
-from mmctr_jax.embed.catalogue import Catalogue
+from mmctr_jax.embed.item_file import ItemFile
 from mmctr_jax.embed.parts import Part, row_chunks
 from mmctr_jax.embed.resumable import encode_resumably
 from mmctr_jax.errors import InputError
@@ -21,12 +21,12 @@ PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 _NO_LIMIT = 512  # tokens, for a model that states none
 
 
-def text_part(catalogue: Catalogue, name: str, batch_size: int, download: bool) -> Part:
+def text_part(item_file: ItemFile, name: str, batch_size: int, download: bool) -> Part:
     """Titles through the model's own text features (CLIP), else the mean of its outputs over the tokens (BERT).
 
     Longer texts are cut at the model's limit. Raises InputError if the model cannot be loaded or used.
     """
-    texts = catalogue.texts()
+    texts = item_file.texts()
     model = pretrained.load(name, "AutoTokenizer", download)
     tokenizer = model.preprocessor
     tokenizer.padding_side = "right"  # position 0 is a text's first token, however it is batched
@@ -53,11 +53,11 @@ def text_part(catalogue: Catalogue, name: str, batch_size: int, download: bool) 
         with model.encoding("the titles"):
             inputs = tokenizer([texts[row] for row in batch], padding=padding, return_tensors="pt", **cut)
             vectors = _text_vectors(model.model, inputs.to(model.device))
-            return pretrained.checked(vectors, [catalogue.name(row) for row in batch])
+            return pretrained.checked(vectors, [item_file.name(row) for row in batch])
 
     order = rows[np.argsort(-np.array(tokens), kind="stable")]  # little padding; what does not fit into memory is first
     log.info(f"Text encoder {name}, on {model.device.type}.")
-    vectors = encode_resumably(_folder(catalogue, digest), len(texts), order, batch_size, encode, "titles")
+    vectors = encode_resumably(_folder(item_file, digest), len(texts), order, batch_size, encode, "titles")
     return Part("text", name, vectors, digest.hexdigest())
 
 
@@ -83,12 +83,12 @@ def _tensor(features: Any) -> Any:
     return features.pooler_output if hasattr(features, "pooler_output") else features
 
 
-def image_part(catalogue: Catalogue, name: str, pictures: Path, batch_size: int, download: bool) -> Part:
+def image_part(item_file: ItemFile, name: str, pictures: Path, batch_size: int, download: bool) -> Part:
     """Pictures through the model's own image features (CLIP), else its pooled output, else the mean of its outputs.
 
     An unreadable picture counts as none. Raises InputError if there is no picture, or the model cannot be used.
     """
-    files = _find_pictures(pictures, catalogue)
+    files = _find_pictures(pictures, item_file)
     model = pretrained.load(name, "AutoImageProcessor", download)
     rows = np.array(sorted(files))
     digest = hashlib.sha256(f"{model.digest} {model.preprocessor.to_json_string()}".encode())
@@ -114,13 +114,13 @@ def image_part(catalogue: Catalogue, name: str, pictures: Path, batch_size: int,
         with model.encoding("the pictures"):
             pixels = list(pool.map(read, batch))
             inputs = torch.cat([blank if p is None else p for p in pixels]).to(model.device)
-            vectors = pretrained.checked(_image_vectors(model, inputs), [catalogue.name(row) for row in batch])
+            vectors = pretrained.checked(_image_vectors(model, inputs), [item_file.name(row) for row in batch])
         vectors[[p is None for p in pixels]] = 0
         return vectors
 
     log.info(f"Picture encoder {name}, on {model.device.type}.")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        vectors = encode_resumably(_folder(catalogue, digest), len(catalogue), rows, batch_size, encode, "pictures")
+        vectors = encode_resumably(_folder(item_file, digest), len(item_file), rows, batch_size, encode, "pictures")
     part = Part("image", name, vectors, digest.hexdigest())
     unreadable = rows[~part.present[rows]]
     if unreadable.size:
@@ -129,9 +129,9 @@ def image_part(catalogue: Catalogue, name: str, pictures: Path, batch_size: int,
     return part
 
 
-def _find_pictures(folder: Path, catalogue: Catalogue) -> dict[int, Path]:
+def _find_pictures(folder: Path, item_file: ItemFile) -> dict[int, Path]:
     """Row → its picture. Raises InputError if there is none at all, or two of one item."""
-    row_of_item = {catalogue.name(row): row for row in range(len(catalogue))}
+    row_of_item = {item_file.name(row): row for row in range(len(item_file))}
     found: dict[int, Path] = {}
     try:
         files = sorted(folder.iterdir())
@@ -145,8 +145,8 @@ def _find_pictures(folder: Path, catalogue: Catalogue) -> dict[int, Path]:
             raise InputError(f"{folder} has two pictures of one item, {found[row].name} and {file.name}; keep one.")
         found[row] = file
     if not found:
-        raise InputError(f"{folder} has no picture of any item, such as {catalogue.name(0)}.jpg.")
-    log.info(f"{folder}: pictures of {len(found):,} of {len(catalogue):,} items.")
+        raise InputError(f"{folder} has no picture of any item, such as {item_file.name(0)}.jpg.")
+    log.info(f"{folder}: pictures of {len(found):,} of {len(item_file):,} items.")
     return found
 
 
@@ -164,5 +164,5 @@ def _image_vectors(model: pretrained.Pretrained, pixels_Bx3xHxW: Any) -> Any:
     return outputs.last_hidden_state.mean(1)
 
 
-def _folder(catalogue: Catalogue, digest: Any) -> Path:
-    return catalogue.folder / ".embed" / digest.hexdigest()[:24]
+def _folder(item_file: ItemFile, digest: Any) -> Path:
+    return item_file.folder / ".embed" / digest.hexdigest()[:24]

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmctr_jax.data.parquet import column_names, read_columns
-from mmctr_jax.embed.catalogue import Catalogue, refuse_duplicates
+from mmctr_jax.embed.item_file import ItemFile, refuse_duplicates
 from mmctr_jax.embed.parts import Part
 from mmctr_jax.errors import InputError
 from mmctr_jax.files import replacing, write_atomically, writing
@@ -28,11 +28,11 @@ class ItemInfo:
     path: Path  # where it will be written
     table: pa.Table
     item_ids: np.ndarray  # (rows,) int64
-    places: np.ndarray  # (rows,) row in the catalogue; -1: padding item 0, or an item of which nothing is known
+    places: np.ndarray  # (rows,) row in the item_file; -1: padding item 0, or an item of which nothing is known
     column: str
 
     def write(self, vectors: np.ndarray) -> None:
-        """vectors: (items, dim) float32 in the catalogue's order. Other rows get zeros."""
+        """vectors: (items, dim) float32 in the item_file's order. Other rows get zeros."""
         rows = np.where(self.places[:, None] >= 0, vectors[self.places], np.float32(0))
         column = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), rows.shape[1])
         field = pa.field(self.column, column.type, metadata=_OURS)
@@ -40,7 +40,7 @@ class ItemInfo:
         with writing(self.path, _ADVICE), replacing(self.path) as temporary:
             pq.write_table(table, temporary)
 
-    def write_missing(self, catalogue: Catalogue, parts: list[Part]) -> list[str]:
+    def write_missing(self, item_file: ItemFile, parts: list[Part]) -> list[str]:
         """items_without_embedding.csv beside it: each item that lacks a part, and which. Names those that lack all."""
         buffer, without = io.StringIO(), []
         writer = csv.writer(buffer, lineterminator="\n")
@@ -49,7 +49,7 @@ class ItemInfo:
             item, row = int(self.item_ids[at]), self.places[at]
             missing = [part.kind for part in parts if row < 0 or not part.present[row]]
             if item and missing:
-                original = catalogue.originals[row] if catalogue.originals and row >= 0 else ""
+                original = item_file.originals[row] if item_file.originals and row >= 0 else ""
                 writer.writerow([item, original, "+".join(missing)])
                 if len(missing) == len(parts):
                     without.append(original or str(item))
@@ -59,13 +59,13 @@ class ItemInfo:
         return without
 
 
-def read_item_info(catalogue: Catalogue, column: str, out: Path | None) -> ItemInfo:
+def read_item_info(item_file: ItemFile, column: str, out: Path | None) -> ItemInfo:
     """Reads item_info.parquet less the column that is to be written anew.
 
     In a prepared folder that is whatever embed wrote before; where `out` names another file, `column` too.
-    Raises: InputError if there is another `column`, or an item of the catalogue has no row.
+    Raises: InputError if there is another `column`, or an item of the item_file has no row.
     """
-    source = catalogue.folder / "item_info.parquet"
+    source = item_file.folder / "item_info.parquet"
     path = out or source
     if not source.is_file():
         raise InputError(f"{source} is not a file; write the items' table there, a row per item.")
@@ -75,20 +75,20 @@ def read_item_info(catalogue: Catalogue, column: str, out: Path | None) -> ItemI
         raise InputError(f"{source}: column item_id is missing; name the items' ids so.")
     item_ids = np.concatenate([chunk["item_id"].integers() for chunk in read_columns([source], ["item_id"])] or [[]])
     refuse_duplicates(item_ids.tolist(), source, "item_id")
-    absent = np.setdiff1d(catalogue.item_ids, item_ids)
+    absent = np.setdiff1d(item_file.item_ids, item_ids)
     if absent.size:
         raise InputError(f"{source} has no row for item {absent[0]} of item_feature.parquet; add one.")
     try:
         table = pq.ParquetFile(source).read()
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{source} cannot be read as Parquet: {str(error).splitlines()[0]}.") from None
-    recorded = ((catalogue.manifest or {}).get("embedding") or {}).get("column")
+    recorded = ((item_file.manifest or {}).get("embedding") or {}).get("column")
     for field in table.schema:
-        ours = catalogue.manifest is not None and (field.metadata == _OURS or field.name == recorded)
+        ours = item_file.manifest is not None and (field.metadata == _OURS or field.name == recorded)
         if ours or (out and field.name == column):
             table = table.drop_columns(field.name)
     if column in table.column_names:
         raise InputError(f"{source} has a column {column} already; write the result to another file with --out.")
-    row_of_item = {item: row for row, item in enumerate(catalogue.item_ids.tolist())}
+    row_of_item = {item: row for row, item in enumerate(item_file.item_ids.tolist())}
     places = np.array([row_of_item.get(item, -1) for item in item_ids.tolist()], np.int64)
     return ItemInfo(path, table, item_ids, places, column)

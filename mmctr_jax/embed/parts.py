@@ -19,7 +19,7 @@ def row_chunks(rows: int) -> Iterator[slice]:
 
 @dataclass(frozen=True)
 class Part:
-    """The vectors of all items, in the catalogue's order. A row of zeros is an item without this text or picture."""
+    """The vectors of all items, in the item_file's order. A row of zeros is an item without this text or picture."""
 
     kind: str  # "text" or "image"
     source: str  # as the user named it

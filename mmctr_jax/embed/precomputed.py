@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from mmctr_jax.console import log
 from mmctr_jax.data.parquet import Column, column_names
-from mmctr_jax.embed.catalogue import Catalogue, refuse_duplicates, text_column
+from mmctr_jax.embed.item_file import ItemFile, refuse_duplicates, text_column
 from mmctr_jax.embed.parts import CHUNK_ROWS, Part, row_chunks
 from mmctr_jax.errors import InputError
 from mmctr_jax.files import sha256
@@ -27,15 +27,15 @@ def file_and_column(source: str) -> tuple[Path, str | None] | None:
     return (Path(file), column) if file.endswith(".parquet") else None
 
 
-def precomputed_part(catalogue: Catalogue, kind: str, source: str) -> Part:
+def precomputed_part(item_file: ItemFile, kind: str, source: str) -> Part:
     """Reads what `file_and_column` recognises. Raises InputError, with the row, for what cannot be right."""
     file, column = file_and_column(source)
     if not file.is_file():
         raise InputError(f"Vectors file {file} does not exist; check --{kind} (the path is relative to this folder).")
     digest = sha256(file).hexdigest()
     if file.suffix == ".npy":
-        return Part(kind, source, _read_npy(file, len(catalogue)), digest)
-    vectors, unknown = _read_parquet(file, column, catalogue)
+        return Part(kind, source, _read_npy(file, len(item_file)), digest)
+    vectors, unknown = _read_parquet(file, column, item_file)
     return Part(kind, source, vectors, digest, {"rows_of_unknown_items": unknown})
 
 
@@ -58,9 +58,9 @@ def _read_npy(file: Path, items: int) -> np.ndarray:
     return array
 
 
-def _read_parquet(file: Path, column: str | None, catalogue: Catalogue) -> tuple[np.ndarray, int]:
-    """(items, width) float32 in the catalogue's order, zeros where the file has no row; rows of unknown items."""
-    places = _places(file, catalogue)
+def _read_parquet(file: Path, column: str | None, item_file: ItemFile) -> tuple[np.ndarray, int]:
+    """(items, width) float32 in the item_file's order, zeros where the file has no row; rows of unknown items."""
+    places = _places(file, item_file)
     vectors = None
     for cells in _cells(file, _vector_column(file, column)):
         lengths = pc.list_value_length(cells.array).fill_null(0).to_numpy(zero_copy_only=False)
@@ -68,7 +68,7 @@ def _read_parquet(file: Path, column: str | None, catalogue: Catalogue) -> tuple
             if not lengths[0]:
                 raise cells.refuse(0, "null, or a vector of 0 numbers; drop such rows.")
             # On disk, under no name: large catalogues need not fit into memory.
-            shape = len(catalogue), int(lengths[0])
+            shape = len(item_file), int(lengths[0])
             vectors = np.memmap(tempfile.TemporaryFile(), np.float32, "w+", shape=shape)
         width = vectors.shape[1]
         wrong = np.flatnonzero(lengths != width)
@@ -78,7 +78,7 @@ def _read_parquet(file: Path, column: str | None, catalogue: Catalogue) -> tuple
         vectors[here[here >= 0]] = cells.vectors(width)[here >= 0]
     unknown = int((places < 0).sum())
     if unknown:
-        log.info(f"{file}: {unknown:,} of {len(places):,} rows are of items not in the catalogue; they are left out.")
+        log.info(f"{file}: {unknown:,} of {len(places):,} rows are of items not in the item_file; they are left out.")
     return vectors, unknown
 
 
@@ -93,21 +93,21 @@ def _cells(file: Path, column: str) -> Iterator[Column]:
         raise InputError(f"{file} cannot be read from row {first_row} on: {reason}.") from None
 
 
-def _places(file: Path, catalogue: Catalogue) -> np.ndarray:
-    """(rows,) the catalogue's row of each row of the file, -1 for an item unknown there."""
+def _places(file: Path, item_file: ItemFile) -> np.ndarray:
+    """(rows,) the item_file's row of each row of the file, -1 for an item unknown there."""
     names = column_names([file])
-    key = "item" if "item" in names and (catalogue.originals or "item_id" not in names) else "item_id"
-    if key == "item" and not catalogue.originals:
-        raise InputError(f"{file} goes by column item, which {catalogue.files[0]} does not have; use item_id in both.")
+    key = "item" if "item" in names and (item_file.originals or "item_id" not in names) else "item_id"
+    if key == "item" and not item_file.originals:
+        raise InputError(f"{file} goes by column item, which {item_file.files[0]} does not have; use item_id in both.")
     keys = text_column([file], key)
     if None in keys:
         raise InputError(f"{file}: column {key} is null in row {keys.index(None)}; drop such rows.")
     refuse_duplicates(keys, file, key)
-    known = catalogue.originals if key == "item" else [str(i) for i in catalogue.item_ids]
+    known = item_file.originals if key == "item" else [str(i) for i in item_file.item_ids]
     place = {name: row for row, name in enumerate(known)}
     places = np.array([place.get(name, -1) for name in keys], np.int64)
     if (places < 0).all():
-        raise InputError(f"{file}: no value of column {key} is an item of {catalogue.files[0]}; compare the two.")
+        raise InputError(f"{file}: no value of column {key} is an item of {item_file.files[0]}; compare the two.")
     return places
 
 

@@ -10,7 +10,7 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from mmctr_jax.console import log
-from mmctr_jax.embed.catalogue import Catalogue
+from mmctr_jax.embed.item_file import ItemFile
 from mmctr_jax.embed.parts import Part
 from mmctr_jax.errors import InputError
 
@@ -22,19 +22,19 @@ _LETTERS = rf"(?:[^\W{_SIGNS}]|[{_MARKS}])+"
 WORDS = rf"[{_SIGNS}]|{_LETTERS}(?:['’-]{_LETTERS})*"
 
 
-def tfidf_part(catalogue: Catalogue, dim: int) -> Part:
-    """Words, their weights and the SVD come from the titles of `catalogue.training` items alone.
+def tfidf_part(item_file: ItemFile, dim: int) -> Part:
+    """Words, their weights and the SVD come from the titles of `item_file.training` items alone.
 
     An item none of whose words is among them counts as one without text.
 
     Raises: InputError if there is nothing to learn words from.
     """
-    texts = catalogue.texts()
-    fitted = [text for text, training in zip(texts, catalogue.training, strict=True) if training and text]
+    texts = item_file.texts()
+    fitted = [text for text, training in zip(texts, item_file.training, strict=True) if training and text]
     counted, vectorizer = _count_words(fitted, dim)
     if counted is None or min(counted.shape) < 2:
         raise InputError(
-            f"{catalogue.files[0]}: the titles of the training items are too few for TF-IDF "
+            f"{item_file.files[0]}: the titles of the training items are too few for TF-IDF "
             f"({len(fitted)} texts); name another source with --text."
         )
     width = min(2 * dim, min(counted.shape) - 1)  # more than fusion can keep; less than ARPACK can give

@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from mmctr_jax.config import Config
+from mmctr_jax.config.schema import Config
 from mmctr_jax.models.din import DIN
 from mmctr_jax.models.mmctr import MMCTR
 from mmctr_jax.models.without_dcn import WithoutDCN

@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from mmctr_jax.config import DCNConfig
+from mmctr_jax.config.schema import DCNConfig
 from mmctr_jax.models.dropout import Dropout
 from mmctr_jax.models.linear import xavier_normal
 from mmctr_jax.models.mlp import MLP

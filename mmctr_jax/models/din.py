@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmctr_jax.config import Config
+from mmctr_jax.config.schema import Config
 from mmctr_jax.models.embedding import Embedding
 from mmctr_jax.models.mlp import MLP, predict_logits
 

@@ -12,7 +12,7 @@ import itertools
 import jax
 import jax.numpy as jnp
 
-from mmctr_jax.config import Config
+from mmctr_jax.config.schema import Config
 
 
 def narrowed(config: Config, length: int) -> Config:

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from mmctr_jax.config import Config
+from mmctr_jax.config.schema import Config
 from mmctr_jax.models.embedding import Embedding
 from mmctr_jax.models.masking import attended_positions, stand_in
 from mmctr_jax.models.similarity import cosines

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from mmctr_jax.config import FeaturesConfig
+from mmctr_jax.config.schema import FeaturesConfig
 
 
 def cosines(batch: dict[str, jax.Array], items: dict[str, jax.Array], features: FeaturesConfig) -> jax.Array:

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmctr_jax.config import TransformerConfig
+from mmctr_jax.config.schema import TransformerConfig
 from mmctr_jax.models.dropout import Dropout
 from mmctr_jax.models.linear import SharedDense, xavier_normal
 

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmctr_jax.config import Config
+from mmctr_jax.config.schema import Config
 from mmctr_jax.models.mlp import predict_logits
 from mmctr_jax.models.sequence import features
 

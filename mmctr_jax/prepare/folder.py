@@ -24,7 +24,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
             return manifest
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    raise InputError(f"{path} is not as `python -m mmctr_jax.prepare` writes it; prepare the data again.")
+    raise InputError(f"{path} is not as `mmctr prepare` writes it; prepare the data again.")
 
 
 def config_path(folder: Path, manifest: dict[str, Any]) -> Path:
@@ -65,7 +65,7 @@ def config_text(manifest: dict[str, Any]) -> str:
     side = [f"    - {{name: {json.dumps(f['name'])}, vocab_size: {f['vocab_size']}}}" for f in manifest["side"]]
     files = ("train", "valid", "test", "test_labels", "item_info")
     lines = [
-        "# Written by `python -m mmctr_jax.prepare`; yours to change.",
+        "# Written by `mmctr prepare`; yours to change.",
         f"#   python train.py --config {folder / f'{folder.name}.yaml'}",
         f"#   python predict.py --ckpt runs/{folder.name}",
         "data:",

@@ -11,7 +11,7 @@ _TAKEN = ("item_id", "item", "item_title", "item_tags", "tags", "text")
 
 @dataclass(frozen=True)
 class Options:
-    """Every field is an option of `python -m mmctr_jax.prepare`, recorded in the manifest."""
+    """Every field is an option of `mmctr prepare`, recorded in the manifest."""
 
     split: str  # user, time or last; see split.split_log
     valid: float = 0.1  # share of users (user, last) or of clicks (time)

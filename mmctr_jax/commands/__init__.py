@@ -1,0 +1,1 @@
+"""The subcommands of `mmctr`, one module each: `configure(parser)` and `run(args)`."""

@@ -1,0 +1,41 @@
+"""mmctr compare CONFIG [CONFIG ...] [section.key=value ...] [--seeds 3] --out DIR"""
+
+import argparse
+from pathlib import Path
+
+from mmctr_jax.console import log
+from mmctr_jax.devices.compilation import keep_compiled_programs
+from mmctr_jax.experiments.comparison import compare
+from mmctr_jax.interrupt import EXIT_CODE
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="mmctr compare", description="Train and score several configs over several seeds."
+    )
+    parser.add_argument(
+        "configs",
+        nargs="+",
+        metavar="CONFIG | section.key=value",
+        help="YAML files, whose names are the table's rows; and settings for all of them",
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="seeds 1 … N (default: 3)")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the runs and tables")
+    args = parser.parse_intermixed_args(arguments)
+    if args.seeds < 1:
+        parser.error("--seeds must be at least 1")
+    overrides = [text for text in args.configs if "=" in text]
+    paths = [Path(text) for text in args.configs if "=" not in text]
+    if not paths:
+        parser.error("no config is named")
+    keep_compiled_programs()
+    try:
+        finished = compare(paths, overrides, list(range(1, args.seeds + 1)), args.out)
+    except KeyboardInterrupt:  # outside of a training, which saves
+        finished = False
+    if not finished:
+        log.info("Interrupted. To go on: the same command.")
+        return EXIT_CODE
+    print((args.out / "table.md").read_text(), end="")
+    log.info(f"table.md, table.csv, table.png and runs.csv are in {args.out}.")
+    return 0

@@ -1,0 +1,61 @@
+"""mmctr embed DIR [--text SOURCE] [--image SOURCE --pictures FOLDER] [--dim 128] [--out FILE]"""
+
+import argparse
+from pathlib import Path
+
+from mmctr_jax.console import log
+from mmctr_jax.embed.pipeline import embed
+from mmctr_jax.embed.precomputed import file_and_column
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="mmctr embed",
+        description="Item vectors from titles and pictures: item_emb_d{dim} in DIR/item_info.parquet.",
+        epilog="What a model has encoded is kept in DIR/.embed, so that the same command goes on after an interruption "
+        "and other options for the PCA need no encoding; the folder is safe to delete.",
+    )
+    parser.add_argument("folder", metavar="DIR", type=Path, help="with item_feature.parquet and item_info.parquet")
+    parser.add_argument(
+        "--text",
+        metavar="tfidf|FILE|MODEL",
+        help="tfidf (the default without --image); FILE.npy, rows as in item_feature; FILE.parquet[:COLUMN] with item "
+        "or item_id; or a transformers model, by folder or hub name",
+    )
+    parser.add_argument("--image", metavar="FILE|MODEL", help="likewise")
+    parser.add_argument("--pictures", metavar="FOLDER", type=Path, help="ITEM.jpg, .jpeg, .png or .webp, for a model")
+    parser.add_argument("--dim", type=_positive, default=128, help="of the vectors (default: 128)")
+    parser.add_argument("--whiten", action="store_true", help="scale every component to unit variance")
+    parser.add_argument(
+        "--l2",
+        nargs="+",
+        choices=["parts", "result"],
+        default=[],
+        help="unit length: of each part before the PCA, of the result, or both",
+    )
+    parser.add_argument("--batch-size", type=_positive, help="of an encoder (default: 64)")
+    parser.add_argument("--download", action="store_true", help="let a model come from the Hugging Face hub")
+    parser.add_argument("--out", metavar="FILE", type=Path, help="write item_info there instead of into DIR")
+    args = parser.parse_args(arguments)
+    if args.pictures and not _is_model(args.image):
+        parser.error("--pictures is for a model, and --image names none")
+    if (args.batch_size or args.download) and not (_is_model(args.text) or _is_model(args.image)):
+        parser.error("--batch-size and --download are for models, and none is named")
+    args.batch_size = args.batch_size or 64
+    try:
+        embed(**vars(args))
+    except KeyboardInterrupt:
+        log.info("Interrupted. To go on: the same command.")
+        return 130
+    return 0
+
+
+def _is_model(source: str | None) -> bool:
+    return source not in (None, "tfidf") and file_and_column(source) is None
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not at least 1")
+    return value

@@ -1,0 +1,22 @@
+"""mmctr inspect DIR [--config CONFIG] [--out FOLDER]"""
+
+import argparse
+from pathlib import Path
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="mmctr inspect",
+        description="Know your data before spending hours on it: writes inspect.html and inspect.json.",
+    )
+    parser.add_argument("folder", type=Path, metavar="DIR", help="train, valid, item_info .parquet, and test if any")
+    parser.add_argument(
+        "--config", type=Path, help="whose columns to look at (default: the one that prepare wrote, if any)"
+    )
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where the two files go (default: DIR)")
+    args = parser.parse_args(arguments)
+
+    from mmctr_jax.pages.inspect.page import inspect  # not above: --help need not wait for the libraries
+
+    inspect(args.folder, args.config, args.out or args.folder)
+    return 0

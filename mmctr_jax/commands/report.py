@@ -1,0 +1,23 @@
+"""mmctr report RUN_DIR [RUN_DIR ...] --out PAGE.html"""
+
+import argparse
+from pathlib import Path
+
+from mmctr_jax.devices.compilation import keep_compiled_programs
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="mmctr report",
+        description="What a training came to, as one page: curves, metrics with intervals, calibration, AUC by slices. "
+        "Several runs: side by side, with differences. Works while a run is still going.",
+    )
+    parser.add_argument("run_dirs", type=Path, nargs="+", metavar="RUN_DIR", help="what train.py wrote")
+    parser.add_argument("--out", required=True, type=Path, metavar="PAGE.html", help="the page to write")
+    args = parser.parse_args(arguments)
+
+    from mmctr_jax.pages.report.page import report  # not above: --help need not wait for the libraries
+
+    keep_compiled_programs()
+    report(args.run_dirs, args.out)
+    return 0

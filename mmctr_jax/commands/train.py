@@ -1,0 +1,63 @@
+"""mmctr train --config CONFIG [section.key=value ...] [--resume] [--run-dir DIR]"""
+
+import argparse
+from pathlib import Path
+
+from mmctr_jax import interrupt
+from mmctr_jax.devices.compilation import keep_compiled_programs, make_deterministic
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="mmctr train", description="Train a multimodal CTR model.")
+    parser.add_argument("--config", required=True, help="YAML file, see configs/")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that replace the file's")
+    parser.add_argument("--run-dir", type=Path, help="where everything goes (default: runs/NAME of configs/NAME.yaml)")
+    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run; start if there is none")
+    parser.add_argument("--deterministic", action="store_true", help="same bits every time on GPUs, too; slower there")
+    _add_host_arguments(parser)
+    args = parser.parse_intermixed_args(arguments)
+
+    with interrupt.deferred():
+        from mmctr_jax.config.schema import load_config
+        from mmctr_jax.console import clock, log, show
+
+    config = load_config(args.config, args.overrides)
+    directory = args.run_dir or Path("runs") / Path(args.config).stem
+    if args.deterministic:
+        make_deterministic()
+    keep_compiled_programs()
+    _join_hosts(args)
+
+    with interrupt.deferred():
+        from mmctr_jax.training.loop import train  # after join_hosts: JAX must not be in use before
+
+    summary = train(config, directory, args.resume)
+    if summary["stopped"] == "interrupted":
+        log.info(f"Saved at step {summary['steps']:,}. To go on: the same command with --resume.")
+        return interrupt.EXIT_CODE
+    scores = ", ".join(f"{name} {show(value)}" for name, value in summary["validation"].items())
+    log.info(
+        f"Done after {summary['epochs']:.2f} epochs in {clock(summary['seconds'])} ({summary['stopped']}). "
+        f"Best at step {summary['best_step']}: validation {scores}. Everything is in {directory}."
+    )
+    return 0
+
+
+def _add_host_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("several hosts (start the same command on each; SLURM needs no arguments)")
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
+    group.add_argument("--num-processes", type=int, help="number of processes")
+    group.add_argument("--process-id", type=int, help="number of this process, from 0")
+
+
+def _join_hosts(args: argparse.Namespace) -> None:
+    """Connects the processes of a run on several hosts, if this is one; only the first goes on speaking."""
+    with interrupt.deferred():
+        import jax
+
+        from mmctr_jax.console import log
+        from mmctr_jax.devices import hosts
+
+    hosts.join(args.coordinator, args.num_processes, args.process_id)
+    if jax.process_index() != 0:
+        log.setLevel("WARNING")

@@ -1,0 +1,1 @@
+"""Devices and processes: where arrays live, how processes join, where compiled programs are kept."""

@@ -1,0 +1,96 @@
+"""Where arrays live. The one place that decides it: batches split over the devices, everything else on each of them,
+or with `train.sharding: fsdp` large arrays split, too.
+
+This is what pmap does, in the form pmap itself has become: jit over a mesh with named shardings. XLA sees global
+arrays, so a loss over the batch is the global one and the gradients' exchange follows from it.
+"""
+
+import math
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from mmctr_jax.config.schema import Config
+from mmctr_jax.data.loader import Share
+
+
+def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The devices (default: all, of all processes) along one axis, `data`."""
+    devices = jax.devices() if devices is None else devices
+    # Not jax.make_mesh, which may reorder devices: rows must lie in the order of the processes that read them.
+    return Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, P())
+
+
+def split_rows(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, P("data"))
+
+
+_SPLIT_FROM = 2**14  # numbers; exchanging less costs more than keeping it
+
+
+def placed(shape: tuple[int, ...], mesh: Mesh, sharding: str) -> NamedSharding:
+    """Where a parameter, moment or item table of this shape lives.
+
+    With fsdp, large ones are split along the first of their longest axes that the devices divide.
+    """
+    if sharding == "fsdp" and math.prod(shape) >= _SPLIT_FROM:
+        for axis in sorted(range(len(shape)), key=lambda axis: -shape[axis]):
+            if shape[axis] % mesh.size == 0:
+                return NamedSharding(mesh, P(*[None] * axis, "data"))
+    return replicated(mesh)
+
+
+def put_items(items: dict[str, np.ndarray], mesh: Mesh, config: Config) -> dict[str, jax.Array]:
+    """The item table on the devices; every process must hold the same values."""
+
+    def put(values: np.ndarray) -> jax.Array:
+        filling = config.table_rows(len(values)) - len(values)
+        if filling:
+            values = np.concatenate([values, np.zeros_like(values, shape=(filling, *values.shape[1:]))])
+        place = placed(values.shape, mesh, config.train.sharding)
+        return jax.make_array_from_callback(values.shape, place, lambda index: values[index])
+
+    return {name: put(values) for name, values in items.items()}
+
+
+def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """This process's rows of a batch → the global batch, split over all devices."""
+    sharding = split_rows(mesh)
+    return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}
+
+
+def on_devices(batches: Iterable[dict[str, np.ndarray]], mesh: Mesh) -> Iterator[dict[str, jax.Array]]:
+    """The same batches on the devices, each on its way there while the one before it is at work."""
+    ahead = None
+    for batch in batches:
+        arriving = put_batch(batch, mesh)
+        if ahead is not None:
+            yield ahead
+        ahead = arriving
+    if ahead is not None:
+        yield ahead
+
+
+def put_replicated(tree: Any, mesh: Mesh) -> Any:
+    """The same arrays on every device; every process must hold the same values."""
+    return jax.device_put(tree, replicated(mesh))
+
+
+def memory_per_device() -> int:
+    """Bytes that a device's arrays may take; of a CPU, all of the machine's memory."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    return stats.get("bytes_limit") or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def share() -> Share:
+    """The rows of each global batch that this process reads."""
+    return Share(jax.process_index(), jax.process_count(), jax.device_count())

@@ -1,0 +1,1 @@
+"""The released PyTorch checkpoint: its names for our parameters, and the way there and back."""

@@ -1,0 +1,1 @@
+"""Self-contained HTML pages: what is in the data (inspect), what trainings led to (report)."""

@@ -1,0 +1,144 @@
+"""The folder to look at → its columns, items and rows, read with the checks that training makes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mmctr_jax.config.schema import (
+    CodesFeature,
+    Config,
+    DataConfig,
+    EmbeddingFeature,
+    FeaturesConfig,
+    NeighboursFeature,
+    TagsFeature,
+    load_config,
+)
+from mmctr_jax.data.cache import Split, load_split
+from mmctr_jax.data.items import ItemTable, load_items
+from mmctr_jax.data.labels import read_labels
+from mmctr_jax.data.parquet import column_names, part_files, read_columns, read_whole
+from mmctr_jax.errors import InputError
+from mmctr_jax.prepare.folder import config_path, read_manifest
+
+_ANY_ID = 2**31 - 1  # vocabulary of a side feature that no config describes
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What is in a folder."""
+
+    name: str
+    features: FeaturesConfig  # resolved; item features are columns of item_info, those derived in training left out
+    max_history: int | None  # the config's; null without a config
+    items: ItemTable
+    splits: dict[str, Split]  # train, valid and, if there, test; a test split has labels where they are known
+    users: dict[str, np.ndarray] | None  # split → (rows,) int64, the same user the same code; null where not known
+    names: dict[str, dict[int, str]]  # column → id → what it stands for, from vocabularies/
+
+    @property
+    def num_items(self) -> int:
+        """V, the padding item 0 included."""
+        return self.features.num_items
+
+
+def read_folder(folder: Path, config: Path | None) -> Folder:
+    """Reads DIR/train, valid, test, test_labels and item_info; the columns are those of `config` (see `_columns`).
+
+    Raises: InputError if a file, column or row is not as training needs it.
+    """
+    paths = {name: _path(folder, name) for name in ("train", "valid", "test", "test_labels", "item_info")}
+    files = {name: part_files(path) for name, path in paths.items() if path.exists() or not name.startswith("test")}
+    features, max_history = _columns(folder, config, files)
+    data = DataConfig(train=str(paths["train"]), valid=str(paths["valid"]), item_info=str(paths["item_info"]))
+    items = load_items(Config(data=data, features=features))
+    features = items.config.features
+    splits = {name: load_split(paths[name], features, None, with_labels=True) for name in ("train", "valid")}
+    if "test" in files:
+        test = load_split(paths["test"], features, None, with_labels=False)
+        labels = paths["test_labels"] if "test_labels" in files else None
+        splits["test"] = replace(test, label=read_labels(files["test"], features.label, labels))
+    users = _users({name: files[name] for name in splits}, features.user)
+    columns = [f.name for f in (*features.side, *features.item_features)]
+    names = {column: _names(folder / "vocabularies" / f"{column}.parquet") for column in columns}
+    return Folder(folder.resolve().name, features, max_history, items.table, splits, users, names)
+
+
+def _path(folder: Path, name: str) -> Path:
+    path = folder / f"{name}.parquet"
+    return folder / name if not path.exists() and (folder / name).is_dir() else path
+
+
+def _columns(folder: Path, config: Path | None, files: dict[str, list[Path]]) -> tuple[FeaturesConfig, int | None]:
+    """The config's features and history length; of the folder's own config where none is named; else what is there."""
+    manifest = read_manifest(folder)
+    if config is None and manifest and config_path(folder, manifest).is_file():
+        config = config_path(folder, manifest)
+    if config is None:
+        return _present(files), None
+    loaded = load_config(config)
+    columns = {}
+    for f in loaded.features.item_features:
+        if isinstance(f, (CodesFeature, NeighboursFeature)):  # derived: its source is what there is to look at
+            f = EmbeddingFeature(kind="embedding", name=f.source, dim=f.dim)
+        columns.setdefault(f.name, f)
+    features = loaded.features.model_copy(update={"item_features": tuple(columns.values())})
+    return features, loaded.model.max_history
+
+
+def _present(files: dict[str, list[Path]]) -> FeaturesConfig:
+    """The default columns that the files have; vectors are columns named item_emb…, of the width that they have."""
+    default = FeaturesConfig()
+    in_train, in_items = column_names(files["train"]), column_names(files["item_info"])
+    side = tuple(s.model_copy(update={"vocab_size": _ANY_ID}) for s in default.side if s.name in in_train)
+    item_features = [TagsFeature(kind="tags", name="item_tags")] if "item_tags" in in_items else []
+    for name in in_items:
+        if name.startswith("item_emb"):
+            item_features.append(EmbeddingFeature(kind="embedding", name=name, dim=_width(files["item_info"], name)))
+    return default.model_copy(update={"side": side, "item_features": tuple(item_features)})
+
+
+def _width(files: list[Path], column: str) -> int:
+    """Of the first vector that is not empty."""
+    for chunk in read_columns(files, [column]):
+        kind = chunk[column].array.type
+        if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
+            raise InputError(f"{files[0]}: column {column} has type {kind}; item_emb… must be lists of floats.")
+        lengths = pc.list_value_length(chunk[column].array).drop_null().to_numpy(zero_copy_only=False)
+        if lengths.any():
+            return int(lengths[lengths > 0][0])
+    raise InputError(f"{files[0]}: column {column} holds no vector; fill it, or drop the column.")
+
+
+def _users(files: dict[str, list[Path]], column: str) -> dict[str, np.ndarray] | None:
+    """One numbering for all splits, so integers of different widths are one user's. Null if a split has no users."""
+    if not all(column in column_names(split) for split in files.values()):
+        return None
+    values = {name: read_whole(split, column) for name, split in files.items()}
+    for name, column_values in values.items():
+        if column_values.null_count:
+            raise InputError(
+                f"{files[name][0]}: column {column} has {column_values.null_count:,} nulls; fill or drop such rows."
+            )
+    kind = pa.int64() if all(pa.types.is_integer(v.type) for v in values.values()) else pa.string()
+    try:
+        chunks = [chunk for v in values.values() for chunk in v.cast(kind).chunks]
+    except pa.ArrowException:
+        raise InputError(f"Column {column} must be integers (below 2⁶³) or text in every file.") from None
+    codes = pa.concat_arrays(chunks).dictionary_encode().indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    ends = np.cumsum([len(v) for v in values.values()])
+    return dict(zip(values, np.split(codes, ends[:-1]), strict=True))
+
+
+def _names(file: Path) -> dict[int, str]:
+    """Id → text; empty where prepare wrote no vocabulary."""
+    names = {}
+    if file.is_file():
+        for chunk in read_columns([file], ["id", "value"]):
+            names |= dict(zip(chunk["id"].integers().tolist(), chunk["value"].array.to_pylist(), strict=True))
+    return {i: str(text) for i, text in names.items()}

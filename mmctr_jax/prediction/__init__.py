@@ -1,0 +1,1 @@
+"""Scoring rows with a trained model, from its run directory alone."""

@@ -1,0 +1,1 @@
+"""The run directory: files, checkpoints and records of one training."""

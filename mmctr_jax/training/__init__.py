@@ -1,0 +1,1 @@
+"""Training: data, steps, the loop, validation."""

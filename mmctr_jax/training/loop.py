@@ -1,0 +1,424 @@
+"""The training loop: batches → steps → validations → the best checkpoint."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from mmctr_jax.config.schema import Config
+from mmctr_jax.console import Progress, log, log_to_file, show
+from mmctr_jax.data.cache import Split, load_split
+from mmctr_jax.data.items import Items, ItemTable, fingerprint, load_items
+from mmctr_jax.data.loader import batches_per_epoch, history_lengths, train_batches, training_lengths
+from mmctr_jax.data.parquet import column_names, part_files, read_keys
+from mmctr_jax.devices.hosts import agree, together
+from mmctr_jax.devices.sharding import make_mesh, memory_per_device, on_devices, put_items, share
+from mmctr_jax.errors import FailedError, InputError, TrainingError, UnfitError
+from mmctr_jax.files import write_atomically, writing
+from mmctr_jax.interrupt import Interrupt
+from mmctr_jax.runs import directory as run_dir
+from mmctr_jax.runs.checkpoint import Checkpoints
+from mmctr_jax.runs.recorder import Recorder
+from mmctr_jax.training import metrics
+from mmctr_jax.training.plateau import Plateau
+from mmctr_jax.training.scoring import make_score
+from mmctr_jax.training.step import all_finite, init_state, make_train_step
+
+_RECORDS_PER_VALIDATION = 20  # training records between two validations
+_DRAW_SECONDS = 10.0
+
+
+@dataclass
+class Position:
+    """Where the run stands, apart from the device's state. Saved with it; equal positions continue equally."""
+
+    step: int = 0  # steps done: the loader's position, too
+    loss_sum: float = 0.0  # over the rows trained on since the last training record
+    row_sum: int = 0
+    # For reporting alone, all sessions together:
+    seconds: float = 0.0  # at work
+    stepping_rows: int = 0  # trained on, and the time that took, without the steps that compile
+    stepping_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    items: Items
+    train: Split
+    valid: Split
+    valid_users: np.ndarray | None  # group keys for grouped AUC
+
+    @cached_property
+    def lengths(self) -> tuple[int, ...]:
+        return training_lengths(self.items.config, history_lengths(self.train))
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        return {
+            "train": self.train.fingerprint,
+            "valid": self.valid.fingerprint,
+            "item_info": self.items.fingerprint,
+        }
+
+
+def load_training_data(config: Config, known: ItemTable | None = None) -> TrainingData:
+    """Reads and checks all that training needs; `known` as in `load_items`. Raises InputError."""
+    items = load_items(config, known)
+    config = items.config
+    cache_dir, features = config.data.cache_dir, config.features
+    valid = load_split(config.data.valid, features, cache_dir, with_labels=True)
+    if valid.label.min() == valid.label.max():
+        raise InputError(
+            f"{config.data.valid}: every label is {valid.label[0]}; validation AUC needs rows of both classes."
+        )
+    train = load_split(config.data.train, features, cache_dir, with_labels=True, weight=features.weight)
+    files = part_files(config.data.valid)
+    users = read_keys(files, features.user) if features.user in column_names(files) else None
+    return TrainingData(items, train, valid, users)
+
+
+_COPIES = 4  # of a table: itself, its gradient, Adam's two moments
+
+
+def _check_tables_fit(config: Config) -> None:
+    """Raises UnfitError if the embedding tables cannot fit a device: one stray id may ask for billions of rows."""
+    bytes_per_id, memory = 4 * _COPIES * config.model.embedding_dim, memory_per_device()
+    if config.train.sharding == "fsdp":
+        memory *= jax.device_count()
+    sizes = config.table_sizes
+    if sum(sizes.values()) * bytes_per_id > memory:
+        name = max(sizes, key=sizes.get)
+        raise UnfitError(
+            f"The embedding table of {name} would have {sizes[name]:,} ids and take "
+            f"{sizes[name] * bytes_per_id / 2**30:,.0f} GiB in training, of {memory / 2**30:,.0f} GiB that there are; "
+            "number its ids from 1 without large gaps, or lower vocab_size or model.embedding_dim."
+        )
+
+
+def train(
+    config: Config, directory: Path, resume: bool = False, end_early: Callable[[int, float], bool] | None = None
+) -> dict[str, Any]:
+    """Trains, keeping everything in `directory`; returns the summary that is also written there as summary.json.
+
+    Its `stopped` says why training ended; "interrupted": on request, having saved; "pruned": after a validation,
+    `end_early(its number from 1, its AUC)` was true.
+    Raises: InputError before anything is overwritten; FailedError if the loss is not finite or the memory not enough;
+    TrainingError if something cannot be written.
+    """
+
+    def check() -> tuple[TrainingData, bool]:
+        run_dir.check_free(directory, resume)
+        if config.train.batch_size < jax.device_count():
+            raise UnfitError(
+                f"train.batch_size {config.train.batch_size} is smaller than the number of devices, "
+                f"{jax.device_count()}; raise it, or make fewer devices visible."
+            )
+        begun = resume and run_dir.is_started(directory)
+        data = load_training_data(config, run_dir.read_items(directory) if begun else None)
+        _check_tables_fit(data.items.config)
+        if begun:
+            run_dir.check_same_run(directory, data.items.config, data.fingerprints, data.lengths)
+        return data, begun
+
+    data, begun = together(check)
+    if jax.process_count() > 1:
+        agree(data.fingerprints | {"item table": fingerprint(data.items.table)})
+    with ExitStack() as stack:
+
+        def prepare() -> Recorder | None:
+            if jax.process_index() != 0:
+                return None
+            stack.enter_context(run_dir.lock(directory))
+            with writing(f"Run directory {directory}", "make room there, or name another with --run-dir"):
+                if begun:
+                    run_dir.go_on(directory, data.items.config)
+                else:
+                    run_dir.start(directory, data.items, data.fingerprints, training_lengths=data.lengths)
+                stack.enter_context(log_to_file(directory / "train.log"))
+            return stack.enter_context(Recorder(directory))
+
+        recorder = together(prepare)
+        checkpoints = stack.enter_context(Checkpoints(directory / run_dir.CHECKPOINTS, writable=True))
+        stack.enter_context(_writing(directory, checkpoints))
+        stack.enter_context(_memory())
+        trainer = _Trainer(data, checkpoints, recorder, end_early)
+        interrupt = stack.enter_context(Interrupt())
+        summary = trainer.run(interrupt)
+        if recorder:
+            recorder.draw()
+            write_atomically(directory / "summary.json", json.dumps(summary, indent=1) + "\n")
+    return summary
+
+
+@contextmanager
+def _writing(directory: Path, checkpoints: Checkpoints) -> Iterator[None]:
+    """What the system refuses during training becomes a TrainingError."""
+    try:
+        yield
+    except OSError as error:
+        raise TrainingError(
+            f"Training stopped: {error.filename or directory}: {error.strerror or error}; {checkpoints.kept}. Mend "
+            "that, then go on with --resume."
+        ) from None
+
+
+@contextmanager
+def _memory() -> Iterator[None]:
+    """What does not fit the device becomes a FailedError."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise FailedError(
+            "The device's memory, or what other processes leave of it, is not enough for this model and batch; lower "
+            "train.batch_size, train.eval_batch_size, model.embedding_dim or model.max_history, or set "
+            "train.sharding to fsdp."
+        ) from None
+
+
+class _Trainer:
+    """State, data and helpers of one training. `run` is the loop; the other methods are its verbs."""
+
+    def __init__(
+        self,
+        data: TrainingData,
+        checkpoints: Checkpoints,
+        recorder: Recorder | None,
+        end_early: Callable[[int, float], bool] | None,
+    ):
+        self.data, self.checkpoints, self.recorder, self.end_early = data, checkpoints, recorder, end_early
+        self.pruned = False
+        config = self.config = data.items.config
+        self.mesh = make_mesh()
+        self.items = put_items(data.items.table, self.mesh, config)
+        self.train_step = make_train_step(config, self.mesh)
+        self.score = make_score(config, self.mesh)
+        self.state = init_state(config, self.items, self.mesh)
+        self.position, self.plateau = Position(), Plateau(config.train.learning_rate)
+        self.best_metrics: dict[str, float] = {}
+
+        self.steps_per_epoch = batches_per_epoch(data.train.rows, config.train.batch_size)
+        self.total_steps = self.steps_per_epoch * config.train.epochs
+        self.validate_every = config.train.eval_every or self.steps_per_epoch
+        self.record_every = -(-self.validate_every // _RECORDS_PER_VALIDATION)
+        self._pending: tuple[dict[str, jax.Array], int] | None = None  # of a step dispatched and not read yet
+        self._smoothed_loss = self._last_auc = None
+        self._group_norms: dict[str, jax.Array] = {}  # of the last step that was read
+        self._compiled: set[int] = set()  # lengths of histories
+        self._lap_start: float | None = None
+        self._restore()
+        if recorder:
+            recorder.open_at(self.position.step)
+        self._session_start = time.monotonic() - self.position.seconds
+
+    # The loop
+
+    def run(self, interrupt: Interrupt) -> dict[str, Any]:
+        train, position = self.config.train, self.position
+        log.info(
+            f"Training {count_parameters(self.state.params):,} parameters on {self.data.train.rows:,} rows with "
+            f"{jax.device_count()} {jax.devices()[0].device_kind} device(s): "
+            f"at most {train.epochs} epochs of {self.steps_per_epoch:,} steps."
+        )
+        batches = train_batches(
+            self.data.train,
+            batch_size=train.batch_size,
+            lengths=self.data.lengths,
+            seed=train.seed,
+            epochs=train.epochs,
+            start=position.step,
+            share=share(),
+        )
+        batches = on_devices(batches, self.mesh)
+        total, done = (self._rows_until(step) for step in (self.total_steps, position.step))
+        with Progress("Training", total, "samples", done) as bar:
+            while (stop := self._reason_to_stop(interrupt)) is None:
+                rows = self._step(next(batches), bar)
+                bar.advance(rows, self._status())
+                if position.step % self.record_every == 0:
+                    self._record_training()
+                validate = position.step % self.validate_every == 0 or position.step == self.total_steps
+                save = validate or (train.checkpoint_every and position.step % train.checkpoint_every == 0)
+                if save:
+                    self._read_metrics()
+                self._count_time(rows)
+                if validate:
+                    self._validate()
+                if save:
+                    self._save()
+                    self._lap_start = time.monotonic()
+        self._save()
+        self.checkpoints.wait()
+        return self._summary(stop)
+
+    def _reason_to_stop(self, interrupt: Interrupt) -> str | None:
+        train = self.config.train
+        if self.plateau.exhausted(train):
+            return f"no better validation AUC in {train.patience} validations"
+        if self.position.step >= self.total_steps:
+            return f"{train.epochs} epochs done"
+        if self.pruned:
+            return "pruned"
+        return "interrupted" if interrupt.requested(self.position.step) else None
+
+    # One step
+
+    def _step(self, batch: dict[str, jax.Array], bar: Progress) -> int:
+        """Dispatches a step, then reads the metrics of the one before: the device never waits for the host.
+
+        Returns the rows trained on.
+        """
+        rows = self._rows_until(self.position.step + 1) - self._rows_until(self.position.step)
+        length = batch["history"].shape[1]
+        compiles = length not in self._compiled
+        if compiles:
+            self._compiled.add(length)
+            self._read_metrics()
+            self._count_time(0)  # of the step before
+            self._lap_start = None
+        learning_rate = np.float32(self.plateau.learning_rate)
+        with bar.pause() if compiles else nullcontext():
+            self.state, metrics = self.train_step(self.state, batch, self.items, learning_rate)
+        self._read_metrics()
+        self.position.step += 1
+        self._pending = metrics, rows
+        return rows
+
+    def _count_time(self, rows: int) -> None:
+        """Adds what passed since the last call, loading included, to the time that `rows` rows took."""
+        if self._lap_start is None:  # this step compiled, and does not count
+            self._read_metrics()
+        else:
+            self.position.stepping_rows += rows
+            self.position.stepping_seconds += time.monotonic() - self._lap_start
+        self._lap_start = time.monotonic()
+
+    def _read_metrics(self) -> None:
+        """Waits for the pending step, `position.step`. Raises FailedError if its loss or gradient is not finite."""
+        if self._pending is None:
+            return
+        (metrics, rows), self._pending = self._pending, None
+        loss, norm, self._group_norms = float(metrics["loss"]), float(metrics["grad_norm"]), metrics["group_norms"]
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise self._diverged(f"loss {loss}, gradient norm {norm}")
+        self.position.loss_sum += loss * rows
+        self.position.row_sum += rows
+        self._smoothed_loss = loss if self._smoothed_loss is None else 0.98 * self._smoothed_loss + 0.02 * loss
+
+    def _diverged(self, what: str) -> FailedError:
+        norms = {name: float(norm) for name, norm in self._group_norms.items()}
+        largest = sorted(norms, key=lambda name: -norms[name] if math.isfinite(norms[name]) else -math.inf)[:3]
+        return FailedError(
+            f"Step {self.position.step:,} diverged: {what}, learning rate {self.plateau.learning_rate:g}; the largest "
+            f"gradients are those of {', '.join(f'{name} ({norms[name]:.3g})' for name in largest)}; "
+            f"{self.checkpoints.kept}. "
+            "Begin again in another run directory with a lower train.learning_rate."
+        )
+
+    def _rows_until(self, step: int) -> int:
+        """Rows trained on in the first `step` steps; the last batch of an epoch may be a partial one."""
+        epochs, batches = divmod(step, self.steps_per_epoch)
+        return epochs * self.data.train.rows + batches * self.config.train.batch_size
+
+    # Between steps
+
+    def _record_training(self) -> None:
+        self._read_metrics()
+        position = self.position
+        if self.recorder:
+            self.recorder.add(
+                "train",
+                position.step,
+                epoch=position.step / self.steps_per_epoch,
+                loss=position.loss_sum / max(position.row_sum, 1),  # weighted by rows
+                learning_rate=self.plateau.learning_rate,
+                samples_per_second=self._samples_per_second,
+            )
+        position.loss_sum, position.row_sum = 0.0, 0
+
+    def _validate(self) -> None:
+        train, valid, step = self.config.train, self.data.valid, self.position.step
+        with Progress("Validating", valid.rows, "rows") as bar:
+            logits = self.score(self.state.params, self.state.batch_stats, valid, self.items, bar.advance)
+        broken = np.count_nonzero(~np.isfinite(logits))
+        if broken:
+            raise self._diverged(f"{broken:,} of {valid.rows:,} validation logits are not finite")
+        result = metrics.evaluate(np.asarray(valid.label), logits, self.data.valid_users)
+        rate = self.plateau.learning_rate
+        improved = self.plateau.update(result["auc"], step, train)
+        if improved:
+            self.best_metrics = result
+        self._last_auc = result["auc"]
+        log.info(
+            f"Step {step:,} (epoch {step / self.steps_per_epoch:.2f}): loss {show(self._smoothed_loss)}, validation "
+            + ", ".join(f"{name} {show(value)}" for name, value in result.items())
+            + (" — best so far" if improved else f"; best {show(self.plateau.best_auc)} at {self.plateau.best_step}")
+            + (f"; learning rate now {self.plateau.learning_rate:g}" if self.plateau.learning_rate != rate else "")
+        )
+        if self.recorder:
+            self.recorder.add("validation", step, improved=improved, learning_rate=rate, **result)
+            self.recorder.draw(at_least_every=_DRAW_SECONDS)
+        if self.end_early:
+            self.pruned = self.end_early(-(-step // self.validate_every), result["auc"])
+
+    # Saving and restoring
+
+    def _save(self) -> None:
+        if self.checkpoints.last_step == self.position.step:
+            return
+        self._read_metrics()
+        if not all_finite(self.state):
+            raise self._diverged("parameters or moments are not finite")
+        self.position.seconds = time.monotonic() - self._session_start
+        progress = {
+            "position": asdict(self.position),
+            "plateau": asdict(self.plateau),
+            "best_metrics": self.best_metrics,
+        }
+        self.checkpoints.save(self.state, progress, self.position.step, self.plateau.best_step)
+
+    def _restore(self) -> None:
+        restored = self.checkpoints.restore_newest(like=self.state)
+        if restored is None:
+            return
+        self.state, progress = restored
+        self.position, self.plateau = Position(**progress["position"]), Plateau(**progress["plateau"])
+        self.best_metrics = progress["best_metrics"]
+        log.info(f"Resuming at step {self.position.step:,}; best validation AUC so far {show(self.plateau.best_auc)}.")
+
+    # Reporting
+
+    @property
+    def _samples_per_second(self) -> float | None:
+        position = self.position
+        return position.stepping_rows / position.stepping_seconds if position.stepping_seconds else None
+
+    def _status(self) -> str:
+        return f"loss {show(self._smoothed_loss)}  AUC {show(self._last_auc)}, best {show(self.plateau.best_auc)}"
+
+    def _summary(self, stop: str) -> dict[str, Any]:
+        return {
+            "stopped": stop,
+            "steps": self.position.step,
+            "epochs": self.position.step / self.steps_per_epoch,
+            "best_step": self.plateau.best_step,
+            "validation": self.best_metrics,
+            "samples_per_second": self._samples_per_second,
+            "seconds": self.position.seconds,
+            "parameters": count_parameters(self.state.params),
+        }
+
+
+def count_parameters(params: Any) -> int:
+    return sum(x.size for x in jax.tree.leaves(params))

@@ -1,0 +1,204 @@
+"""One training step and one scoring step, jitted over the mesh."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jax.sharding import Mesh
+
+from mmctr_jax.config.schema import Config
+from mmctr_jax.devices.sharding import placed, replicated
+from mmctr_jax.models import build_model, live
+from mmctr_jax.training import optimizers as optimizer
+
+# "highest" keeps float32 products float32 on GPUs too, whose default is TF32.
+_MATMUL = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": "default"}
+
+
+@struct.dataclass
+class TrainState:
+    """All that changes from step to step on the device."""
+
+    params: Any
+    batch_stats: Any  # running means of batch norm; empty without it
+    opt_state: Any
+    step: jax.Array  # () int32: steps done
+    rng: jax.Array  # the run's key; step n draws from fold_in(rng, n), so a resumed step draws what it would have
+
+
+def summed_bce(logits_B: jax.Array, label_B: jax.Array, weight_B: jax.Array) -> jax.Array:
+    """Weighted sum of binary cross-entropies (Eq. 10), from the logits; rows of weight 0 do not count, whatever they
+    hold."""
+    weight_B = weight_B.astype(logits_B.dtype)
+    logits_B = jnp.where(weight_B > 0, logits_B, 0)  # before the loss: a NaN behind it would still reach the gradient
+    losses_B = optax.sigmoid_binary_cross_entropy(logits_B, label_B.astype(logits_B.dtype))
+    return (weight_B * losses_B).sum()
+
+
+def l2_penalty(params: Any, embedding_l2: float, net_l2: float) -> jax.Array:
+    """λ/2·‖w‖²: `embedding_l2` on the embedding tables, `net_l2` on all other weight matrices; biases are free."""
+    penalty = jnp.zeros(())
+    for path, w in jax.tree_util.tree_leaves_with_path(params):
+        if w.ndim == 2:
+            is_kernel = path[-1].key == "kernel"
+            rate = net_l2 if is_kernel else embedding_l2
+            if rate:
+                penalty += rate / 2 * jnp.square(w).sum()
+    return penalty
+
+
+def group_norms(tree: Any) -> dict[str, jax.Array]:
+    """The norm of each layer and table, by name, such as `cross/layer_0` and `embedding/item_id`."""
+    groups: dict[str, list[jax.Array]] = {}
+    for path, x in jax.tree_util.tree_leaves_with_path(tree):
+        groups.setdefault("/".join(str(key.key) for key in path[:2]), []).append(x)
+    return {name: optax.tree.norm(arrays) for name, arrays in groups.items()}
+
+
+def _variables(config: Config, items: dict[str, jax.Array], rng: jax.Array) -> Any:
+    """Fresh parameters and running means."""
+    batch = {
+        "history": jnp.zeros((1, config.model.max_history), jnp.int32),
+        "item": jnp.zeros((1,), jnp.int32),
+        "side": jnp.zeros((1, len(config.features.side)), jnp.int32),
+        "weight": jnp.ones((1,)),
+    }
+    return build_model(config).init(rng, batch, items, train=False)
+
+
+def _init(config: Config, items: dict[str, jax.Array]) -> TrainState:
+    init_rng, rng = jax.random.split(jax.random.PRNGKey(config.train.seed))
+    variables = _variables(config, items, init_rng)
+    params, batch_stats = variables["params"], variables.get("batch_stats", {})
+    return TrainState(params, batch_stats, optimizer.init(params), jnp.zeros((), jnp.int32), rng)
+
+
+def init_state(config: Config, items: dict[str, jax.Array], mesh: Mesh) -> TrainState:
+    """A fresh state from the config's seed, the same whatever the number of devices."""
+    init = partial(_init, config)
+    places = jax.tree.map(lambda x: x.sharding, abstract_state(config, items, mesh))
+    return jax.jit(init, out_shardings=places)(items)
+
+
+def abstract_state(config: Config, items: dict[str, jax.Array], mesh: Mesh) -> TrainState:
+    """The state's shapes, and where each array lives (`sharding.placed`)."""
+
+    def place(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placed(x.shape, mesh, config.train.sharding))
+
+    return jax.tree.map(place, jax.eval_shape(partial(_init, config), items))
+
+
+def parameter_shapes(config: Config, items: dict[str, jax.Array]) -> Any:
+    """The parameters' tree, of shapes alone."""
+    return jax.eval_shape(lambda items: _variables(config, items, jax.random.PRNGKey(0))["params"], items)
+
+
+def make_train_step(config: Config, mesh: Mesh) -> Callable:
+    """`(state, batch, items, learning_rate) → (state, metrics)`; the state is donated.
+
+    Compiled once for each length of histories. metrics: `loss`, the batch's weighted mean over its rows; `grad_norm`
+    before clipping, and the same of each group of parameters in `group_norms`; float32 scalars.
+    """
+    train = config.train
+
+    def in_place(tree):
+        places = jax.tree.map(lambda x: placed(x.shape, mesh, train.sharding), tree)
+        return jax.lax.with_sharding_constraint(tree, places)
+
+    def whole(x):
+        return jax.lax.with_sharding_constraint(x, replicated(mesh))
+
+    def cut(x, like):
+        """Of a matrix that is split, the whole is fetched and cut: slices of its parts would travel in pieces."""
+        return x if x.shape == like.shape else live.cut(whole(x), like.shape, config)
+
+    def widen(grad, x):
+        """Each device takes its part of a gradient that is on all."""
+        return grad if grad.shape == x.shape else in_place(whole(live.add(jnp.zeros_like(x), grad, config)))
+
+    def train_step(state: TrainState, batch, items, learning_rate):
+        # With L2, λ·w is a gradient of every weight, whatever the histories.
+        small = config if train.net_l2 else live.narrowed(config, batch["history"].shape[1])
+        model, params = build_model(small), state.params
+        if small is not config:
+            params = jax.tree.map(cut, params, parameter_shapes(small, items))
+
+        def objective(params):
+            logits_B, updates = model.apply(
+                {"params": params, "batch_stats": state.batch_stats},
+                batch,
+                items,
+                train=True,
+                rngs={"dropout": jax.random.fold_in(state.rng, state.step)},
+                mutable=["batch_stats"],
+            )
+            total = summed_bce(logits_B.astype(jnp.float32), batch["label"], batch["weight"])
+            return total, updates.get("batch_stats", {})
+
+        with jax.default_matmul_precision(_MATMUL[train.precision]):
+            (total, batch_stats), grads = jax.value_and_grad(objective, has_aux=True)(params)
+        # Made a mean here and not in the objective: so the devices exchange weight, loss and gradients all at once.
+        weight = batch["weight"].sum()
+        loss, grads = total / weight, jax.tree.map(lambda g: g / weight, grads)
+        if train.embedding_l2 or train.net_l2:
+            penalties = jax.grad(l2_penalty)(params, train.embedding_l2, train.net_l2)
+            grads = jax.tree.map(jnp.add, grads, penalties)
+        add = partial(live.add, config=config)
+        if train.sharding == "fsdp":
+            grads, add = jax.tree.map(widen, grads, state.params), jnp.add
+        params, opt_state, norm = optimizer.update(
+            grads, state.opt_state, state.params, learning_rate, train.clip_norm, add
+        )
+        state = TrainState(params, batch_stats, opt_state, state.step + 1, state.rng)
+        metrics = {"loss": loss, "grad_norm": norm, "group_norms": group_norms(grads)}
+        return in_place(state), whole(metrics)
+
+    return jax.jit(train_step, donate_argnums=0)
+
+
+@jax.jit
+def all_finite(tree: Any) -> jax.Array:
+    """Whether every number of a tree of arrays is finite; () bool."""
+    return jnp.all(jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(tree)]))
+
+
+def make_narrow(config: Config, mesh: Mesh) -> Callable:
+    """`(params, items, length) → params`: what predicting histories of at most `length` clicks needs of them."""
+
+    def cut_in_place(x, shape):
+        small = live.cut(x, shape, config)
+        return jax.lax.with_sharding_constraint(small, placed(shape, mesh, config.train.sharding))
+
+    cut = jax.jit(cut_in_place, static_argnums=1)
+    shapes: dict[int, Any] = {}  # by length: finding them takes a trace of the model
+
+    def narrow(params, items, length):
+        small = live.narrowed(config, length)
+        if small is config:
+            return params
+        if length not in shapes:
+            shapes[length] = parameter_shapes(small, items)
+        # Leaf by leaf, so that what is not cut, such as the embedding tables, is not copied.
+        return jax.tree.map(lambda x, like: x if x.shape == like.shape else cut(x, like.shape), params, shapes[length])
+
+    return narrow
+
+
+def make_predict_step(config: Config, mesh: Mesh) -> Callable:
+    """`(params, batch_stats, batch, items) → logits (B,) float32`, whole on every device.
+
+    Compiled once for each length of histories; `params` are narrowed to it (`make_narrow`).
+    """
+
+    def predict_step(params, batch_stats, batch, items):
+        model = build_model(live.narrowed(config, batch["history"].shape[1]))
+        with jax.default_matmul_precision(_MATMUL[config.train.precision]):
+            variables = {"params": params, "batch_stats": batch_stats}
+            return model.apply(variables, batch, items, train=False).astype(jnp.float32)
+
+    return jax.jit(predict_step, out_shardings=replicated(mesh))
