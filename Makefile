@@ -30,7 +30,7 @@ test: $(VENV)/installed-test
 	$(RUN) -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
 soak: $(VENV)/installed-test
-	$(RUN) -m benchmarks.run soak
+	$(RUN) -m pytest -q -s -m soak tests
 
 lint: $(VENV)/installed-test
 	$(RUN) -m ruff check .

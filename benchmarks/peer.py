@@ -1,4 +1,4 @@
-"""Ours against the released design in PyTorch (torch_peer.py): the same data and batches, on the same cores, in turns.
+"""Ours against the released design in PyTorch (`references`): the same data and batches, on the same cores, in turns.
 
 Training is samples/s end to end, loading included; ours over a whole epoch, so that batches of all lengths have their
 share, with the lengths that an epoch of as many rows as MicroLens-50k has would get; the peer over some batches, which
@@ -23,7 +23,7 @@ ROWS = 579_416  # MicroLens-50k's, in training
 def main(argv: list[str]) -> None:
     import torch  # optional
 
-    from benchmarks.torch_peer import Peer, Trainer, make_loader
+    from references.fuxictr_model import Peer, Trainer, make_loader
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run peer")
     parser.add_argument("--what", choices=["train", "predict"], default="train")

@@ -9,7 +9,7 @@ import sys
 
 NAMES = (
     *("derived", "embed", "epoch", "inspect", "limit", "loader", "memory", "new_items", "peer", "prepare", "savings"),
-    *("scaling", "soak", "startup", "step"),
+    *("scaling", "startup", "step"),
 )
 
 

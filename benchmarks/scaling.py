@@ -14,9 +14,9 @@ import numpy as np
 
 from benchmarks.flops import N
 from benchmarks.generate import generated_split
-from benchmarks.program import collectives
 from benchmarks.published import Ours, made_up_batch, made_up_items, made_up_split, published_config, seconds
 from mmctr_jax.data.loader import train_batches
+from mmctr_jax.devices.collectives import collectives
 from mmctr_jax.devices.sharding import make_mesh, on_devices, placed, put_replicated, split_rows
 from mmctr_jax.training.step import abstract_state, init_state, make_train_step
 

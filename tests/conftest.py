@@ -1,6 +1,5 @@
 import os
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 
@@ -13,13 +12,12 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
-import jax  # noqa: E402
-import pytest  # noqa: E402
-from synthetic import write_dataset  # noqa: E402
+import jax
+import pytest
+from synthetic import write_dataset
 
-from mmctr_jax.console import start_logging  # noqa: E402
+from mmctr_jax.console import start_logging
 
 # Files of few tests that take long, first: so that workers end together.
 LONG = ("test_training", "test_hosts", "test_kill", "test_faults", "test_sharding", "test_cli", "test_savings")

@@ -9,6 +9,9 @@ import pyarrow.parquet as pq
 from mmctr_jax.config.schema import Config, parse_config
 from mmctr_jax.training.step import summed_bce
 
+PUBLISHED = Path(__file__).parents[1] / "configs" / "microlens_1m.yaml"
+"""The published model at its published sizes, all vocabularies stated."""
+
 ITEMS, TAGS, DIM, MAX_HISTORY = 60, 12, 8, 10  # ITEMS and TAGS count their padding id 0
 
 
@@ -144,6 +147,11 @@ def resolved_config(change: dict | None = None) -> Config:
         ],
     }
     return parse_config(merged(raw, change or {}))
+
+
+def config_for(folder: Path, **change: dict) -> Config:
+    """The tiny config on the data set in `folder`, with `change` laid over it section by section."""
+    return parse_config(merged(raw_config(folder), change))
 
 
 def mean_bce(logits, label, weight):

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-import test_items
-import test_parquet
 import yaml
+from bad_files import BAD_ITEMS, BAD_SAMPLES
 from synthetic import SYSTEMS, merged, raw_config
 
 from mmctr_jax.runs.recorder import read_records
@@ -90,7 +89,7 @@ def test_bad_config_or_data_is_one_sentence_and_exit_code_2(run, config_file, ar
 def test_every_fault_of_the_data_ends_the_same_way(run, config_file, split, tmp_path):
     """The faults of test_parquet and test_items, through the program."""
     config = config_file()
-    for name, (table, words) in test_parquet.BAD.items():
+    for name, (table, words) in BAD_SAMPLES.items():
         pq.write_table(table, tmp_path / "rows.parquet")
         code, out, err = run("train.py", "--config", config, f"data.{split}=rows.parquet", "data.cache_dir=cache")
         assert code == 2 and err.startswith("error: rows.parquet") and err.count("\n") == 1, (name, err)
@@ -104,7 +103,7 @@ def test_every_fault_of_the_items_ends_the_same_way(run, config_file, tmp_path):
         {"kind": "embedding", "name": "vector", "dim": 2},
         {"kind": "categorical", "name": "category"},
     ]
-    for name, (table, change, words) in test_items.BAD.items():
+    for name, (table, change, words) in BAD_ITEMS.items():
         pq.write_table(table, tmp_path / "item_info.parquet")
         features_now = {"item_features": features, **change}
         config = config_file({"data": {"item_info": "item_info.parquet"}, "features": features_now})

@@ -15,7 +15,7 @@ from synthetic import CODES, SYSTEMS, merged, raw_config
 
 from mmctr_jax.commands.compare import main
 from mmctr_jax.errors import FailedError, InputError, TrainingError
-from mmctr_jax.experiments import run
+from mmctr_jax.experiments import seeded_run as run
 from mmctr_jax.experiments.comparison import compare
 from mmctr_jax.experiments.tables import mean_and_deviation
 

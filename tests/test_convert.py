@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from test_golden import Golden
+from golden_files import Golden
 
 from mmctr_jax.commands.convert import main
 from mmctr_jax.config.schema import load_config

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmctr_jax.config.schema import CodesFeature, NeighboursFeature, parse_config
-from mmctr_jax.data import derived
+from mmctr_jax.data import fitted
 from mmctr_jax.data.fitted import derive
 from mmctr_jax.data.items import load_items
 from mmctr_jax.errors import InputError
@@ -85,7 +85,7 @@ def test_fitted_once_for_the_same_vectors_and_settings(tmp_path, feature, monkey
     assert np.array_equal(ids(tmp_path / "elsewhere"), first)  # anywhere the same
     kept = {file: file.stat().st_mtime_ns for file in tmp_path.glob("*.npz")}
     with monkeypatch.context() as patch:
-        patch.setattr(derived, "_codes", None), patch.setattr(derived, "neighbours", None)  # would fail
+        patch.setattr(fitted, "_codes", None), patch.setattr(fitted, "neighbours", None)  # would fail
         assert np.array_equal(ids(tmp_path), first)
     (file,) = kept
     file.write_bytes(file.read_bytes()[:100])  # cut short: fitted anew

@@ -10,7 +10,7 @@ import sys
 
 import numpy as np
 import pytest
-from test_embed import contents, missing_in, vectors_of, write_folder
+from item_folders import contents, missing_in, vectors_of, write_folder
 
 torch = pytest.importorskip("torch", reason="encoders are optional (requirements-optional.txt)")
 transformers = pytest.importorskip("transformers", reason="encoders are optional (requirements-optional.txt)")

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 import jax
 import numpy as np
 import pytest
-from test_training import assert_same_run, config_for
+from same_run import assert_same_run
+from synthetic import config_for
 
 from mmctr_jax.devices.sharding import make_mesh
 from mmctr_jax.errors import InputError, TrainingError

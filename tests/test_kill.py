@@ -1,9 +1,8 @@
 """Killed at any moment and resumed, a training ends in the same model, records and predictions."""
 
 import yaml
+from kills import shown_phase, soak
 from synthetic import SYSTEMS, merged, raw_config, write_dataset
-
-from benchmarks.kills import shown_phase, soak
 
 # The system that compiles fastest; all kinds of state but running means, which `make soak` has.
 TINY = merged(

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from batches import make_split
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,20 +22,6 @@ from mmctr_jax.data.loader import (
 )
 
 LENGTHS = (2, 4, 8)
-
-
-def make_split(rows: int, seed: int = 0) -> Split:
-    """Row i has target item i + 1, so that batches tell which rows they hold."""
-    rng = np.random.default_rng(seed)
-    lengths = rng.integers(0, 9, rows)
-    return Split(
-        history_values=rng.integers(1, 100, lengths.sum()).astype(np.int32),
-        history_offsets=np.concatenate([[0], np.cumsum(lengths)]),
-        item=np.arange(1, rows + 1, dtype=np.int32),
-        side=np.stack([np.arange(rows), np.arange(rows) % 7], axis=1).astype(np.int32),
-        label=(np.arange(rows) % 2).astype(np.uint8),
-        fingerprint="",
-    )
 
 
 def batches(split, **options):

@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from synthetic import DIM, ITEMS, MAX_HISTORY, SYSTEMS, TAGS, mean_bce, merged, resolved_config
+from batches import LENGTHS, make_batch, make_items, randomised
+from synthetic import DIM, ITEMS, MAX_HISTORY, PUBLISHED, SYSTEMS, TAGS, mean_bce, merged, resolved_config
 
-from benchmarks.published import published_config
+from mmctr_jax.config.schema import load_config
 from mmctr_jax.devices.sharding import make_mesh
 from mmctr_jax.models import build_model
 from mmctr_jax.models.embedding import mean_of_tags
@@ -19,49 +20,11 @@ from mmctr_jax.training import optimizers as optimizer
 from mmctr_jax.training.step import init_state
 
 NO_DROPOUT = {"model": {"transformer": {"dropout": 0.0}, "dcn": {"deep_dropout": 0.0}}}
-LENGTHS = [0, 1, 2, 3, 5, MAX_HISTORY - 1, MAX_HISTORY, MAX_HISTORY]
-
-
-def make_items(rng):
-    tags = rng.integers(0, TAGS, (ITEMS, 4)).astype(np.int32)
-    tags[5] = 0  # an item without tags
-    vectors = rng.normal(size=(ITEMS, DIM)).astype(np.float32)
-    items = {"item_tags": tags, "item_emb_d8": vectors}
-    items["codes"] = np.stack([rng.integers(1, 6, ITEMS), rng.integers(6, 11, ITEMS)], axis=1).astype(np.int32)
-    items["neighbours"] = rng.integers(1, ITEMS, (ITEMS, 3)).astype(np.int32)
-    for values in items.values():
-        values[0] = 0
-    return items
 
 
 def fresh_rng():
     """For tests that share a `Case`: what they draw depends on no other test."""
     return np.random.default_rng(7)
-
-
-def make_batch(rng, lengths=LENGTHS, width=MAX_HISTORY):
-    history = np.zeros((len(lengths), width), np.int32)
-    for row, length in enumerate(lengths):
-        history[row, width - length :] = rng.integers(1, ITEMS, length)
-    return {
-        "history": history,
-        "item": rng.integers(1, ITEMS, len(lengths)).astype(np.int32),
-        "side": rng.integers(0, 11, (len(lengths), 2)).astype(np.int32),
-        "label": rng.integers(0, 2, len(lengths)).astype(np.float32),
-        "weight": np.ones(len(lengths), np.float32),
-    }
-
-
-def randomised(params, rng):
-    """Weights of order 1, so that every path matters (fresh embeddings are nearly 0); padding rows stay 0."""
-
-    def draw(path, w):
-        values = rng.normal(0, 0.3, w.shape).astype(np.float32)
-        if path[0].key == "embedding" and path[-1].key != "kernel":
-            values[0] = 0
-        return jnp.asarray(values)
-
-    return jax.tree_util.tree_map_with_path(draw, params)
 
 
 class Case:
@@ -112,7 +75,7 @@ def released():
 
 
 def test_the_published_configuration_has_267_898_881_parameters():
-    config = published_config()
+    config = load_config(PUBLISHED)
     items = {"item_tags": jnp.zeros((91_718, 5), jnp.int32), "item_emb_d128": jnp.zeros((91_718, 128))}
     state = jax.eval_shape(lambda i: init_state(config, i, make_mesh()), items)
     assert state.params["cross"]["layer_0"]["kernel"].shape == (9088, 9088)

@@ -1,4 +1,4 @@
-"""Equal to an independent forward pass in plain numpy (oracle.py), for models of any shape, in float64.
+"""Equal to an independent forward pass in plain numpy (references/oracle.py), for models of any shape, in float64.
 
 The oracle is itself held against the numbers made by running the reference.
 """
@@ -6,14 +6,14 @@ The oracle is itself held against the numbers made by running the reference.
 import jax
 import jax.numpy as jnp
 import numpy as np
-import oracle
 import pytest
+from golden_files import CASES, Golden
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from test_golden import CASES, Golden
 
 from mmctr_jax.config.schema import parse_config
 from mmctr_jax.models import MODELS
+from references import oracle
 
 ITEMS, TAGS = 30, 9
 

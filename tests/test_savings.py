@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from batches import make_batch, make_items, randomised
 from synthetic import ITEMS, MAX_HISTORY, SYSTEMS, merged, resolved_config
-from test_model import make_batch, make_items, randomised
 
-from benchmarks.program import collectives
 from mmctr_jax import models
+from mmctr_jax.devices.collectives import collectives
 from mmctr_jax.devices.sharding import make_mesh, put_batch, put_replicated
 from mmctr_jax.models import live
 from mmctr_jax.models.linear import SharedDense

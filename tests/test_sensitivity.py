@@ -8,7 +8,7 @@ import yaml
 from synthetic import raw_config
 
 from mmctr_jax.errors import FailedError, InputError
-from mmctr_jax.experiments import run
+from mmctr_jax.experiments import seeded_run as run
 from mmctr_jax.experiments.sensitivity import COLLAPSED, one_at_a_time
 from mmctr_jax.experiments.space import read_space
 

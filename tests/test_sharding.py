@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from batches import make_split
 from jax.sharding import PartitionSpec as P
 from synthetic import DIM, TAGS, resolved_config
 
@@ -106,8 +107,6 @@ def test_large_tensors_are_on_each_device_in_part(both, items):
 
 
 def test_it_scores_the_same_and_its_checkpoint_fits_other_numbers_of_devices(both, tmp_path):
-    from test_loader import make_split
-
     (config, mesh, table, whole, _), (split_config, _, split_table, split, _) = both
     rows = make_split(40)
     expected = make_score(config, mesh)(whole.params, {}, rows, table)

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from batches import make_batch, make_items
 from synthetic import MAX_HISTORY, mean_bce, resolved_config
-from test_model import make_batch, make_items
 
 from mmctr_jax.devices.sharding import make_mesh, put_batch, put_replicated
 from mmctr_jax.training import optimizers as optimizer

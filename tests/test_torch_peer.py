@@ -4,19 +4,19 @@ import json
 
 import numpy as np
 import pytest
-from test_golden import CASES, FOLDER, config_of
+from golden_files import CASES, FOLDER, config_of
+from synthetic import PUBLISHED
 
-from mmctr_jax.config.schema import parse_config
+from mmctr_jax.config.schema import load_config, parse_config
 from mmctr_jax.data.cache import Split
 from mmctr_jax.errors import InputError
 from mmctr_jax.interop.released import names
 
 pytest.importorskip("fuxictr.pytorch.layers", reason="the peer is made of PyTorch (optional) and fuxictr 2.3.7")
 import torch
-from torch_reference import Reference
 
-from benchmarks.published import published_config
-from benchmarks.torch_peer import Peer, Trainer, make_loader, predict
+from references.fuxictr_model import Peer, Trainer, make_loader, predict
+from references.torch_model import Reference
 
 # The clip norm (default: 10), and how the golden files name what five steps with it lead to.
 CLIPS = [({}, ""), ({"clip_norm": 0.05}, "clip005_")]
@@ -218,7 +218,7 @@ def test_parameters_have_the_released_names(project_mm):
 
 
 def test_the_published_configuration_has_the_published_number_of_parameters():
-    config = published_config()
+    config = load_config(PUBLISHED)
     with torch.device("meta"):  # shapes alone
         peer = Peer(config)
     assert sum(weights.numel() for weights in peer.parameters()) == 267_898_881

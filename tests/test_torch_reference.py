@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from golden_files import Golden
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from synthetic import mean_bce
-from test_golden import Golden
 
 from mmctr_jax.config.schema import parse_config
 from mmctr_jax.interop.released import params_from_released, released_from_params
@@ -16,7 +16,8 @@ from mmctr_jax.training import optimizers as optimizer
 
 torch = pytest.importorskip("torch", reason="the second reference needs PyTorch (optional)")
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy  # noqa: E402
-from torch_reference import Reference  # noqa: E402
+
+from references.torch_model import Reference  # noqa: E402
 
 ITEMS, TAGS, BATCH = 20, 7, 6
 

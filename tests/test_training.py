@@ -8,10 +8,10 @@ import jax
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from synthetic import merged, raw_config, write_dataset
+from same_run import assert_same_run, last_checkpoint
+from synthetic import config_for, write_dataset
 
-from mmctr_jax.config.schema import load_config, parse_config
-from mmctr_jax.devices.sharding import make_mesh
+from mmctr_jax.config.schema import load_config
 from mmctr_jax.errors import InputError, TrainingError
 from mmctr_jax.prediction.predict import Predictor
 from mmctr_jax.runs import checkpoint
@@ -21,11 +21,6 @@ from mmctr_jax.runs.recorder import read_records
 from mmctr_jax.training import loop as training
 from mmctr_jax.training.loop import train
 from mmctr_jax.training.metrics import auc, logloss
-from mmctr_jax.training.step import init_state
-
-
-def config_for(folder, **change):
-    return parse_config(merged(raw_config(folder), change))
 
 
 @pytest.fixture(scope="module")
@@ -34,31 +29,6 @@ def whole(dataset, tmp_path_factory):
     config = config_for(dataset, train={"epochs": 3, "eval_every": 4, "length_buckets": [2]})
     directory = tmp_path_factory.mktemp("runs") / "whole"
     return config, directory, train(config, directory)
-
-
-def last_checkpoint(directory):
-    """All that the newest checkpoint holds, as numpy."""
-    config = run_dir.read_config(directory)
-    items = run_dir.read_items(directory)
-    like = init_state(config, items, make_mesh())
-    with Checkpoints(directory / "checkpoints") as checkpoints:
-        state, progress = checkpoints.restore(checkpoints.last_step, like)
-        return jax.tree.map(np.asarray, state), progress, progress["plateau"]["best_step"]
-
-
-def assert_same_run(a, b):
-    (state_a, progress_a, best_a), (state_b, progress_b, best_b) = last_checkpoint(a), last_checkpoint(b)
-    for x, y in zip(jax.tree.leaves(state_a), jax.tree.leaves(state_b), strict=True):
-        np.testing.assert_array_equal(x, y)
-    for progress in (progress_a, progress_b):
-        for measured in ("seconds", "stepping_rows", "stepping_seconds"):
-            progress["position"].pop(measured)
-    assert progress_a == progress_b and best_a == best_b
-    records_a, records_b = (
-        [{k: v for k, v in r.items() if k != "samples_per_second"} for r in read_records(d / "metrics.jsonl")]
-        for d in (a, b)
-    )
-    assert records_a == records_b
 
 
 def test_run_directory_holds_what_it_says(whole):

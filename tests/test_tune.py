@@ -17,8 +17,8 @@ pytest.importorskip("optuna", reason="needs Optuna: pip install optuna")
 from mmctr_jax.commands.tune import main
 from mmctr_jax.config.schema import first_difference, load_config, parse_config
 from mmctr_jax.errors import FailedError, InputError, TrainingError, UnfitError
-from mmctr_jax.experiments import run
 from mmctr_jax.experiments import search as search_module
+from mmctr_jax.experiments import seeded_run as run
 from mmctr_jax.experiments.search import search
 from mmctr_jax.experiments.space import Choice, Range, read_space
 from mmctr_jax.experiments.study import Study

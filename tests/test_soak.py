@@ -1,24 +1,21 @@
-"""Kills trainings of several systems at random moments, resumes them, and compares their ends with undisturbed ones.
+"""Trainings of several systems, killed at random moments and resumed, against undisturbed ones: `make soak`.
 
-Prints a table; exits with 1 if anything differed. The data is made up (tests/synthetic.py): 20,000 training rows in 20
-files, so that building the cache takes long enough to be hit, and as many rows to validate on.
+Prints a table. The data is made up: 20,000 training rows in 20 files, so that building the cache takes long enough to
+be hit, and as many rows to validate on.
 """
 
-import argparse
-import sys
-import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
+import pytest
 import yaml
-
-from benchmarks.kills import PHASES, ROOT, Outcome, soak
-
-sys.path.append(str(ROOT / "tests"))
+from kills import PHASES, Outcome, soak
 from synthetic import CODES, DIM, SYSTEMS, merged, raw_config, samples, write_dataset
+
+pytestmark = pytest.mark.soak
 
 _DROPOUT = {"transformer": {"dropout": 0.1}, "dcn": {"deep_dropout": 0.1}}
 _CODED = [{"kind": "tags", "name": "item_tags"}, {"kind": "embedding", "name": "item_emb_d8", "dim": DIM}, CODES]
@@ -50,27 +47,23 @@ _AIMS = (
 )
 
 
-def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.run soak", description=__doc__)
-    parser.parse_args(argv)
-    print(
-        f"\n| system | kills | {' | '.join(PHASES)} | resumed from a checkpoint | runs | bytes of the checkpoints ",
-        end="",
-    )
-    print(f"that differ | other differences | minutes |\n|---|{'---|' * (len(PHASES) + 6)}", flush=True)
-    outcomes = []
-    with tempfile.TemporaryDirectory() as folder:
-        data = _write_data(Path(folder) / "data")
-        for i, (name, (change, devices)) in enumerate(SYSTEMS_KILLED.items()):
-            config = Path(folder) / f"{i}.yaml"
-            config.write_text(yaml.safe_dump(_config(data, change)))
-            outcome = soak(config, Path(folder) / str(i), _AIMS, seed=i, devices=devices, own_programs=True)
-            print(_row(name, outcome), flush=True)
-            outcomes.append(outcome)
-    print(f"\n{sum(len(o.kills) for o in outcomes)} kills in all.")
-    differences = [line for outcome in outcomes for line in outcome.others]
-    print("\n".join(differences))
-    sys.exit(0 if all(outcome.same for outcome in outcomes) else 1)
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    print(f"\n| system | kills | {' | '.join(PHASES)} | resumed from a checkpoint | runs ", end="")
+    print("| bytes of the checkpoints that differ | other differences | minutes |")
+    print(f"|---|{'---|' * (len(PHASES) + 6)}", flush=True)
+    return _write_data(tmp_path_factory.mktemp("soak") / "data")
+
+
+@pytest.mark.parametrize("name", SYSTEMS_KILLED)
+def test_killed_anywhere_and_resumed_every_system_ends_as_if_left_alone(name, data, tmp_path):
+    change, devices = SYSTEMS_KILLED[name]
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(_config(data, change)))
+    seed = list(SYSTEMS_KILLED).index(name)
+    outcome = soak(config, tmp_path, _AIMS, seed=seed, devices=devices, own_programs=True)
+    print(_row(name, outcome), flush=True)
+    assert outcome.same, outcome.others
 
 
 def _write_data(folder: Path) -> Path:

@@ -1,0 +1,61 @@
+"""Made-up batches, items and weights for the tiny models of `synthetic`, and made-up splits."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from synthetic import DIM, ITEMS, MAX_HISTORY, TAGS
+
+from mmctr_jax.data.cache import Split
+
+LENGTHS = [0, 1, 2, 3, 5, MAX_HISTORY - 1, MAX_HISTORY, MAX_HISTORY]
+
+
+def make_items(rng):
+    tags = rng.integers(0, TAGS, (ITEMS, 4)).astype(np.int32)
+    tags[5] = 0  # an item without tags
+    vectors = rng.normal(size=(ITEMS, DIM)).astype(np.float32)
+    items = {"item_tags": tags, "item_emb_d8": vectors}
+    items["codes"] = np.stack([rng.integers(1, 6, ITEMS), rng.integers(6, 11, ITEMS)], axis=1).astype(np.int32)
+    items["neighbours"] = rng.integers(1, ITEMS, (ITEMS, 3)).astype(np.int32)
+    for values in items.values():
+        values[0] = 0
+    return items
+
+
+def make_batch(rng, lengths=LENGTHS, width=MAX_HISTORY):
+    history = np.zeros((len(lengths), width), np.int32)
+    for row, length in enumerate(lengths):
+        history[row, width - length :] = rng.integers(1, ITEMS, length)
+    return {
+        "history": history,
+        "item": rng.integers(1, ITEMS, len(lengths)).astype(np.int32),
+        "side": rng.integers(0, 11, (len(lengths), 2)).astype(np.int32),
+        "label": rng.integers(0, 2, len(lengths)).astype(np.float32),
+        "weight": np.ones(len(lengths), np.float32),
+    }
+
+
+def randomised(params, rng):
+    """Weights of order 1, so that every path matters (fresh embeddings are nearly 0); padding rows stay 0."""
+
+    def draw(path, w):
+        values = rng.normal(0, 0.3, w.shape).astype(np.float32)
+        if path[0].key == "embedding" and path[-1].key != "kernel":
+            values[0] = 0
+        return jnp.asarray(values)
+
+    return jax.tree_util.tree_map_with_path(draw, params)
+
+
+def make_split(rows: int, seed: int = 0) -> Split:
+    """Row i has target item i + 1, so that batches tell which rows they hold."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(0, 9, rows)
+    return Split(
+        history_values=rng.integers(1, 100, lengths.sum()).astype(np.int32),
+        history_offsets=np.concatenate([[0], np.cumsum(lengths)]),
+        item=np.arange(1, rows + 1, dtype=np.int32),
+        side=np.stack([np.arange(rows), np.arange(rows) % 7], axis=1).astype(np.int32),
+        label=(np.arange(rows) % 2).astype(np.uint8),
+        fingerprint="",
+    )
