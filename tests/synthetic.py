@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmctr_jax.config.schema import Config, parse_config
+from mmctr_jax.runs.summary import Summary
 from mmctr_jax.training.step import summed_bce
 
 ITEMS, TAGS, DIM, MAX_HISTORY = 60, 12, 8, 10  # ITEMS and TAGS count their padding id 0
@@ -149,3 +150,9 @@ def resolved_config(change: dict | None = None) -> Config:
 def mean_bce(logits, label, weight):
     """The loss that a training step descends."""
     return summed_bce(logits, label, weight) / weight.sum()
+
+
+def ended(stopped: str = "1 epochs done", **values) -> Summary:
+    """A training's summary, in place of a training. `values` replace those of no interest."""
+    default = {"steps": 5, "epochs": 1.0, "best_step": 5, "validation": {}, "samples_per_second": None}
+    return Summary.from_json(default | {"seconds": 60.0, "parameters": 1, "stopped": stopped} | values)
