@@ -152,7 +152,7 @@ def mean_bce(logits, label, weight):
     return summed_bce(logits, label, weight) / weight.sum()
 
 
-def ended(stopped: str = "1 epochs done", **values) -> Summary:
+def summary_of(stopped: str = "1 epochs done", **values) -> Summary:
     """A training's summary, in place of a training. `values` replace those of no interest."""
     default = {"steps": 5, "epochs": 1.0, "best_step": 5, "validation": {}, "samples_per_second": None}
     return Summary.from_json(default | {"seconds": 60.0, "parameters": 1, "stopped": stopped} | values)

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from sklearn.metrics import roc_auc_score
-from synthetic import CODES, SYSTEMS, ended, merged, raw_config
+from synthetic import CODES, SYSTEMS, merged, raw_config, summary_of
 
 from mmctr_jax.commands.compare import main
 from mmctr_jax.errors import FailedError, InputError, TrainingError
@@ -99,7 +99,7 @@ def test_an_interrupted_comparison_goes_on_and_ends_the_same(finished, tmp_path,
     def interrupted_at_the_third(config, directory, resume, end_early):
         trained.append(directory.relative_to(tmp_path / "out").as_posix())
         if len(trained) == 3:
-            return ended("interrupted")
+            return summary_of("interrupted")
         shutil.copytree(out / trained[-1], directory)
         return RunDirectory(directory).read_summary()
 

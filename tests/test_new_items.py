@@ -96,11 +96,8 @@ def test_a_new_item_scores_as_a_known_one_with_its_features_and_no_id_embedding(
 
 def test_the_table_grows_and_known_rows_stay(run, tmp_path):
     directory, data = run
-    config, known, centroids = (
-        RunDirectory(directory).read_config(),
-        RunDirectory(directory).read_items(),
-        RunDirectory(directory).read_centroids(),
-    )
+    run = RunDirectory(directory)
+    config, known, centroids = run.read_config(), run.read_items(), run.read_centroids()
     changed = {"rows": {5: {"item_tags": [3]}}}
     table, number, remarks = with_new_items(
         config, known, centroids, newer(data, tmp_path / "newer.parquet", **changed)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from synthetic import ended, merged, raw_config
+from synthetic import merged, raw_config, summary_of
 
 pytest.importorskip("optuna", reason="needs Optuna: pip install optuna")
 
@@ -65,7 +65,7 @@ def trained(monkeypatch):
         done.append(directory.name)
         auc = quality(config)
         validation = {"auc": auc, "logloss": 1 - auc, "gauc": None}
-        return ended(validation=validation)
+        return summary_of(validation=validation)
 
     monkeypatch.setattr(run, "train", at_once)
     monkeypatch.setattr(search_module, "predict", None)  # nobody scores a test file unasked
@@ -198,7 +198,7 @@ def test_a_stopped_search_goes_on_and_ends_the_same(base, trained, tmp_path, mon
                 raise TrainingError("No space left on device.")
             if moment == "in training":
                 trained.append(directory.name)
-                return ended("interrupted")
+                return summary_of("interrupted")
         return at_once(config, directory, resume, end_early)
 
     def dying(self, taken, *rest):
@@ -253,8 +253,8 @@ def test_a_trial_below_the_median_is_ended_and_never_wins(base, trained, tmp_pat
         for number in range(1, 6):
             if end_early(number, auc * number / 5):
                 ended.append((directory.name, number))
-                return ended("pruned", validation={"auc": auc * number / 5})
-        return ended("5 epochs done", validation={"auc": auc})
+                return summary_of("pruned", validation={"auc": auc * number / 5})
+        return summary_of("5 epochs done", validation={"auc": auc})
 
     monkeypatch.setattr(run, "train", in_five_evaluations)
     search(space_of(base), tmp_path / "out", sampler="random", trials=20)
