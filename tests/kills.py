@@ -8,7 +8,6 @@ checkpoints are built.
 from __future__ import annotations
 
 import errno
-import json
 import math
 import os
 import pty
@@ -31,8 +30,7 @@ from mmctr_jax.devices.sharding import make_mesh
 from mmctr_jax.errors import InputError
 from mmctr_jax.files import sha256
 from mmctr_jax.prediction.predict import predict
-from mmctr_jax.runs import directory as run_dir
-from mmctr_jax.runs.checkpoint import Checkpoints
+from mmctr_jax.runs.directory import RunDirectory
 from mmctr_jax.training.step import abstract_state
 
 ROOT = Path(__file__).parents[1]
@@ -91,12 +89,12 @@ class Job:
     def temporaries(self) -> dict[Path, str]:
         """What is being built now, or was when a process was killed, and the phase that builds it."""
         caches = self.cache_dir.glob(".*")
-        checkpoints = (self.run_dir / run_dir.CHECKPOINTS).glob("*.orbax-checkpoint-tmp*")
+        checkpoints = RunDirectory(self.run_dir).checkpoint_folder.glob("*.orbax-checkpoint-tmp*")
         return dict.fromkeys(caches, "cache build") | dict.fromkeys(checkpoints, "checkpoint write")
 
     def last_step(self) -> int | None:
         """Of the checkpoints that carry their final name."""
-        names = [path.name for path in (self.run_dir / run_dir.CHECKPOINTS).glob("*")]
+        names = [path.name for path in RunDirectory(self.run_dir).checkpoint_folder.glob("*")]
         return max((int(name) for name in names if name.isdigit()), default=None)
 
 
@@ -219,7 +217,7 @@ def run_alone(job: Job) -> Alone:
                     alone.before_steps = since
         alone.seconds = training.seconds
         training.check_end()
-    alone.steps = json.loads((job.run_dir / "summary.json").read_text())["steps"]
+    alone.steps = RunDirectory(job.run_dir).read_summary().steps
     return alone
 
 
@@ -327,7 +325,7 @@ def compare(alone: Job, killed: Job, outcome: Outcome) -> None:
     _expect_equal("number of records in metrics.jsonl", len(a), len(b), outcome)
     for i, (record_a, record_b) in enumerate(zip(a, b, strict=False)):
         _expect_equal(f"metrics.jsonl, line {i + 1}", record_a, record_b, outcome)
-    a, b = (_without_times(json.loads((job.run_dir / "summary.json").read_text())) for job in (alone, killed))
+    a, b = (_without_times(RunDirectory(job.run_dir).read_summary().to_json()) for job in (alone, killed))
     _expect_equal("summary.json", a, b, outcome)
     a, b = (_predictions(job) for job in (alone, killed))
     _expect_equal("SHA-256 of predictions.parquet", a, b, outcome)
@@ -346,19 +344,19 @@ def _without_times(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _records(job: Job) -> list[dict[str, Any]]:
-    lines = (job.run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return [_without_times(json.loads(line)) for line in lines]
+    return [_without_times(record) for record in RunDirectory(job.run_dir).read_records()]
 
 
 def _steps(job: Job) -> tuple[int | None, int | None]:
-    with Checkpoints(job.run_dir / run_dir.CHECKPOINTS) as checkpoints:
+    with RunDirectory(job.run_dir).checkpoints() as checkpoints:
         return checkpoints.best_step, checkpoints.last_step
 
 
 def _read_checkpoint(job: Job, step: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The arrays of all parts by name, and progress without its times."""
-    like = abstract_state(run_dir.read_config(job.run_dir), run_dir.read_items(job.run_dir), make_mesh())
-    with Checkpoints(job.run_dir / run_dir.CHECKPOINTS) as checkpoints:
+    run = RunDirectory(job.run_dir)
+    like = abstract_state(run.read_config(), run.read_items(), make_mesh())
+    with RunDirectory(job.run_dir).checkpoints() as checkpoints:
         state, progress = checkpoints.restore(step, like)
     arrays = {jax.tree_util.keystr(path): np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(state)}
     return arrays, progress | {"position": _without_times(progress["position"])}

@@ -11,13 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from sklearn.metrics import roc_auc_score
-from synthetic import CODES, SYSTEMS, merged, raw_config
+from synthetic import CODES, SYSTEMS, merged, raw_config, summary_of
 
 from mmctr_jax.commands.compare import main
 from mmctr_jax.errors import FailedError, InputError, TrainingError
 from mmctr_jax.experiments import seeded_run as run
 from mmctr_jax.experiments.comparison import compare
 from mmctr_jax.experiments.tables import mean_and_deviation
+from mmctr_jax.runs.directory import RunDirectory
 
 SEEDS = [1, 2]
 
@@ -98,9 +99,9 @@ def test_an_interrupted_comparison_goes_on_and_ends_the_same(finished, tmp_path,
     def interrupted_at_the_third(config, directory, resume, end_early):
         trained.append(directory.relative_to(tmp_path / "out").as_posix())
         if len(trained) == 3:
-            return {"stopped": "interrupted"}
+            return summary_of("interrupted")
         shutil.copytree(out / trained[-1], directory)
-        return json.loads((directory / "summary.json").read_text())
+        return RunDirectory(directory).read_summary()
 
     monkeypatch.setattr(run, "train", interrupted_at_the_third)
     arguments = [*map(str, paths(folder)), "--seeds", "2", "--out", str(tmp_path / "out")]
@@ -132,7 +133,7 @@ def test_a_failed_run_is_marked_and_the_others_go_on(finished, tmp_path, monkeyp
             directory.mkdir(parents=True)
             raise FailedError("Step 3 diverged.")
         shutil.copytree(out / "codes" / directory.name, directory)
-        return json.loads((directory / "summary.json").read_text())
+        return RunDirectory(directory).read_summary()
 
     monkeypatch.setattr(run, "train", diverging)
     assert compare(paths(folder), [], SEEDS, tmp_path / "out")

@@ -1,7 +1,8 @@
 import pytest
 from synthetic import merged, raw_config, resolved_config
 
-from mmctr_jax.config.schema import first_difference, load_config, parse_config, to_yaml
+from mmctr_jax.config.differences import Marker, first_difference, marked_fields
+from mmctr_jax.config.schema import Config, load_config, parse_config, to_yaml
 from mmctr_jax.errors import InputError
 
 MINIMAL = {"data": {"train": "t", "valid": "v", "item_info": "i"}}
@@ -177,7 +178,20 @@ def test_first_difference_names_the_key():
     b = parse_config(merged(MINIMAL, {"train": {"epochs": 3}, "model": {"dcn": {"cross_layers": 1}}}))
     assert first_difference(a, a) is None
     assert first_difference(a, b) == "model.dcn.cross_layers: 3 ≠ 1"
-    assert first_difference(a, b, ignore=("model.dcn.cross_layers", "train.epochs")) is None
+    assert first_difference(a, b, ignoring=Marker.FREE_ON_RESUME) == "model.dcn.cross_layers: 3 ≠ 1"
+
+
+def test_what_may_differ_is_said_at_the_fields():
+    files = ["data.train", "data.valid", "data.test", "data.test_labels", "data.item_info", "data.cache_dir"]
+    sizes = ["train.eval_batch_size", "train.checkpoint_every"]
+    on_resume = {*files, *sizes, "train.epochs", "train.patience"}
+    assert set(marked_fields(Config, Marker.FREE_ON_RESUME)) == on_resume
+    assert set(marked_fields(Config, Marker.FREE_IN_COMPARISON)) == {*files, *sizes}
+    assert marked_fields(Config, Marker.FIXED_IN_SEARCH) == ["data.valid", "data.test", "data.test_labels"]
+    longer = parse_config(merged(MINIMAL, {"train": {"epochs": 3}, "data": {"cache_dir": "elsewhere"}}))
+    assert first_difference(parse_config(MINIMAL), longer, ignoring=Marker.FREE_ON_RESUME) is None
+    found = first_difference(parse_config(MINIMAL), longer, ignoring=Marker.FREE_IN_COMPARISON)
+    assert found == "train.epochs: 100 ≠ 3"
 
 
 def test_without_a_name_the_model_is_the_full_one_and_each_has_its_own_settings():

@@ -15,7 +15,7 @@ from mmctr_jax.config.schema import load_config
 from mmctr_jax.errors import InputError
 from mmctr_jax.interop import convert
 from mmctr_jax.prediction.predict import predict
-from mmctr_jax.runs.directory import read_metadata
+from mmctr_jax.runs.directory import RunDirectory
 from mmctr_jax.training.loop import train
 
 
@@ -199,7 +199,7 @@ def test_a_model_that_the_release_does_not_have_is_refused(released, override, w
 def test_converted_weights_are_no_training_to_go_on_with(released):
     released.save()
     released.convert()
-    recorded = read_metadata(released.run)["converted"]["sha256"]
+    recorded = RunDirectory(released.run).read_metadata()["converted"]["sha256"]
     assert recorded == hashlib.sha256(released.checkpoint.read_bytes()).hexdigest()
     with pytest.raises(InputError, match="converted weights"):
         train(load_config(released.config), released.run, resume=True)

@@ -20,8 +20,7 @@ from mmctr_jax.devices import hosts
 from mmctr_jax.devices.sharding import make_mesh
 from mmctr_jax.errors import InputError
 from mmctr_jax.prediction.predict import Predictor
-from mmctr_jax.runs.checkpoint import Checkpoints
-from mmctr_jax.runs.directory import read_config, read_items
+from mmctr_jax.runs.directory import RunDirectory
 from mmctr_jax.runs.recorder import read_records
 from mmctr_jax.training.step import abstract_state
 
@@ -115,9 +114,10 @@ def test_two_processes_interrupted_and_resumed_equal_one_uninterrupted(dataset, 
 
 
 def moments_of(directory):
-    config, mesh = read_config(directory), make_mesh()
-    with Checkpoints(directory / "checkpoints") as checkpoints:
-        state, _ = checkpoints.restore_newest(abstract_state(config, read_items(directory), mesh))
+    run = RunDirectory(directory)
+    config, mesh = run.read_config(), make_mesh()
+    with run.checkpoints() as checkpoints:
+        state, _ = checkpoints.restore_newest(abstract_state(config, run.read_items(), mesh))
     return jax.tree.map(np.asarray, state.opt_state.mu)
 
 

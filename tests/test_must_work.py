@@ -89,10 +89,10 @@ def test_parts_with_and_without_rows_are_all_read(data, run):
 def test_batches_that_devices_do_not_divide_train_every_row(run):
     """60 rows to 8 devices, the last batch of 50: 4 steps an epoch; 7 rows to validate with."""
     directory, summary, _, _ = run
-    assert summary["stopped"] == "2 epochs done" and summary["steps"] == 8
+    assert summary.stopped_because == "2 epochs done" and summary.steps == 8
     records = read_records(directory / "metrics.jsonl")
     assert all(np.isfinite(r["loss"]) for r in records if "loss" in r)
-    assert 0 <= summary["validation"]["auc"] <= 1
+    assert 0 <= summary.validation["auc"] <= 1
 
 
 def test_every_row_of_unknown_users_and_items_has_a_score(data, run):

@@ -14,8 +14,7 @@ from mmctr_jax.devices.sharding import make_mesh
 from mmctr_jax.errors import InputError
 from mmctr_jax.models import build_model
 from mmctr_jax.prediction.predict import Predictor, predict
-from mmctr_jax.runs.checkpoint import Checkpoints
-from mmctr_jax.runs.directory import read_centroids, read_config, read_items
+from mmctr_jax.runs.directory import RunDirectory
 from mmctr_jax.training.loop import train
 from mmctr_jax.training.step import abstract_state
 
@@ -70,13 +69,13 @@ def test_a_new_item_scores_as_a_known_one_with_its_features_and_no_id_embedding(
     assert "2 items are new since training. Of 4 rows, 2 have one as the target and 1 more in the history" in out
     assert "1 ids in item_tags are new" in out
 
-    config, items = read_config(directory), read_items(directory)
-    with Checkpoints(directory / "checkpoints") as checkpoints:
+    config, items = RunDirectory(directory).read_config(), RunDirectory(directory).read_items()
+    with RunDirectory(directory).checkpoints() as checkpoints:
         _, params, _ = checkpoints.restore_best(abstract_state(config, items, make_mesh()))
     # Item 7 without its id embedding stands for the new one; none of these rows has item 7 itself, and no neighbour
     # list that they use may hold it.
     table = {name: np.array(values) for name, values in items.items()}
-    extended, _, _ = with_new_items(config, items, read_centroids(directory), info)
+    extended, _, _ = with_new_items(config, items, RunDirectory(directory).read_centroids(), info)
     table["neighbours"][7] = extended["neighbours"][ITEMS]
     used = table["neighbours"][[1, 2, 3, 4, 5, 6, 7, 9]]
     table["neighbours"][[1, 2, 3, 4, 5, 6, 7, 9]] = np.where(used == 7, 0, used)
@@ -97,7 +96,8 @@ def test_a_new_item_scores_as_a_known_one_with_its_features_and_no_id_embedding(
 
 def test_the_table_grows_and_known_rows_stay(run, tmp_path):
     directory, data = run
-    config, known, centroids = read_config(directory), read_items(directory), read_centroids(directory)
+    run = RunDirectory(directory)
+    config, known, centroids = run.read_config(), run.read_items(), run.read_centroids()
     changed = {"rows": {5: {"item_tags": [3]}}}
     table, number, remarks = with_new_items(
         config, known, centroids, newer(data, tmp_path / "newer.parquet", **changed)
@@ -118,7 +118,7 @@ def test_the_table_grows_and_known_rows_stay(run, tmp_path):
 
 def test_codes_of_known_vectors_are_those_of_training(run):
     directory, _ = run
-    items, centroids = read_items(directory), read_centroids(directory)
+    items, centroids = RunDirectory(directory).read_items(), RunDirectory(directory).read_centroids()
     np.testing.assert_array_equal(encode(items["item_emb_d8"], centroids["codes"]), items["codes"])
 
 

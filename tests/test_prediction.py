@@ -18,8 +18,7 @@ from mmctr_jax.devices.sharding import make_mesh
 from mmctr_jax.errors import InputError
 from mmctr_jax.models import build_model
 from mmctr_jax.prediction.predict import Predictor, predict
-from mmctr_jax.runs.checkpoint import Checkpoints
-from mmctr_jax.runs.directory import read_config, read_items
+from mmctr_jax.runs.directory import RunDirectory
 from mmctr_jax.training.loop import train
 from mmctr_jax.training.metrics import evaluate
 from mmctr_jax.training.step import init_state
@@ -40,7 +39,7 @@ def test_scores_are_the_models_row_by_row(run):
     """Against the model applied to all rows at once, without loader, cache, batches or devices."""
     directory, data = run
     predictor = Predictor.load(directory)
-    config, items = read_config(directory), read_items(directory)
+    config, items = RunDirectory(directory).read_config(), RunDirectory(directory).read_items()
     split = load_split(data / "test.parquet", config.features, None, with_labels=False)
     batch = {
         "history": pad_histories(split, np.arange(split.rows), config.model.max_history),
@@ -49,7 +48,7 @@ def test_scores_are_the_models_row_by_row(run):
         "weight": np.ones(split.rows, np.float32),
     }
     like = init_state(config, items, make_mesh())
-    with Checkpoints(directory / "checkpoints") as checkpoints:
+    with RunDirectory(directory).checkpoints() as checkpoints:
         _, params, _ = checkpoints.restore_best(like)
     expected = jax.jit(lambda p: build_model(config).apply({"params": p}, batch, items, train=False))(params)
     np.testing.assert_allclose(predictor.logits(data / "test.parquet"), expected, atol=1e-5)
@@ -150,7 +149,7 @@ def test_an_output_never_replaces_an_input(run, tmp_path):
 def test_a_damaged_item_table_is_refused(run, tmp_path):
     directory, data = run
     shutil.copytree(directory, tmp_path / "run")
-    items = read_items(directory)
+    items = RunDirectory(directory).read_items()
     for broken in ({n: v[:6] for n, v in items.items()}, {"item_tags": items["item_tags"]}, {}):
         np.savez(tmp_path / "run" / "items.npz", **{f"feature/{n}": v for n, v in broken.items()})
         with pytest.raises(InputError, match="items.npz is missing or damaged"):

@@ -25,7 +25,7 @@ from mmctr_jax.pages.report.page import report
 from mmctr_jax.pages.report.pictures import labels_of
 from mmctr_jax.pages.report.slices import KNOWN, LENGTH, POPULARITY, side_feature
 from mmctr_jax.prediction.predict import Predictor, predict
-from mmctr_jax.runs import directory as run_dir
+from mmctr_jax.runs.directory import RunDirectory
 from mmctr_jax.training.loop import train
 from mmctr_jax.training.metrics import grouped_auc
 
@@ -280,7 +280,7 @@ def test_a_run_without_a_checkpoint_has_curves_and_is_not_touched(copied, tmp_pa
     records = (directory / "metrics.jsonl").read_text()
     (directory / "metrics.jsonl").write_text(records[: len(records) // 2])  # in the middle of a line
     before = files(directory)
-    with run_dir.lock(directory):
+    with RunDirectory(directory).lock():
         before[directory / ".lock"] = (directory / ".lock").stat().st_mtime_ns
         found = report([directory], tmp_path / "page.html")
     assert files(directory) == before
@@ -315,16 +315,17 @@ def test_a_checkpoint_replaced_while_it_is_read_is_looked_for_again(copied, tmp_
     monkeypatch.setattr(report_runs.Predictor, "load", unlucky)
     assert "Nothing is scored: gone" in measured_of(directory)["notes"] and len(tries) == 1
     tries.clear()
-    with run_dir.lock(directory):
+    with RunDirectory(directory).lock():
         assert list(measured_of(directory)["splits"]) == ["valid", "test"] and len(tries) == 3
 
 
 def test_a_lock_is_seen_and_not_taken(tmp_path):
-    assert not run_dir.is_locked(tmp_path)
-    with run_dir.lock(tmp_path):
-        assert run_dir.is_locked(tmp_path) and run_dir.is_locked(tmp_path)
-    assert not run_dir.is_locked(tmp_path)
-    run_dir.lock(tmp_path).close()
+    run = RunDirectory(tmp_path)
+    assert not run.is_locked
+    with run.lock():
+        assert run.is_locked and run.is_locked
+    assert not run.is_locked
+    run.lock().close()
 
 
 def test_a_summary_of_before_the_run_went_on_is_not_taken(copied, tmp_path):

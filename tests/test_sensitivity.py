@@ -5,7 +5,7 @@ import statistics
 
 import pytest
 import yaml
-from synthetic import raw_config
+from synthetic import raw_config, summary_of
 
 from mmctr_jax.errors import FailedError, InputError
 from mmctr_jax.experiments import seeded_run as run
@@ -37,7 +37,7 @@ def ready(dataset, tmp_path, monkeypatch):
         done.append(directory.relative_to(tmp_path / "out").as_posix())
         if auc(config) is None:
             raise FailedError("Step 7 diverged.")
-        return {"stopped": "1 epochs done", "validation": {"auc": auc(config), "logloss": 0.5}, "seconds": 1.0}
+        return summary_of(validation={"auc": auc(config), "logloss": 0.5}, seconds=1.0)
 
     monkeypatch.setattr(run, "train", at_once)
     monkeypatch.setattr(run, "predict", None)  # the test file is not touched
@@ -87,7 +87,7 @@ def test_a_stopped_analysis_goes_on(ready, monkeypatch):
     at_once = run.train
 
     def interrupted(config, directory, resume, end_early):
-        return at_once(config, directory, resume, end_early) if len(done) < 4 else {"stopped": "interrupted"}
+        return at_once(config, directory, resume, end_early) if len(done) < 4 else summary_of("interrupted")
 
     monkeypatch.setattr(run, "train", interrupted)
     assert not one_at_a_time(space_of(folder), SEEDS, folder / "out")

@@ -8,7 +8,7 @@ from jax.sharding import PartitionSpec as P
 from synthetic import DIM, TAGS, resolved_config
 
 from mmctr_jax.devices.sharding import make_mesh, placed, put_batch, put_items
-from mmctr_jax.runs.checkpoint import Checkpoints
+from mmctr_jax.runs.directory import RunDirectory
 from mmctr_jax.training.loop import count_parameters
 from mmctr_jax.training.scoring import make_score
 from mmctr_jax.training.step import abstract_state, init_state, make_train_step, parameter_shapes
@@ -111,12 +111,12 @@ def test_it_scores_the_same_and_its_checkpoint_fits_other_numbers_of_devices(bot
     rows = make_split(40)
     expected = make_score(config, mesh)(whole.params, {}, rows, table)
     np.testing.assert_allclose(make_score(split_config, mesh)(split.params, {}, rows, split_table), expected, atol=1e-3)
-    with Checkpoints(tmp_path / "checkpoints", writable=True) as checkpoints:
+    with RunDirectory(tmp_path).checkpoints(writable=True) as checkpoints:
         checkpoints.save(split, {"plateau": {"best_step": 4}}, 4, 4)
     for devices in (1, 2):
         fewer = make_mesh(jax.devices()[:devices])
         like = abstract_state(split_config, split_table, fewer)
-        with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        with RunDirectory(tmp_path).checkpoints() as checkpoints:
             state, _ = checkpoints.restore_newest(like)
         assert state.params["cross"]["layer_0"]["kernel"].sharding.mesh.size == devices
         for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(split), strict=True):

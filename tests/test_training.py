@@ -15,9 +15,10 @@ from mmctr_jax.config.schema import load_config
 from mmctr_jax.errors import InputError, TrainingError
 from mmctr_jax.prediction.predict import Predictor
 from mmctr_jax.runs import checkpoint
-from mmctr_jax.runs import directory as run_dir
 from mmctr_jax.runs.checkpoint import Checkpoints
+from mmctr_jax.runs.directory import RunDirectory
 from mmctr_jax.runs.recorder import read_records
+from mmctr_jax.runs.summary import StopReason
 from mmctr_jax.training import loop as training
 from mmctr_jax.training.loop import train
 from mmctr_jax.training.metrics import auc, logloss
@@ -43,7 +44,8 @@ def test_run_directory_holds_what_it_says(whole):
     assert set(metadata) == {*("versions", "python", "devices", "seed", "training_lengths", "data", "git", "codebooks")}
     assert metadata["seed"] == 1 and metadata["devices"]["count"] == 8
     assert set(metadata["data"]) == {"train", "valid", "item_info", "items"}
-    assert json.loads((directory / "summary.json").read_text()) == summary
+    assert json.loads((directory / "summary.json").read_text()) == summary.to_json()
+    assert RunDirectory(directory).read_summary() == summary
     assert (directory / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert any((directory / "tensorboard").iterdir())
     assert "validation auc" in (directory / "train.log").read_text()
@@ -52,13 +54,14 @@ def test_run_directory_holds_what_it_says(whole):
 
 def test_the_summary_says_how_it_ended(whole):
     _, _, summary = whole
-    assert summary["stopped"] == "3 epochs done" and summary["steps"] == 15 and summary["epochs"] == 3
+    assert summary.stopped is StopReason.EPOCHS_DONE and summary.stopped_because == "3 epochs done"
+    assert summary.steps == 15 and summary.epochs == 3
 
 
 def test_it_learns(dataset, tmp_path):
     """The clicks' true probabilities have an AUC of about 0.94; 300 rows teach a part of them."""
     summary = train(config_for(dataset, train={"epochs": 12, "patience": 12, "lr_factor": 1.0}), tmp_path / "run")
-    assert summary["validation"]["auc"] > 0.75
+    assert summary.validation["auc"] > 0.75
 
 
 def test_validations_come_when_due_and_once_more_at_the_end(whole):
@@ -105,10 +108,10 @@ def test_an_interrupted_and_resumed_run_equals_the_uninterrupted_one(whole, tmp_
     for i, step in enumerate(steps):
         monkeypatch.setattr(training, "Interrupt", lambda step=step: StopAt(step))
         partial = train(config, tmp_path / "run", resume=i > 0)
-        assert partial["stopped"] == "interrupted" and partial["steps"] == step
+        assert partial.stopped is StopReason.INTERRUPTED and partial.steps == step
     monkeypatch.undo()
     resumed = train(config, tmp_path / "run", resume=True)
-    assert resumed["validation"] == summary["validation"] and resumed["best_step"] == summary["best_step"]
+    assert resumed.validation == summary.validation and resumed.best_step == summary.best_step
     assert_same_run(directory, tmp_path / "run")
 
 
@@ -133,12 +136,12 @@ def test_resuming_a_finished_run_changes_nothing(whole, tmp_path):
     config, directory, summary = whole
     shutil.copytree(directory, tmp_path / "run")
     again = train(config, tmp_path / "run", resume=True)
-    assert again["validation"] == summary["validation"] and again["steps"] == summary["steps"]
+    assert again.validation == summary.validation and again.steps == summary.steps
     assert_same_run(directory, tmp_path / "run")
 
 
 def test_resume_without_a_run_starts_one(dataset, tmp_path):
-    assert train(config_for(dataset, train={"epochs": 1}), tmp_path / "run", resume=True)["steps"] == 5
+    assert train(config_for(dataset, train={"epochs": 1}), tmp_path / "run", resume=True).steps == 5
 
 
 def test_checkpoints_between_validations(dataset, tmp_path, monkeypatch):
@@ -162,12 +165,13 @@ def test_the_best_checkpoint_stays_and_is_the_one_that_scores(dataset, tmp_path)
     for i, c in enumerate((config, ruin)):
         summary = train(c, tmp_path / f"run{i}")
         kept = {int(p.name) for p in (tmp_path / f"run{i}" / "checkpoints").iterdir()}
-        assert kept == {summary["best_step"], summary["steps"]}
+        assert kept == {summary.best_step, summary.steps}
         predictor = Predictor.load(tmp_path / f"run{i}")
-        assert predictor.step == summary["best_step"]
+        assert predictor.step == summary.best_step
         labels = pq.read_table(c.data.valid)["label"].to_numpy()
-        assert auc(labels, predictor.logits(c.data.valid)) == pytest.approx(summary["validation"]["auc"], abs=1e-9)
-    assert summary["stopped"] == "no better validation AUC in 2 validations" and summary["best_step"] < summary["steps"]
+        assert auc(labels, predictor.logits(c.data.valid)) == pytest.approx(summary.validation["auc"], abs=1e-9)
+    assert summary.stopped is StopReason.PATIENCE_EXHAUSTED and summary.best_step < summary.steps
+    assert summary.stopped_because == "no better validation AUC in 2 validations"
 
 
 def test_a_loss_that_is_not_finite_stops_at_its_step_and_keeps_the_last_checkpoint(dataset, tmp_path, monkeypatch):
@@ -249,7 +253,7 @@ def test_samples_per_second_counts_loading_and_computing_but_not_validating(data
         monkeypatch.setattr(training, name, slow)
     summary = train(config_for(dataset, train={"epochs": 4, "checkpoint_every": 2}), tmp_path / "run")
     # 19 counted steps of 0.1 s and more for 1,136 rows (the first, of 64, compiles): at most 600 a second.
-    assert 100 < summary["samples_per_second"] < 600
+    assert 100 < summary.samples_per_second < 600
 
 
 def test_settings_that_may_change_on_resume_are_taken_over(whole, tmp_path):
@@ -258,8 +262,8 @@ def test_settings_that_may_change_on_resume_are_taken_over(whole, tmp_path):
     data = config.data.model_copy(update={"test": "another.parquet"})
     more = config.train.model_copy(update={"epochs": 4})
     summary = train(config.model_copy(update={"data": data, "train": more}), tmp_path / "run", resume=True)
-    assert summary["steps"] == 20
-    now = run_dir.read_config(tmp_path / "run")
+    assert summary.steps == 20
+    now = RunDirectory(tmp_path / "run").read_config()
     assert now.data.test == "another.parquet" and now.train.epochs == 4
 
 
@@ -287,7 +291,7 @@ def test_resume_refuses_another_config_and_other_data(whole, dataset, tmp_path):
     assert "train.seed: 1 ≠ 2" in refused(other, tmp_path / "run", resume=True)
     data = write_dataset(tmp_path / "data")
     there = config_for(data, train={"epochs": 3, "eval_every": 4, "length_buckets": [2]})
-    assert train(there, tmp_path / "run", resume=True)["steps"] == 15  # the same bytes elsewhere are the same data
+    assert train(there, tmp_path / "run", resume=True).steps == 15  # the same bytes elsewhere are the same data
     write_dataset(data, seed=5)
     assert "data.train has changed" in refused(there, tmp_path / "run", resume=True)
 
@@ -313,7 +317,7 @@ def test_a_folder_that_is_no_run_directory(dataset, tmp_path):
 
 def test_two_trainings_on_one_run_directory(whole):
     config, directory, _ = whole
-    with run_dir.lock(directory):
+    with RunDirectory(directory).lock():
         assert "Another training" in refused(config, directory, resume=True)
 
 
@@ -340,7 +344,7 @@ def test_a_damaged_checkpoint_is_found_out_and_the_one_before_gives_the_same_mod
     shutil.copytree(directory, copy)
     damage(copy / "checkpoints" / "15", (part, what))
     again = train(config, copy, resume=True)
-    assert again["validation"] == summary["validation"]
+    assert again.validation == summary.validation
     assert_same_run(copy, directory)
     assert [p.name.split("-")[0] for p in (copy / "damaged").iterdir()] == ["15"]
 
@@ -391,7 +395,7 @@ def test_a_batch_smaller_than_the_number_of_devices(dataset, tmp_path):
 
 def test_a_batch_that_the_devices_do_not_divide(dataset, tmp_path):
     summary = train(config_for(dataset, train={"batch_size": 61, "eval_batch_size": 13, "epochs": 1}), tmp_path / "run")
-    assert summary["steps"] == 5
+    assert summary.steps == 5
 
 
 def test_a_validation_set_of_one_class(dataset, tmp_path):

@@ -1,6 +1,7 @@
 """A search tries what its space says, keeps the best by validation alone, and loses nothing."""
 
 import csv
+import functools
 import json
 import math
 import shutil
@@ -10,12 +11,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from synthetic import merged, raw_config
+from synthetic import merged, raw_config, summary_of
 
 pytest.importorskip("optuna", reason="needs Optuna: pip install optuna")
 
 from mmctr_jax.commands.tune import main
-from mmctr_jax.config.schema import first_difference, load_config, parse_config
+from mmctr_jax.config.schema import load_config, parse_config, set_field
 from mmctr_jax.errors import FailedError, InputError, TrainingError, UnfitError
 from mmctr_jax.experiments import search as search_module
 from mmctr_jax.experiments import seeded_run as run
@@ -64,7 +65,7 @@ def trained(monkeypatch):
         done.append(directory.name)
         auc = quality(config)
         validation = {"auc": auc, "logloss": 1 - auc, "gauc": None}
-        return {"stopped": "1 epochs done", "validation": validation, "epochs": 1.0, "best_step": 5, "seconds": 60.0}
+        return summary_of(validation=validation)
 
     monkeypatch.setattr(run, "train", at_once)
     monkeypatch.setattr(search_module, "predict", None)  # nobody scores a test file unasked
@@ -152,8 +153,10 @@ def test_the_winner_is_the_best_of_all_trials_and_its_config_is_ready(base, trai
     assert quality(config) == float(best["validation_auc"])
     record = json.loads((out / "trials" / f"{int(best['trial']):04d}.json").read_text())
     assert parse_config(record["config"]) == config
-    untouched = ("train.learning_rate", "train.batch_size", "model.transformer.first_k", "model.dcn.deep")
-    assert first_difference(config, load_config(base), ignore=untouched) is None
+    expected = load_config(base).model_dump()
+    for field in ("train.learning_rate", "train.batch_size", "model.transformer.first_k", "model.dcn.deep"):
+        set_field(expected, field, functools.reduce(getattr, field.split("."), config), "expected")
+    assert config.model_dump() == expected
     for row in rows:
         assert 1e-4 <= float(row["train.learning_rate"]) <= 1e-1 and 16 <= int(row["train.batch_size"]) <= 64
     assert len({row["train.learning_rate"] for row in rows}) == 14
@@ -195,7 +198,7 @@ def test_a_stopped_search_goes_on_and_ends_the_same(base, trained, tmp_path, mon
                 raise TrainingError("No space left on device.")
             if moment == "in training":
                 trained.append(directory.name)
-                return {"stopped": "interrupted"}
+                return summary_of("interrupted")
         return at_once(config, directory, resume, end_early)
 
     def dying(self, taken, *rest):
@@ -250,8 +253,8 @@ def test_a_trial_below_the_median_is_ended_and_never_wins(base, trained, tmp_pat
         for number in range(1, 6):
             if end_early(number, auc * number / 5):
                 ended.append((directory.name, number))
-                return {"stopped": "pruned", "validation": {"auc": auc * number / 5}}
-        return {"stopped": "5 epochs done", "validation": {"auc": auc}}
+                return summary_of("pruned", validation={"auc": auc * number / 5})
+        return summary_of("5 epochs done", validation={"auc": auc})
 
     monkeypatch.setattr(run, "train", in_five_evaluations)
     search(space_of(base), tmp_path / "out", sampler="random", trials=20)

@@ -29,16 +29,17 @@ def main(arguments: list[str]) -> int:
     _join_hosts(args)
 
     with interrupt.deferred():
+        from mmctr_jax.runs.summary import StopReason
         from mmctr_jax.training.loop import train  # after join_hosts: JAX must not be in use before
 
     summary = train(config, directory, args.resume)
-    if summary["stopped"] == "interrupted":
-        log.info(f"Saved at step {summary['steps']:,}. To go on: the same command with --resume.")
+    if summary.stopped is StopReason.INTERRUPTED:
+        log.info(f"Saved at step {summary.steps:,}. To go on: the same command with --resume.")
         return interrupt.EXIT_CODE
-    scores = ", ".join(f"{name} {show(value)}" for name, value in summary["validation"].items())
+    scores = ", ".join(f"{name} {show(value)}" for name, value in summary.validation.items())
     log.info(
-        f"Done after {summary['epochs']:.2f} epochs in {clock(summary['seconds'])} ({summary['stopped']}). "
-        f"Best at step {summary['best_step']}: validation {scores}. Everything is in {directory}."
+        f"Done after {summary.epochs:.2f} epochs in {clock(summary.seconds)} ({summary.stopped_because}). "
+        f"Best at step {summary.best_step}: validation {scores}. Everything is in {directory}."
     )
     return 0
 

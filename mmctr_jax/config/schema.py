@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
+from mmctr_jax.config.differences import Marker
 from mmctr_jax.errors import InputError
 
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -34,12 +35,21 @@ class _Section(BaseModel):
 
 
 class DataConfig(_Section):
-    train: Name  # Parquet file, or folder of part files (read in name order)
-    valid: Name  # likewise; must have labels of both classes: early stopping needs its AUC
-    test: Name | None = None  # scored by predict.py when no --data is given; null: --data is required
-    test_labels: Name | None = None  # labels of the test file's rows, in their order; null: it has them, or has none
-    item_info: Name  # one row per item: item id and the columns listed under features.item_features
-    cache_dir: Name = "cache"  # where the binary copies of train and valid go; safe to delete at any time
+    # Of a file that may be moved, what it contains is compared instead of its path.
+    # Parquet file, or folder of part files (read in name order)
+    train: Annotated[Name, Marker.FREE_ON_RESUME | Marker.FREE_IN_COMPARISON]
+    # likewise; must have labels of both classes: early stopping needs its AUC
+    valid: Annotated[Name, Marker.FREE_ON_RESUME | Marker.FREE_IN_COMPARISON | Marker.FIXED_IN_SEARCH]
+    # scored by predict.py when no --data is given; null: --data is required
+    test: Annotated[Name | None, Marker.FREE_ON_RESUME | Marker.FREE_IN_COMPARISON | Marker.FIXED_IN_SEARCH] = None
+    # labels of the test file's rows, in their order; null: it has them, or has none
+    test_labels: Annotated[Name | None, Marker.FREE_ON_RESUME | Marker.FREE_IN_COMPARISON | Marker.FIXED_IN_SEARCH] = (
+        None
+    )
+    # one row per item: item id and the columns listed under features.item_features
+    item_info: Annotated[Name, Marker.FREE_ON_RESUME | Marker.FREE_IN_COMPARISON]
+    # where the binary copies of train and valid go; safe to delete at any time
+    cache_dir: Annotated[Name, Marker.FREE_ON_RESUME | Marker.FREE_IN_COMPARISON] = "cache"
 
     @model_validator(mode="after")
     def _labels_are_of_something(self) -> DataConfig:
@@ -276,18 +286,21 @@ ModelConfig = Annotated[
 
 class TrainConfig(_Section):
     batch_size: Rows = 128  # rows per step over all devices and hosts together
-    eval_batch_size: Rows = 1024  # rows per scoring step; changes memory and speed, not results
+    # rows per scoring step; changes memory and speed, not results
+    eval_batch_size: Annotated[Rows, Marker.FREE_ON_RESUME | Marker.FREE_IN_COMPARISON] = 1024
     # Lengths besides model.max_history that a batch's histories are padded to, rising; a batch has rows of one length.
     # null: those of 1, 2, 3, 4, 6, 8, 12, 16, … that pay, where that is exact; []: none. See docs/performance.md.
     length_buckets: tuple[Width, ...] | None = None
-    epochs: Annotated[int, Field(ge=1, le=10**6)] = 100  # at most; early stopping usually ends sooner
+    # at most; early stopping usually ends sooner
+    epochs: Annotated[int, Field(ge=1, le=10**6), Marker.FREE_ON_RESUME] = 100
     learning_rate: Annotated[float, Field(ge=1e-12)] = 5e-4
     clip_norm: Positive = 10.0  # global norm of all gradients
     embedding_l2: NonNegative = 0.0  # λ of λ/2·‖w‖² on the embedding tables
     net_l2: NonNegative = 0.0  # λ of λ/2·‖w‖² on all other weight matrices
     eval_every: Width | None = None  # steps between validations; null: once per epoch
-    checkpoint_every: Width | None = None  # steps between extra checkpoints; null: at validations only
-    patience: Width = 5  # validations without improvement before training stops
+    # steps between extra checkpoints; null: at validations only
+    checkpoint_every: Annotated[Width | None, Marker.FREE_ON_RESUME | Marker.FREE_IN_COMPARISON] = None
+    patience: Annotated[Width, Marker.FREE_ON_RESUME] = 5  # validations without improvement before training stops
     lr_factor: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1  # on a validation without improvement
     min_learning_rate: NonNegative = 1e-6
     min_delta: NonNegative = 1e-6  # an improvement is an AUC above best + min_delta
@@ -635,19 +648,3 @@ def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
 def to_yaml(config: Config) -> str:
     """The resolved configuration as YAML that `load_config` reads back to an equal `Config`."""
     return yaml.dump(json.loads(config.model_dump_json()), Dumper=_Dumper, sort_keys=False, width=120)
-
-
-def first_difference(a: Config, b: Config, ignore: tuple[str, ...] = ()) -> str | None:
-    """The first key, dotted, whose values differ, as `key: a ≠ b`; null if none does. `ignore` lists dotted keys."""
-
-    def walk(x: Any, y: Any, prefix: str) -> str | None:
-        if isinstance(x, BaseModel) and isinstance(y, BaseModel):
-            # Of two kinds of model (or feature), the first field tells: it is their name.
-            for name in type(x).model_fields:
-                found = walk(getattr(x, name), getattr(y, name), f"{prefix}.{name}" if prefix else name)
-                if found:
-                    return found
-            return None
-        return None if x == y or prefix in ignore else f"{prefix}: {x} ≠ {y}"
-
-    return walk(a, b, "")

@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmctr_jax.config.schema import Config, first_difference, parse_config
+from mmctr_jax.config.differences import Marker, first_difference
+from mmctr_jax.config.schema import Config, parse_config
 from mmctr_jax.console import log, show
 from mmctr_jax.data.cache import digest_of_files
 from mmctr_jax.data.parquet import part_files
 from mmctr_jax.errors import FailedError, InputError, UnfitError
 from mmctr_jax.files import write_atomically, writing
 from mmctr_jax.prediction.predict import predict
-from mmctr_jax.runs import directory as run_dir
+from mmctr_jax.runs.directory import RunDirectory
+from mmctr_jax.runs.summary import StopReason
 from mmctr_jax.training.loop import train
 
 
@@ -31,14 +33,12 @@ def digests(config: Config, known: dict[str, str], with_test: bool) -> dict[str,
     return digests
 
 
-# What may differ between a run's record and what is asked for now: the files' contents are compared, not their paths.
-_NO_MATTER = ("data.train", "data.valid", "data.test", "data.test_labels", "data.item_info", "data.cache_dir")
-_NO_MATTER += ("train.eval_batch_size", "train.checkpoint_every")
-
-
 def difference(config: Config, other: Config, data: dict[str, str], other_data: dict[str, str]) -> str | None:
-    """The first that matters, in words; None if the two are of the same. `data`, `other_data`: `digests`."""
-    found = first_difference(config, other, ignore=_NO_MATTER)
+    """The first setting or data file that makes results of two configs different ones, in words; None if none does.
+
+    Files are compared by their contents (`data`, `other_data`: `digests`), not by their paths.
+    """
+    found = first_difference(config, other, ignoring=Marker.FREE_IN_COMPARISON)
     if found is None and data != other_data:
         name = next(n for n in {**data, **other_data} if data.get(n) != other_data.get(n))
         found = f"the contents of data.{name}"
@@ -65,7 +65,7 @@ class Run:
             if result is not None and "failed" not in result:
                 dict(result["validation"]), dict(result.get("test", {}))
         except (FileNotFoundError, NotADirectoryError):
-            if run_dir.is_started(self.directory):
+            if RunDirectory(self.directory).is_started:
                 raise InputError(f"{self.directory} is not a run of this comparison; name another --out.") from None
             return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError, InputError):
@@ -107,4 +107,4 @@ class Run:
         except (FailedError, UnfitError) as error:
             log.error(f"{error}")
             return {"failed": str(error)}
-        return None if summary["stopped"] == "interrupted" else summary
+        return None if summary.stopped is StopReason.INTERRUPTED else summary.to_json()

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmctr_jax.config.differences import Marker, marked_fields
 from mmctr_jax.config.schema import Config, parse_config, read_settings, read_yaml, set_field
 from mmctr_jax.errors import InputError
 
 _MOST_COMBINATIONS = 10_000  # that are tried on the config one by one; of more, each value by itself
 _MANY = 100  # whole numbers: of so long a range only the ends are tried
-_SAME_FOR_ALL = ("data.valid", "data.test", "data.test_labels")
 
 
 @dataclass(frozen=True)
@@ -112,11 +112,11 @@ def read_space(base: Path, overrides: list[str], path: Path) -> Space:
     raw = read_yaml(path, f"Space {path}")
     if not isinstance(raw, dict) or not raw:
         raise InputError(f"{path}: not a mapping of config fields, such as train.learning_rate: [1e-3, 1e-4].")
-    fields = {}
+    fields, fixed = {}, marked_fields(Config, Marker.FIXED_IN_SEARCH)
     for name, values in raw.items():
         if not isinstance(name, str):
             raise InputError(f"{path}: {name!r} is not the name of a config field; write section.key.")
-        if any(f"{same}.".startswith(f"{name}.") for same in _SAME_FOR_ALL):
+        if any(f"{same}.".startswith(f"{name}.") for same in fixed):
             raise InputError(f"{path}: {name} cannot be varied: what is scored on other rows cannot be compared.")
         fields[name] = _field(values, f"{path}: {name}")
     for one, other in itertools.permutations(fields, 2):

@@ -15,8 +15,7 @@ from mmctr_jax.errors import InputError
 from mmctr_jax.files import replacing, sha256
 from mmctr_jax.interop.released import check_released_has, params_from_released, released_from_params, with_dropout
 from mmctr_jax.prediction.predict import restore_best
-from mmctr_jax.runs import directory as run_dir
-from mmctr_jax.runs.checkpoint import Checkpoints
+from mmctr_jax.runs.directory import RunDirectory
 from mmctr_jax.training.step import init_state, parameter_shapes
 
 
@@ -74,10 +73,11 @@ def torch_to_jax(checkpoint: Path, config: Config, out: Path) -> int:
         "with_dropout": with_dropout(state_dict, config),
     }
     state = init_state(config, on_device, mesh).replace(params=put_replicated(params, mesh))
-    with run_dir.lock(out):
-        with Checkpoints(out / run_dir.CHECKPOINTS, writable=True) as checkpoints:
+    run = RunDirectory(out)
+    with run.lock():
+        with run.checkpoints(writable=True) as checkpoints:
             checkpoints.save(state, {"plateau": {"best_step": 0}}, step=0, best_step=0)
-        run_dir.start(out, items, {"item_info": items.fingerprint}, converted=converted)
+        run.write_start(items, {"item_info": items.fingerprint}, converted=converted)
     return sum(x.size for x in jax.tree.leaves(params))
 
 
@@ -88,11 +88,12 @@ def jax_to_torch(directory: Path, out: Path) -> int:
         raise InputError(f"Output {out} cannot be written; name a file in a folder that exists.")
     if directory.resolve() in out.resolve().parents:
         raise InputError(f"Output {out} lies in the run directory itself; name a file elsewhere.")
-    config = run_dir.read_config(directory)
+    run = RunDirectory(directory)
+    config = run.read_config()
     check_released_has(config)
-    converted = run_dir.read_metadata(directory).get("converted") or {}
+    converted = run.read_metadata().get("converted") or {}
     mesh = make_mesh()
-    items = put_items(run_dir.read_items(directory), mesh, config)
+    items = put_items(run.read_items(), mesh, config)
     _, params, _ = restore_best(directory, config, items, mesh)
     unfilled = config.model_copy(update={"train": TrainConfig()})  # tables without the rows that fsdp fills up
     params = jax.tree.map(lambda x, like: x[: like.shape[0]], params, parameter_shapes(unfilled, items))

@@ -13,6 +13,7 @@ from sklearn.model_selection import StratifiedKFold
 
 from mmctr_jax.errors import InputError
 from mmctr_jax.files import write_atomically
+from mmctr_jax.runs.directory import RunDirectory
 from mmctr_jax.training import metrics
 
 KINDS = ("platt", "isotonic")
@@ -86,7 +87,7 @@ def _useless(auc: float) -> InputError:
 
 
 def path(directory: Path) -> Path:
-    return directory / "calibration.json"
+    return RunDirectory(directory).calibration_file
 
 
 def write(directory: Path, calibration: Calibration) -> None:

@@ -29,8 +29,7 @@ from mmctr_jax.errors import InputError
 from mmctr_jax.files import replacing, writing
 from mmctr_jax.prediction import calibration
 from mmctr_jax.prediction.calibration import Calibration
-from mmctr_jax.runs import directory as run_dir
-from mmctr_jax.runs.checkpoint import Checkpoints
+from mmctr_jax.runs.directory import RunDirectory
 from mmctr_jax.training import metrics
 from mmctr_jax.training.scoring import make_score
 from mmctr_jax.training.step import abstract_state
@@ -41,7 +40,7 @@ _SUFFIXES = (".parquet", ".csv", ".zip")
 
 def restore_best(directory: Path, config: Config, items: Any, mesh: Mesh) -> tuple[int, Any, Any]:
     """Step, parameters and running means of a run's best validation AUC. Raises InputError."""
-    with Checkpoints(directory / run_dir.CHECKPOINTS) as checkpoints:
+    with RunDirectory(directory).checkpoints() as checkpoints:
         if not checkpoints.steps:
             raise InputError(f"{directory} has no checkpoint yet; let the training reach its first one.")
         return checkpoints.restore_best(abstract_state(config, items, mesh))
@@ -63,10 +62,11 @@ class Predictor:
         item_info: a newer one than training's; what it has beyond that can be scored, too.
         Raises: InputError.
         """
-        config = run_dir.read_config(directory)
-        mesh, table, num_items = make_mesh(), run_dir.read_items(directory), config.features.num_items
+        run = RunDirectory(directory)
+        config = run.read_config()
+        mesh, table, num_items = make_mesh(), run.read_items(), config.features.num_items
         if item_info is not None:
-            table, num_items, remarks = with_new_items(config, table, run_dir.read_centroids(directory), item_info)
+            table, num_items, remarks = with_new_items(config, table, run.read_centroids(), item_info)
             for remark in remarks:
                 log.warning(remark)
         items = put_items(table, mesh, config)
@@ -122,8 +122,9 @@ def predict(
     Returns rows, seconds, where it was written, and metrics where labels are known (`uncalibrated`, too, where scores
     are calibrated). Raises InputError.
     """
-    config = run_dir.read_config(directory)
-    out = out or directory / "predictions.parquet"
+    run = RunDirectory(directory)
+    config = run.read_config()
+    out = out or run.predictions_file
     own_labels = data is None and labels is None
     if data is None:
         data, labels = config.data.test, labels or config.data.test_labels
@@ -175,7 +176,7 @@ def _calibration(directory: Path, predictor: Predictor, kind: str | None) -> Cal
         return kept
     valid, config = predictor.config.data.valid, predictor.config
     split = load_split(valid, config.features, config.data.cache_dir, with_labels=True)
-    if split.fingerprint != run_dir.read_metadata(directory)["data"].get("valid", split.fingerprint):
+    if split.fingerprint != RunDirectory(directory).read_metadata()["data"].get("valid", split.fingerprint):
         log.warning(f"{valid} has changed since training; calibrating by it as it is now.")
     labels, logits = np.asarray(split.label), predictor.score(split)
     _check_finite(logits, directory, predictor)

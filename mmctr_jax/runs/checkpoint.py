@@ -1,6 +1,6 @@
 """Checkpoints through Orbax: all that a run needs to go on, saved together; `best` and `last` are kept.
 
-A checkpoint at step n is the folder checkpoints/n with three parts: `model` (parameters, running means), `optimizer`
+A checkpoint at step n is the folder n with three parts: `model` (parameters, running means), `optimizer`
 (moments, step, random key) and `progress` (loader position, plateau and patience counters, sums). Orbax writes it
 beside its final name and renames it when whole, in the background. What a disk does to it later is found out by sums
 over every array's bits, which stand in `progress`.
@@ -28,7 +28,7 @@ from orbax.checkpoint import v1 as ocp
 
 from mmctr_jax.console import log
 from mmctr_jax.errors import InputError, TrainingError
-from mmctr_jax.training.step import TrainState
+from mmctr_jax.runs.state import TrainState
 
 T = TypeVar("T")
 
@@ -56,9 +56,12 @@ class _KeepBestAndLast:
 class Checkpoints:
     """The checkpoints of a run directory. A context manager: leaving it waits for writes in the background."""
 
-    def __init__(self, folder: Path, writable: bool = False):
-        """Raises: InputError if what is there cannot be read as checkpoints."""
-        self.folder = folder
+    def __init__(self, folder: Path, damaged: Path, writable: bool = False):
+        """Opens the checkpoints in `folder`; those found to be damaged when training goes on are moved to `damaged`.
+
+        Raises: InputError if what is there cannot be read as checkpoints.
+        """
+        self.folder, self._damaged = folder, damaged
         try:
             self._orbax = ocp.training.Checkpointer(
                 folder.resolve(), preservation_policy=_KeepBestAndLast(), cleanup_tmp_directories=writable
@@ -213,11 +216,10 @@ class Checkpoints:
 
     def _set_aside(self, steps: list[int]) -> None:
         if jax.process_index() == 0:
-            aside = self.folder.with_name("damaged")
-            aside.mkdir(exist_ok=True)
+            self._damaged.mkdir(exist_ok=True)
             for step in steps:
-                (self.folder / str(step)).rename(aside / f"{step}-{time.time_ns()}")
-            log.warning(f"What was damaged is in {aside} now, and may be deleted.")
+                (self.folder / str(step)).rename(self._damaged / f"{step}-{time.time_ns()}")
+            log.warning(f"What was damaged is in {self._damaged} now, and may be deleted.")
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("damaged checkpoints are set aside")
         self._orbax.reload()

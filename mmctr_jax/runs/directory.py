@@ -4,8 +4,9 @@ config.yaml     resolved configuration          metrics.jsonl   a line per log i
 metadata.json   versions, devices, fingerprints curves.png      loss, AUC and learning rate over steps
 items.npz       the item table                  tensorboard/    the same as metrics.jsonl, as events
 checkpoints/    best and last                   train.log       what the terminal showed
-summary.json    the result, whenever training stops
+damaged/        checkpoints set aside           summary.json    the result, whenever training stops
 calibration.json, predictions.parquet           what predict.py adds
+.lock           held by the process that trains
 """
 
 from __future__ import annotations
@@ -16,136 +17,271 @@ import json
 import platform
 import subprocess
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import jax
 import numpy as np
 
-from mmctr_jax.config.schema import Config, first_difference, load_config, to_yaml
+from mmctr_jax.config.differences import Marker, first_difference
+from mmctr_jax.config.schema import Config, load_config, to_yaml
 from mmctr_jax.data.items import Items, ItemTable, fingerprint
 from mmctr_jax.errors import InputError
 from mmctr_jax.files import replacing, write_atomically
+from mmctr_jax.runs.checkpoint import Checkpoints
+from mmctr_jax.runs.recorder import Recorder, read_records
+from mmctr_jax.runs.summary import Summary
 
-CHECKPOINTS = "checkpoints"
-_TRIES = 3  # at the lock
+_LOCK_TRIES = 3
 _FEATURE, _CENTROIDS = "feature/", "centroids/"  # in items.npz
-# What may change between a run and its resumption without changing the model that was being trained.
-_MAY_CHANGE = (
-    *("data.train", "data.valid", "data.item_info"),  # moved: their contents are compared
-    *("data.test", "data.test_labels", "data.cache_dir"),
-    *("train.epochs", "train.patience", "train.checkpoint_every", "train.eval_batch_size"),
-)
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pyarrow", "scikit-learn")
 
 
-def check_free(run_dir: Path, resume: bool) -> None:
-    """Raises InputError where a training would overwrite something that is not its own."""
-    if run_dir.exists() and not run_dir.is_dir():
-        raise InputError(f"Run directory {run_dir} is a file; name another with --run-dir.")
-    used = run_dir.is_dir() and any(run_dir.iterdir())
-    if used and not resume:
-        raise InputError(
-            f"Run directory {run_dir} exists; add --resume to go on with it, or name another with --run-dir."
-        )
-    # A .lock without a config.yaml is a run that was killed before it had written its configuration.
-    if used and not is_started(run_dir) and not (run_dir / ".lock").exists():
-        raise InputError(f"{run_dir} is not a run directory (it has no config.yaml); name another with --run-dir.")
+@dataclass(frozen=True)
+class RunDirectory:
+    """One training's directory. The only place that knows the names of the files in it."""
 
+    path: Path
 
-def is_started(run_dir: Path) -> bool:
-    return (run_dir / "config.yaml").is_file()
+    def __str__(self) -> str:
+        return str(self.path)
 
+    # Files
 
-def read_config(run_dir: Path) -> Config:
-    if not is_started(run_dir):
-        raise InputError(f"{run_dir} is not a run directory (it has no config.yaml); give what train.py wrote.")
-    config = load_config(run_dir / "config.yaml")
-    if config.features.num_items is None:
-        raise InputError(f"{run_dir / 'config.yaml'} is not as training wrote it: features.num_items is null.")
-    return config
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.yaml"
 
+    @property
+    def metadata_file(self) -> Path:
+        return self.path / "metadata.json"
 
-def check_same_run(run_dir: Path, config: Config, fingerprints: dict[str, str], lengths: tuple[int, ...]) -> None:
-    """Raises InputError if the run was begun with another configuration, on other data or with other batches.
+    @property
+    def items_file(self) -> Path:
+        return self.path / "items.npz"
 
-    lengths: those of padded histories.
-    """
-    difference = first_difference(read_config(run_dir), config, ignore=_MAY_CHANGE)
-    if difference:
-        raise InputError(
-            f"{run_dir} was begun with another config ({difference}, run ≠ now); "
-            "resume with the same one, or name another --run-dir."
-        )
-    metadata = read_metadata(run_dir)
-    if metadata.get("converted"):
-        raise InputError(f"{run_dir} holds converted weights, no training to go on with; name another --run-dir.")
-    for name, now in fingerprints.items():
-        if metadata["data"].get(name) != now:
+    @property
+    def checkpoint_folder(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def damaged_folder(self) -> Path:
+        """Where checkpoints go that were found to be damaged; absent if none was."""
+        return self.path / "damaged"
+
+    @property
+    def records_file(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def events_folder(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
+    def curves_file(self) -> Path:
+        return self.path / "curves.png"
+
+    @property
+    def log_file(self) -> Path:
+        return self.path / "train.log"
+
+    @property
+    def summary_file(self) -> Path:
+        return self.path / "summary.json"
+
+    @property
+    def calibration_file(self) -> Path:
+        return self.path / "calibration.json"
+
+    @property
+    def predictions_file(self) -> Path:
+        """Where predictions go if no other place is named."""
+        return self.path / "predictions.parquet"
+
+    @property
+    def _lock_file(self) -> Path:
+        return self.path / ".lock"
+
+    # Beginning and resuming
+
+    def check_free(self, resume: bool) -> None:
+        """Raises: InputError where a training would overwrite something that is not its own."""
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"Run directory {self} is a file; name another with --run-dir.")
+        used = self.path.is_dir() and any(self.path.iterdir())
+        if used and not resume:
             raise InputError(
-                f"{run_dir} was begun on other data: data.{name} has changed since; "
-                "bring the old files back, or name another --run-dir."
+                f"Run directory {self} exists; add --resume to go on with it, or name another with --run-dir."
             )
-    begun = metadata.get("training_lengths")
-    if begun != list(lengths):
-        raise InputError(
-            f"{run_dir} was begun by another version, with batches of other lengths ({begun or 'one only'}; now "
-            f"{list(lengths)}), in another order; name another --run-dir."
-        )
+        # A .lock without a config.yaml is a run that was killed before it had written its configuration.
+        if used and not self.is_started and not self._lock_file.exists():
+            raise InputError(f"{self} is not a run directory (it has no config.yaml); name another with --run-dir.")
 
+    @property
+    def is_started(self) -> bool:
+        """Whether a training was begun here, or weights were converted into it."""
+        return self.config_file.is_file()
 
-def lock(run_dir: Path) -> IO:
-    """Makes this process the only one that trains in `run_dir` for as long as the returned file is open.
+    def check_same_run(self, config: Config, fingerprints: dict[str, str], lengths: tuple[int, ...]) -> None:
+        """Checks that a training would go on here as it was begun.
 
-    Raises: InputError if another process holds it, or the directory cannot be written.
-    """
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        handle = open(run_dir / ".lock", "w")
-    except OSError as error:
-        raise InputError(f"Run directory {run_dir} cannot be written: {error.strerror}.") from None
-    for left in reversed(range(_TRIES)):
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        except OSError:
-            if left:
-                time.sleep(0.1)  # it may have been `is_locked`, in passing
-                continue
-            handle.close()
+        Args:
+            config: The resolved configuration.
+            fingerprints: Of the data, by the names of their settings in `data`.
+            lengths: Those of padded histories, rising.
+
+        Raises:
+            InputError: It was begun with another configuration, on other data or with other batches.
+        """
+        difference = first_difference(self.read_config(), config, ignoring=Marker.FREE_ON_RESUME)
+        if difference:
             raise InputError(
-                f"Another training is at work in {run_dir}; wait for it, or name another --run-dir."
-            ) from None
-    return handle
+                f"{self} was begun with another config ({difference}, run ≠ now); "
+                "resume with the same one, or name another --run-dir."
+            )
+        metadata = self.read_metadata()
+        if metadata.get("converted"):
+            raise InputError(f"{self} holds converted weights, no training to go on with; name another --run-dir.")
+        for name, now in fingerprints.items():
+            if metadata["data"].get(name) != now:
+                raise InputError(
+                    f"{self} was begun on other data: data.{name} has changed since; "
+                    "bring the old files back, or name another --run-dir."
+                )
+        begun = metadata.get("training_lengths")
+        if begun != list(lengths):
+            raise InputError(
+                f"{self} was begun by another version, with batches of other lengths ({begun or 'one only'}; now "
+                f"{list(lengths)}), in another order; name another --run-dir."
+            )
 
+    # Not the package filelock: its locks are exclusive and its files are opened for writing, so that looking whether a
+    # run is at work would write into the directory of somebody else's run, and could turn a training away.
 
-def is_locked(run_dir: Path) -> bool:
-    """Whether a process trains in `run_dir` now."""
-    try:
-        with open(run_dir / ".lock") as handle:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # no such file, or not ours to read
+    def lock(self) -> IO:
+        """Makes this process the only one that trains here for as long as the returned file is open.
+
+        The system lets go of the lock when the process ends, however it ends.
+        Raises: InputError if another process holds it, or the directory cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            handle = open(self._lock_file, "w")
+        except OSError as error:
+            raise InputError(f"Run directory {self} cannot be written: {error.strerror}.") from None
+        for left in reversed(range(_LOCK_TRIES)):
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if left:
+                    time.sleep(0.1)  # an `is_locked` may hold it in passing
+                    continue
+                handle.close()
+                raise InputError(
+                    f"Another training is at work in {self}; wait for it, or name another --run-dir."
+                ) from None
+        return handle
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether a process trains here now."""
+        try:
+            with open(self._lock_file) as handle:
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:  # no such file, or not ours to read
+            return False
         return False
-    return False
 
+    def write_start(self, items: Items, fingerprints: dict[str, str], **more: Any) -> None:
+        """Writes what does not change during training; config.yaml last, as the sign that the rest is there.
 
-def start(run_dir: Path, items: Items, fingerprints: dict[str, str], **more: Any) -> None:
-    """Writes what does not change during training; config.yaml last, as the sign that the rest is there.
+        Args:
+            items: The item table and the configuration resolved by it.
+            fingerprints: Of the data, by the names of their settings in `data`.
+            more: Joins metadata.json.
+        """
+        arrays = {f"{_FEATURE}{name}": values for name, values in items.table.items()}
+        arrays |= {f"{_CENTROIDS}{name}": codebook["centroids"] for name, codebook in items.codebooks.items()}
+        with replacing(self.items_file) as temporary, open(temporary, "wb") as stream:
+            np.savez(stream, **arrays)
+        codebooks = {
+            name: {key: codebook[key].tolist() for key in ("used", "error")}
+            for name, codebook in items.codebooks.items()
+        }
+        metadata = _metadata(items.config, fingerprints | {"items": fingerprint(arrays)})
+        metadata |= {"codebooks": codebooks} | more
+        write_atomically(self.metadata_file, json.dumps(metadata, indent=1) + "\n")
+        self.write_config(items.config)
 
-    `more` joins metadata.json.
-    """
-    arrays = {f"{_FEATURE}{name}": values for name, values in items.table.items()}
-    arrays |= {f"{_CENTROIDS}{name}": codebook["centroids"] for name, codebook in items.codebooks.items()}
-    with replacing(run_dir / "items.npz") as temporary, open(temporary, "wb") as stream:
-        np.savez(stream, **arrays)
-    codebooks = {
-        name: {key: codebook[key].tolist() for key in ("used", "error")} for name, codebook in items.codebooks.items()
-    }
-    metadata = _metadata(items.config, fingerprints | {"items": fingerprint(arrays)}) | {"codebooks": codebooks} | more
-    write_atomically(run_dir / "metadata.json", json.dumps(metadata, indent=1) + "\n")
-    write_atomically(run_dir / "config.yaml", to_yaml(items.config))
+    def write_config(self, config: Config) -> None:
+        """Replaces the configuration: a resumption may change some of it (`Marker.FREE_ON_RESUME`)."""
+        write_atomically(self.config_file, to_yaml(config))
+
+    def checkpoints(self, writable: bool = False) -> Checkpoints:
+        """Its checkpoints. writable: for training. Raises: InputError if they cannot be read."""
+        return Checkpoints(self.checkpoint_folder, self.damaged_folder, writable)
+
+    def recorder(self) -> Recorder:
+        """What a training appends its records with."""
+        return Recorder(self.records_file, self.events_folder, self.curves_file)
+
+    def write_summary(self, summary: Summary) -> None:
+        write_atomically(self.summary_file, json.dumps(summary.to_json(), indent=1) + "\n")
+
+    # Reading
+
+    def read_config(self) -> Config:
+        """The resolved configuration. Raises: InputError if this is no run directory, or the file is damaged."""
+        if not self.is_started:
+            raise InputError(f"{self} is not a run directory (it has no config.yaml); give what train.py wrote.")
+        config = load_config(self.config_file)
+        if config.features.num_items is None:
+            raise InputError(f"{self.config_file} is not as training wrote it: features.num_items is null.")
+        return config
+
+    def read_metadata(self) -> dict[str, Any]:
+        """Versions, devices and fingerprints. Raises: InputError if the file is missing or damaged."""
+        try:
+            metadata = json.loads(self.metadata_file.read_text())
+            dict(metadata["data"])
+            return metadata
+        except (OSError, ValueError, KeyError, TypeError):
+            raise InputError(f"{self.metadata_file} is missing or damaged; the run cannot be used.") from None
+
+    def read_items(self) -> ItemTable:
+        """The item table that the run was trained with. Raises: InputError if it is not that any more."""
+        return self._read_arrays(_FEATURE)
+
+    def read_centroids(self) -> dict[str, np.ndarray]:
+        """Of each codes feature: (levels, size, dim) float32. Raises: InputError likewise."""
+        return self._read_arrays(_CENTROIDS)
+
+    def _read_arrays(self, prefix: str) -> dict[str, np.ndarray]:
+        expected = self.read_metadata()["data"].get("items")
+        try:
+            with np.load(self.items_file, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            whole = fingerprint(arrays) == expected
+        except Exception:  # zip and numpy raise many kinds
+            whole = False
+        if not whole:
+            raise InputError(f"{self.items_file} is missing or damaged; the run cannot be used.")
+        return {name.removeprefix(prefix): values for name, values in arrays.items() if name.startswith(prefix)}
+
+    def read_records(self) -> list[dict[str, Any]]:
+        """The records of training, up to the first that is cut short, as by a kill. Empty if there are none."""
+        return read_records(self.records_file)
+
+    def read_summary(self) -> Summary | None:
+        """How training ended when it last did; None where it never did, or the file is damaged."""
+        try:
+            return Summary.from_json(json.loads(self.summary_file.read_text()))
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
 
 
 def _metadata(config: Config, fingerprints: dict[str, str]) -> dict[str, Any]:
@@ -161,50 +297,9 @@ def _metadata(config: Config, fingerprints: dict[str, str]) -> dict[str, Any]:
 
 
 def _git_revision() -> str | None:
-    """Of the code that runs; null where it is not a git checkout."""
+    """Of the code that runs; None where it is not a git checkout."""
     try:
         command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def go_on(run_dir: Path, config: Config) -> None:
-    """Takes over what may change when a run is resumed."""
-    write_atomically(run_dir / "config.yaml", to_yaml(config))
-
-
-def read_metadata(run_dir: Path) -> dict[str, Any]:
-    try:
-        metadata = json.loads((run_dir / "metadata.json").read_text())
-        dict(metadata["data"])
-        return metadata
-    except (OSError, ValueError, KeyError, TypeError):
-        raise InputError(f"{run_dir / 'metadata.json'} is missing or damaged; the run cannot be used.") from None
-
-
-def read_items(run_dir: Path) -> ItemTable:
-    """The item table that the run was trained with. Raises InputError if it is not that any more."""
-    return _part(_read_arrays(run_dir), _FEATURE)
-
-
-def read_centroids(run_dir: Path) -> dict[str, np.ndarray]:
-    """Of each codes feature: (levels, size, dim) float32. Raises InputError likewise."""
-    return _part(_read_arrays(run_dir), _CENTROIDS)
-
-
-def _part(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    return {name.removeprefix(prefix): values for name, values in arrays.items() if name.startswith(prefix)}
-
-
-def _read_arrays(run_dir: Path) -> dict[str, np.ndarray]:
-    expected = read_metadata(run_dir)["data"].get("items")
-    try:
-        with np.load(run_dir / "items.npz", allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        whole = fingerprint(arrays) == expected
-    except Exception:  # zip and numpy raise many kinds
-        whole = False
-    if not whole:
-        raise InputError(f"{run_dir / 'items.npz'} is missing or damaged; the run cannot be used.")
-    return arrays

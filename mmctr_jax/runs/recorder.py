@@ -1,4 +1,4 @@
-"""What happened during training, step by step: metrics.jsonl, TensorBoard events and the curves picture."""
+"""What happened during training, step by step: JSON lines, TensorBoard events and a picture of the curves."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ import matplotlib.pyplot as plt
 
 
 class Recorder:
-    """Appends records to a run directory. A context manager, to be opened at the step where the run stands."""
+    """Keeps the records of a training. A context manager, to be opened at the step where the run stands."""
 
-    def __init__(self, run_dir: Path):
-        self.run_dir = run_dir
+    def __init__(self, records: Path, events: Path, curves: Path):
+        """Where they go: a file of JSON lines, a folder of TensorBoard events, and a picture (PNG)."""
+        self._records, self._events_folder, self._curves = records, events, curves
         self.records: list[dict[str, Any]] = []
         self._file: TextIO | None = None
         self._drawn = time.monotonic()
 
     def open_at(self, step: int) -> None:
         """Goes on after `step`: what an interrupted run wrote beyond it is forgotten."""
-        path = self.run_dir / "metrics.jsonl"
-        self.records = [r for r in read_records(path) if r["step"] <= step]
-        write_atomically(path, "".join(json.dumps(r) + "\n" for r in self.records))
-        self._file = open(path, "a", encoding="utf-8")
+        self.records = [r for r in read_records(self._records) if r["step"] <= step]
+        write_atomically(self._records, "".join(json.dumps(r) + "\n" for r in self.records))
+        self._file = open(self._records, "a", encoding="utf-8")
         # Not SummaryWriter: its thread would die in silence where the disk is full, and then block the training.
-        (self.run_dir / "tensorboard").mkdir(exist_ok=True)
-        self._events = EventsWriter(str(self.run_dir / "tensorboard" / "events"), f".{step}")
+        self._events_folder.mkdir(exist_ok=True)
+        self._events = EventsWriter(str(self._events_folder / "events"), f".{step}")
         if step:  # tells TensorBoard to forget what comes later
             start = SessionLog(status=SessionLog.START)
             self._events.write_event(Event(wall_time=time.time(), step=step + 1, session_log=start))
@@ -65,12 +65,12 @@ class Recorder:
         """Draws the curves, unless that was done, or the recorder made, less than so many seconds ago."""
         self._events.flush()
         if time.monotonic() - self._drawn >= at_least_every:
-            draw_curves(self.records, self.run_dir / "curves.png")
+            draw_curves(self.records, self._curves)
             self._drawn = time.monotonic()
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """Records of a metrics.jsonl, as far as they are whole: a kill may cut the last short. Empty without a file."""
+    """The records in a file of JSON lines, up to the first that is cut short, as by a kill. Empty without a file."""
     records = []
     if path.is_file():
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -24,11 +23,12 @@ from mmctr_jax.data.parquet import column_names, part_files, read_keys
 from mmctr_jax.devices.hosts import agree, together
 from mmctr_jax.devices.sharding import make_mesh, memory_per_device, on_devices, put_items, share
 from mmctr_jax.errors import FailedError, InputError, TrainingError, UnfitError
-from mmctr_jax.files import write_atomically, writing
+from mmctr_jax.files import writing
 from mmctr_jax.interrupt import Interrupt
-from mmctr_jax.runs import directory as run_dir
 from mmctr_jax.runs.checkpoint import Checkpoints
+from mmctr_jax.runs.directory import RunDirectory
 from mmctr_jax.runs.recorder import Recorder
+from mmctr_jax.runs.summary import StopReason, Summary
 from mmctr_jax.training import metrics
 from mmctr_jax.training.plateau import Plateau
 from mmctr_jax.training.scoring import make_score
@@ -107,27 +107,29 @@ def _check_tables_fit(config: Config) -> None:
 
 def train(
     config: Config, directory: Path, resume: bool = False, end_early: Callable[[int, float], bool] | None = None
-) -> dict[str, Any]:
+) -> Summary:
     """Trains, keeping everything in `directory`; returns the summary that is also written there as summary.json.
 
-    Its `stopped` says why training ended; "interrupted": on request, having saved; "pruned": after a validation,
-    `end_early(its number from 1, its AUC)` was true.
+    end_early: called after each validation with its number, from 1, and its AUC; where it returns true, training stops
+    (`StopReason.PRUNED`).
     Raises: InputError before anything is overwritten; FailedError if the loss is not finite or the memory not enough;
     TrainingError if something cannot be written.
     """
 
+    run = RunDirectory(directory)
+
     def check() -> tuple[TrainingData, bool]:
-        run_dir.check_free(directory, resume)
+        run.check_free(resume)
         if config.train.batch_size < jax.device_count():
             raise UnfitError(
                 f"train.batch_size {config.train.batch_size} is smaller than the number of devices, "
                 f"{jax.device_count()}; raise it, or make fewer devices visible."
             )
-        begun = resume and run_dir.is_started(directory)
-        data = load_training_data(config, run_dir.read_items(directory) if begun else None)
+        begun = resume and run.is_started
+        data = load_training_data(config, run.read_items() if begun else None)
         _check_tables_fit(data.items.config)
         if begun:
-            run_dir.check_same_run(directory, data.items.config, data.fingerprints, data.lengths)
+            run.check_same_run(data.items.config, data.fingerprints, data.lengths)
         return data, begun
 
     data, begun = together(check)
@@ -138,17 +140,17 @@ def train(
         def prepare() -> Recorder | None:
             if jax.process_index() != 0:
                 return None
-            stack.enter_context(run_dir.lock(directory))
+            stack.enter_context(run.lock())
             with writing(f"Run directory {directory}", "make room there, or name another with --run-dir"):
                 if begun:
-                    run_dir.go_on(directory, data.items.config)
+                    run.write_config(data.items.config)
                 else:
-                    run_dir.start(directory, data.items, data.fingerprints, training_lengths=data.lengths)
-                stack.enter_context(log_to_file(directory / "train.log"))
-            return stack.enter_context(Recorder(directory))
+                    run.write_start(data.items, data.fingerprints, training_lengths=data.lengths)
+                stack.enter_context(log_to_file(run.log_file))
+            return stack.enter_context(run.recorder())
 
         recorder = together(prepare)
-        checkpoints = stack.enter_context(Checkpoints(directory / run_dir.CHECKPOINTS, writable=True))
+        checkpoints = stack.enter_context(run.checkpoints(writable=True))
         stack.enter_context(_writing(directory, checkpoints))
         stack.enter_context(_memory())
         trainer = _Trainer(data, checkpoints, recorder, end_early)
@@ -156,7 +158,7 @@ def train(
         summary = trainer.run(interrupt)
         if recorder:
             recorder.draw()
-            write_atomically(directory / "summary.json", json.dumps(summary, indent=1) + "\n")
+            run.write_summary(summary)
     return summary
 
 
@@ -224,7 +226,7 @@ class _Trainer:
 
     # The loop
 
-    def run(self, interrupt: Interrupt) -> dict[str, Any]:
+    def run(self, interrupt: Interrupt) -> Summary:
         train, position = self.config.train, self.position
         log.info(
             f"Training {count_parameters(self.state.params):,} parameters on {self.data.train.rows:,} rows with "
@@ -262,15 +264,14 @@ class _Trainer:
         self.checkpoints.wait()
         return self._summary(stop)
 
-    def _reason_to_stop(self, interrupt: Interrupt) -> str | None:
-        train = self.config.train
-        if self.plateau.exhausted(train):
-            return f"no better validation AUC in {train.patience} validations"
+    def _reason_to_stop(self, interrupt: Interrupt) -> StopReason | None:
+        if self.plateau.exhausted(self.config.train):
+            return StopReason.PATIENCE_EXHAUSTED
         if self.position.step >= self.total_steps:
-            return f"{train.epochs} epochs done"
+            return StopReason.EPOCHS_DONE
         if self.pruned:
-            return "pruned"
-        return "interrupted" if interrupt.requested(self.position.step) else None
+            return StopReason.PRUNED
+        return StopReason.INTERRUPTED if interrupt.requested(self.position.step) else None
 
     # One step
 
@@ -407,17 +408,20 @@ class _Trainer:
     def _status(self) -> str:
         return f"loss {show(self._smoothed_loss)}  AUC {show(self._last_auc)}, best {show(self.plateau.best_auc)}"
 
-    def _summary(self, stop: str) -> dict[str, Any]:
-        return {
-            "stopped": stop,
-            "steps": self.position.step,
-            "epochs": self.position.step / self.steps_per_epoch,
-            "best_step": self.plateau.best_step,
-            "validation": self.best_metrics,
-            "samples_per_second": self._samples_per_second,
-            "seconds": self.position.seconds,
-            "parameters": count_parameters(self.state.params),
-        }
+    def _summary(self, stopped: StopReason) -> Summary:
+        train = self.config.train
+        limits = {StopReason.EPOCHS_DONE: train.epochs, StopReason.PATIENCE_EXHAUSTED: train.patience}
+        return Summary(
+            stopped=stopped,
+            limit=limits.get(stopped),
+            steps=self.position.step,
+            epochs=self.position.step / self.steps_per_epoch,
+            best_step=self.plateau.best_step,
+            validation=self.best_metrics,
+            samples_per_second=self._samples_per_second,
+            seconds=self.position.seconds,
+            parameters=count_parameters(self.state.params),
+        )
 
 
 def count_parameters(params: Any) -> int:

@@ -7,27 +7,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from flax import struct
 from jax.sharding import Mesh
 
 from mmctr_jax.config.schema import Config
 from mmctr_jax.devices.sharding import placed, replicated
 from mmctr_jax.models import build_model, live
+from mmctr_jax.runs.state import TrainState
 from mmctr_jax.training import optimizers as optimizer
 
 # "highest" keeps float32 products float32 on GPUs too, whose default is TF32.
 _MATMUL = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": "default"}
-
-
-@struct.dataclass
-class TrainState:
-    """All that changes from step to step on the device."""
-
-    params: Any
-    batch_stats: Any  # running means of batch norm; empty without it
-    opt_state: Any
-    step: jax.Array  # () int32: steps done
-    rng: jax.Array  # the run's key; step n draws from fold_in(rng, n), so a resumed step draws what it would have
 
 
 def summed_bce(logits_B: jax.Array, label_B: jax.Array, weight_B: jax.Array) -> jax.Array:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -20,8 +19,7 @@ from mmctr_jax.errors import InputError
 from mmctr_jax.pages.report.slices import Seen, read_seen
 from mmctr_jax.prediction import calibration
 from mmctr_jax.prediction.predict import Predictor
-from mmctr_jax.runs import directory as run_dir
-from mmctr_jax.runs.recorder import read_records
+from mmctr_jax.runs.directory import RunDirectory
 
 _TRIES = 3  # at a checkpoint that a training is about to replace
 _WAIT_SECONDS = 2.0
@@ -81,24 +79,23 @@ def read_runs(directories: list[Path]) -> list[Run]:
 
 
 def _read(directory: Path, name: str) -> Run:
-    config, metadata = run_dir.read_config(directory), run_dir.read_metadata(directory)
-    going = run_dir.is_locked(directory)
-    records = read_records(directory / "metrics.jsonl")
-    summary = {} if going else _read_summary(directory, records)
+    run = RunDirectory(directory)
+    config, metadata = run.read_config(), run.read_metadata()
+    going = run.is_locked
+    records = run.read_records()
+    summary = {} if going else _read_summary(run, records)
     state = GOING if going else summary.get("stopped", "without a summary; train.log may say why")
     if metadata.get("converted"):
         state = "not trained: converted weights"
-    text = (directory / "config.yaml").read_text(encoding="utf-8")
+    text = run.config_file.read_text(encoding="utf-8")
     return Run(name, directory, config, text, metadata, records, summary, state)
 
 
-def _read_summary(directory: Path, records: list[dict[str, Any]]) -> dict[str, Any]:
+def _read_summary(run: RunDirectory, records: list[dict[str, Any]]) -> dict[str, Any]:
     """Empty where there is none, or an older one: that of before a run was resumed, and killed."""
-    try:
-        summary = json.loads((directory / "summary.json").read_text())
-        return summary if summary["steps"] >= (records[-1]["step"] if records else 0) else {}
-    except (OSError, ValueError, TypeError, KeyError):
-        return {}
+    summary = run.read_summary()
+    current = summary is not None and summary.steps >= (records[-1]["step"] if records else 0)
+    return summary.to_json() if current else {}
 
 
 def _count(run: Run) -> None:
@@ -151,7 +148,7 @@ def _score(run: Run) -> None:
 
 def _load(run: Run) -> Predictor:
     """Tried again where the training may just have replaced the checkpoint."""
-    folder = run.directory / run_dir.CHECKPOINTS
+    folder = RunDirectory(run.directory).checkpoint_folder
     # Looked at here: Orbax would make the folder.
     if not (folder.is_dir() and any(path.name.isdigit() for path in folder.iterdir())):
         raise InputError(f"{run.directory} has no checkpoint yet.")
