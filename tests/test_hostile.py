@@ -19,15 +19,15 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from synthetic import items_of
 
-from mmctr_jax.config.schema import parse_config
+from mmctr_jax.config import parse_config
 from mmctr_jax.data import parquet
 from mmctr_jax.data.cache import Split, load_split
-from mmctr_jax.data.items import load_items
 from mmctr_jax.data.labels import read_labels
 from mmctr_jax.data.parquet import part_files, read_keys, read_whole
 from mmctr_jax.errors import InputError
-from mmctr_jax.prediction import predict as prediction
+from mmctr_jax.prediction.output import write_scores
 
 SCALE = 1  # more finds more
 
@@ -326,7 +326,7 @@ def split_rows(split: Split) -> list[tuple]:
     """A split's rows, as `rows_of` gives them."""
     values, offsets = split.history_values.tolist(), split.history_offsets.tolist()
     histories = [values[start:end] for start, end in itertools.pairwise(offsets)]
-    side, label, weight = split.side[:, 0].tolist(), split.label.tolist(), split.weight.tolist()
+    side, label, weight = split.side["level"].tolist(), split.label.tolist(), split.weight.tolist()
     return list(zip(histories, split.item.tolist(), side, label, weight, strict=True))
 
 
@@ -387,7 +387,7 @@ def test_items_load_as_they_are_or_are_refused(drawn):
     with folder() as path:
         write(path)
         config = parse_config({"data": DATA | {"item_info": str(path)}, "features": {"item_features": ITEM_FEATURES}})
-        items = read(lambda: load_items(config), path)
+        items = read(lambda: items_of(config), path)
         expected = or_refused(right_items, parts)
         if items is None:
             assert expected is None
@@ -395,8 +395,8 @@ def test_items_load_as_they_are_or_are_refused(drawn):
         table = {name: values.tolist() for name, values in items.table.items()}
         tags = [[tag for tag in row if tag] for row in table["tags"]]
         assert list(zip(table["category"], tags, table["vector"], strict=True)) == expected
-        assert items.config.features.num_items == len(expected)
-        assert items.config.features.item_features[0].vocab_size == max(table["category"]) + 1
+        assert items.features.num_items == len(expected)
+        assert items.features.item_features[0].vocab_size == max(table["category"]) + 1
 
 
 # Labels, keys and ids that pass through -------------------------------------------------------------------------------
@@ -468,14 +468,14 @@ def test_any_column_passes_through_and_groups_rows_or_is_refused(drawn):
         for name in ("out.parquet", "out.csv", "out.zip"):
             task = "Task1" if name == "out.zip" else None
             out = path / name
-            read(lambda: prediction._write(out, {"ID": values}, np.zeros(len(plain)), task), out)  # noqa: B023
+            read(lambda: write_scores(out, {"ID": values}, np.zeros(len(plain)), task), out)  # noqa: B023
         if (path / "out.parquet").exists():
             assert repr(pq.read_table(path / "out.parquet")["ID"].to_pylist()) == repr(plain)
 
 
 def test_a_csv_header_reads_back_whatever_the_names(tmp_path):
     names = [name for name in ODD_NAMES if name]
-    prediction._write(tmp_path / "out.csv", {n: pa.chunked_array([[1]]) for n in names}, np.zeros(1), None)
+    write_scores(tmp_path / "out.csv", {n: pa.chunked_array([[1]]) for n in names}, np.zeros(1), None)
     assert pyarrow.csv.read_csv(
         tmp_path / "out.csv", parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True)
     ).column_names == [*names, "score"]

@@ -10,7 +10,8 @@ from mmctr_jax.devices.compilation import keep_compiled_programs
 def main(arguments: list[str]) -> int:
     with interrupt.deferred():
         from mmctr_jax.console import log, show
-        from mmctr_jax.prediction.predict import TASKS, predict
+        from mmctr_jax.prediction.output import TASKS
+        from mmctr_jax.prediction.predict import predict
 
     parser = argparse.ArgumentParser(prog="mmctr predict", description="Score samples with a trained model.")
     parser.add_argument("--ckpt", required=True, type=Path, metavar="RUN_DIR", help="what train.py wrote")

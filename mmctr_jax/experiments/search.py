@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from mmctr_jax.config.schema import parse_config
+from mmctr_jax.config import parse_config
 from mmctr_jax.console import clock, log, show
 from mmctr_jax.errors import InputError
 from mmctr_jax.experiments.search_results import write_results

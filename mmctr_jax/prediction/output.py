@@ -1,0 +1,74 @@
+"""The file of scores: Parquet, CSV, or the challenge's submission."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import zipfile
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from mmctr_jax.errors import InputError
+from mmctr_jax.files import replacing
+
+TASKS = ("Task1", "Task2", "Task1&2")
+_SUFFIXES = (".parquet", ".csv", ".zip")
+
+
+def check_output(out: Path, task: str | None, inputs: list[Path]) -> None:
+    """Checks, before hours of scoring, that scores can be written to `out`.
+
+    Args:
+      task: the score column of a submission, one of `TASKS`; given for a .zip file and for no other.
+      inputs: files that are going to be read.
+    Raises: InputError if the file's ending, its place or the task does not do, or it is one of the inputs.
+    """
+    if out.suffix not in _SUFFIXES:
+        raise InputError(f"Output {out} must end in {', '.join(_SUFFIXES)}; the ending chooses the format.")
+    if (out.suffix == ".zip") != (task is not None):
+        raise InputError(
+            f"--task ({', '.join(TASKS)}) names the score column of a .zip file; give it with --out NAME.zip only."
+        )
+    if not out.parent.is_dir():
+        raise InputError(f"Folder {out.parent} for the output does not exist; make it first.")
+    if out.is_dir() or not os.access(out.parent, os.W_OK):
+        raise InputError(f"Output {out} cannot be written; name another file.")
+    if out.resolve() in [file.resolve() for file in inputs]:
+        raise InputError(f"Output {out} would overwrite what is to be read; name another file.")
+
+
+def write_scores(out: Path, ids: dict[str, pa.ChunkedArray], scores: np.ndarray, task: str | None) -> None:
+    """Writes id columns and (rows,) scores, whole or not at all. Raises: InputError if that cannot be done."""
+    try:
+        with replacing(out) as temporary:
+            if out.suffix == ".zip":
+                row_ids = ids.get("ID", pa.chunked_array([np.arange(len(scores))]))
+                buffer = io.BytesIO()
+                _write_csv(pa.table({"ID": row_ids, task: scores}), buffer)
+                with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+                    archive.writestr(zipfile.ZipInfo("prediction.csv"), buffer.getvalue(), zipfile.ZIP_DEFLATED)
+            else:
+                table = pa.table({**ids, "score": scores})
+                if out.suffix == ".csv":
+                    with open(temporary, "wb") as stream:
+                        _write_csv(table, stream)
+                else:
+                    pq.write_table(table, temporary)
+    except OSError as error:
+        raise InputError(f"Output {out} cannot be written: {error.strerror}.") from None
+    except pa.ArrowException as error:
+        raise InputError(f"Output {out}: {str(error).splitlines()[0]}; choose .parquet.") from None
+
+
+def _write_csv(table: pa.Table, stream: BinaryIO) -> None:
+    """CSV whose header is bare where it can be, as the challenge's is (pyarrow would put it in quotes)."""
+    header = io.StringIO()
+    csv.writer(header, lineterminator="\n").writerow(table.column_names)
+    stream.write(header.getvalue().encode())
+    pyarrow.csv.write_csv(table, stream, pyarrow.csv.WriteOptions(include_header=False))
