@@ -7,7 +7,7 @@ import time
 import numpy as np
 
 from mmctr_jax import cli
-from mmctr_jax.config.schema import CodesFeature, NeighboursFeature
+from mmctr_jax.config import CodesFeature, NeighboursFeature
 from mmctr_jax.data.fitted import derive
 from mmctr_jax.data.parquet import part_files, read_columns
 

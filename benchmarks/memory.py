@@ -36,7 +36,7 @@ def main(argv: list[str]) -> None:
 def _child(folder: Path) -> None:
     import jax
 
-    from mmctr_jax.config.schema import parse_config
+    from mmctr_jax.config import parse_config
     from mmctr_jax.console import start_logging
     from mmctr_jax.data.loader import train_batches
     from mmctr_jax.devices.sharding import make_mesh, put_replicated

@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from mmctr_jax.config.schema import load_config
+from mmctr_jax.config import load_config
 from mmctr_jax.console import start_logging
 from mmctr_jax.data.labels import read_labels
 from mmctr_jax.data.parquet import part_files
-from mmctr_jax.prediction.predict import Predictor
+from mmctr_jax.prediction.predictor import Predictor
 from mmctr_jax.training.loop import train
 from mmctr_jax.training.metrics import auc
 

@@ -15,7 +15,7 @@ import numpy as np
 from benchmarks import flops
 from benchmarks.flops import N
 from benchmarks.generate import ITEMS, TAGS, generated_split, microlens_lengths
-from mmctr_jax.config.schema import Config, parse_config
+from mmctr_jax.config import Config, parse_config
 from mmctr_jax.data.cache import Split
 from mmctr_jax.data.loader import history_lengths, train_batches, training_lengths
 from mmctr_jax.devices.sharding import make_mesh, on_devices, put_replicated

@@ -20,7 +20,7 @@ import optax
 from benchmarks import flops
 from benchmarks.flops import N, T
 from benchmarks.published import ITEMS, Ours, made_up_batch, made_up_items, made_up_split, published_config, seconds
-from mmctr_jax.config.schema import default_lengths
+from mmctr_jax.config import default_lengths
 from mmctr_jax.data.cache import Split
 from mmctr_jax.data.loader import train_batches
 from mmctr_jax.devices.sharding import put_batch

@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 
 from benchmarks import flops
 from benchmarks.generate import microlens_lengths
-from mmctr_jax.config.schema import default_lengths
+from mmctr_jax.config import default_lengths
 
 LIVE, PADDING, WHOLE = "#2b6cb0", "#e2e8f0", 64
 BUCKETS = default_lengths(WHOLE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from mmctr_jax.errors import InputError
@@ -43,3 +43,8 @@ def replacing(path: Path) -> Iterator[Path]:
 def write_atomically(path: Path, data: str | bytes) -> None:
     with replacing(path) as temporary:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def writing_cache(folder: str | Path, setting: str) -> AbstractContextManager[None]:
+    """What the system refuses in here becomes an InputError that names `folder` and the `setting` to change."""
+    return writing(f"Cache folder {folder}", f"make room there, or name another in {setting}")

@@ -15,7 +15,7 @@ from fuxictr.pytorch.layers import CrossNetV2, FeatureEmbedding, MLP_Block
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mmctr_jax.config.schema import Config, TransformerConfig
+from mmctr_jax.config import Config, TransformerConfig
 from mmctr_jax.data.cache import Split
 from mmctr_jax.data.loader import pad_histories
 from mmctr_jax.errors import InputError
@@ -41,7 +41,11 @@ class Collator:
         split, rows = self.split, np.asarray(rows)
         history_BxN = pad_histories(split, rows, self.length)
         items = np.concatenate([history_BxN, split.item[rows, None]], axis=1).astype(np.int64)
-        batch = {"item": items, "mask": history_BxN != 0, "side": split.side[rows].astype(np.int64)}
+        batch = {
+            "item": items,
+            "mask": history_BxN != 0,
+        }
+        batch |= {name: values[rows].astype(np.int64) for name, values in split.side.items()}
         batch |= {name: table.take(items, axis=0) for name, table in self.tables.items()}
         if split.label is not None:
             batch["label"] = split.label[rows].astype(np.float32)
@@ -110,7 +114,7 @@ class Peer(nn.Module):
 
     def __init__(self, config: Config):
         super().__init__()
-        check_released_has(config)
+        check_released_has(config.features, config.model)
         model, features, dcn = config.model, config.features, config.model.dcn
         if dcn.cross_dropout:
             raise InputError("model.dcn.cross_dropout: the released model has none; set it to 0.")
@@ -118,7 +122,8 @@ class Peer(nn.Module):
         self.item, self.item_features = features.item, [f.name for f in features.item_features]
         initializer = partial(nn.init.normal_, std=model.embedding_init_std)
         self.embedding_layer = FeatureEmbedding(_feature_map(config), model.embedding_dim, initializer)
-        D, T = config.item_width, 2 * config.item_width
+        D = features.item_width(model.embedding_dim)
+        T = 2 * D
         F = len(self.sides) * model.embedding_dim + D + (model.transformer.first_k + model.transformer.max_pool) * T
         self.transformer_encoder = Encoder(T, model.transformer, model.history_mask)
         self.crossnet = CrossNetV2(F, dcn.cross_layers)
@@ -143,7 +148,7 @@ class Peer(nn.Module):
         history_BxNxD, target_BxD = items_BxN1xD[:, :-1], items_BxN1xD[:, -1]
         pairs_BxNxT = torch.cat([history_BxNxD, target_BxD[:, None].expand(-1, N, -1)], dim=-1)
         history_features = self.transformer_encoder(pairs_BxNxT, batch["mask"])
-        levels = dict(zip(self.sides, batch["side"].unbind(dim=1), strict=True))
+        levels = {name: batch[name] for name in self.sides}
         sides = self.embedding_layer(levels, flatten_emb=True)
         f_BxF = torch.cat([sides, target_BxD, history_features], dim=-1)
         return self.mlp(torch.cat([self.crossnet(f_BxF), self.parallel_dnn(f_BxF)], dim=-1))[:, 0]

@@ -16,7 +16,8 @@ DICE_EPS = 1e-9
 def logits(config, params, batch_stats, items, batch):
     """The logit of every sample of `batch`, float64 of shape (B,)."""
     sample_logit = din_logit if config.model.name == "din" else mmctr_logit
-    rows = zip(batch["history"], batch["item"], batch["side"], strict=True)
+    sides = [[batch["side"][f.name][row] for f in config.features.side] for row in range(len(batch["item"]))]
+    rows = zip(batch["history"], batch["item"], sides, strict=True)
     return f64([sample_logit(config, params, batch_stats, Sample(config, params, items, *row)) for row in rows])
 
 

@@ -43,7 +43,7 @@ class Reference(nn.Module):
                 feature_encoders=nn.ModuleDict(encoders if model.project_mm else {}),
             )
         )
-        T, options = 2 * config.item_width, model.transformer
+        T, options = 2 * features.item_width(E), model.transformer
         layers = [
             nn.TransformerEncoderLayer(T, options.heads, options.feedforward, dropout=0.0, batch_first=True)
             for _ in range(options.layers)
@@ -51,7 +51,7 @@ class Reference(nn.Module):
         self.transformer_encoder = Named(transformer_encoder=Named(layers=nn.ModuleList(layers)))
         if options.max_pool:
             self.transformer_encoder.out_linear = nn.Linear(T, T)
-        F = len(features.side) * E + config.item_width + (options.first_k + options.max_pool) * T
+        F = len(features.side) * E + features.item_width(E) + (options.first_k + options.max_pool) * T
         self.crossnet = Named(cross_layers=nn.ModuleList(nn.Linear(F, F) for _ in range(model.dcn.cross_layers)))
         self.parallel_dnn = Named(mlp=mlp(F, model.dcn.deep, model.dcn.deep_dropout))
         self.mlp = Named(mlp=mlp(F + (model.dcn.deep or (F,))[-1], model.head, outputs=1))
@@ -82,9 +82,8 @@ class Reference(nn.Module):
         if options.max_pool:
             pooled = x.masked_fill(ignored[..., None], -torch.inf).amax(dim=1)
             parts.append(self.transformer_encoder.out_linear(pooled))
-        levels = torch.from_numpy(batch["side"]).long()
         tables = self.embedding_layer.embedding_layer.embedding_layers
-        sides = [tables[side.name](levels[:, i]) for i, side in enumerate(self.config.features.side)]
+        sides = [tables[f.name](torch.from_numpy(batch["side"][f.name]).long()) for f in self.config.features.side]
         f = torch.cat([*sides, target, *parts], dim=-1)
         c = f
         for cross in self.crossnet.cross_layers:

@@ -7,6 +7,7 @@ from synthetic import DIM, ITEMS, MAX_HISTORY, TAGS
 
 from mmctr_jax.data.cache import Split
 
+SIDES = ("likes_level", "views_level")
 LENGTHS = [0, 1, 2, 3, 5, MAX_HISTORY - 1, MAX_HISTORY, MAX_HISTORY]
 
 
@@ -29,10 +30,15 @@ def make_batch(rng, lengths=LENGTHS, width=MAX_HISTORY):
     return {
         "history": history,
         "item": rng.integers(1, ITEMS, len(lengths)).astype(np.int32),
-        "side": rng.integers(0, 11, (len(lengths), 2)).astype(np.int32),
+        "side": dict(zip(SIDES, rng.integers(0, 11, (2, len(lengths))).astype(np.int32), strict=True)),
         "label": rng.integers(0, 2, len(lengths)).astype(np.float32),
         "weight": np.ones(len(lengths), np.float32),
     }
+
+
+def rows_of(batch, rows):
+    """Some rows of a batch, in this order."""
+    return jax.tree.map(lambda values: values[rows], batch)
 
 
 def randomised(params, rng):
@@ -55,7 +61,7 @@ def make_split(rows: int, seed: int = 0) -> Split:
         history_values=rng.integers(1, 100, lengths.sum()).astype(np.int32),
         history_offsets=np.concatenate([[0], np.cumsum(lengths)]),
         item=np.arange(1, rows + 1, dtype=np.int32),
-        side=np.stack([np.arange(rows), np.arange(rows) % 7], axis=1).astype(np.int32),
+        side={"likes_level": np.arange(rows, dtype=np.int32), "views_level": np.arange(rows, dtype=np.int32) % 7},
         label=(np.arange(rows) % 2).astype(np.uint8),
         fingerprint="",
     )

@@ -6,11 +6,10 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from synthetic import mean_bce
+from synthetic import mean_bce, model_of
 
-from mmctr_jax.config.schema import parse_config
+from mmctr_jax.config import parse_config
 from mmctr_jax.interop.released import params_from_released
-from mmctr_jax.models import MMCTR
 
 FOLDER = Path(__file__).parent / "golden"
 CASES = [f"S{arch}_{mask}" for arch in "AB" for mask in ("released", "corrected")]
@@ -58,7 +57,7 @@ class Golden:
         settings = json.loads(str(self.file["config_json"]))
         self.settings, self.config = settings, config_of(settings)
         self.dtype = jnp.float64 if precision == "f64" else jnp.float32
-        self.model = MMCTR(self.config, self.dtype)
+        self.model = model_of(self.config, self.dtype)
         self.items = {name: jnp.asarray(self.file[f"table/{key}"]) for name, key in self.TABLES.items()}
         self.value_and_grad = jax.jit(jax.value_and_grad(self._loss))
         self.logits = jax.jit(
@@ -70,14 +69,16 @@ class Golden:
     def params(self, prefix="param"):
         named = {n.removeprefix(f"{prefix}/"): self.file[n] for n in self.file.files if n.startswith(f"{prefix}/")}
         like = jax.eval_shape(lambda: self.model.init(jax.random.PRNGKey(0), self.batch(0), self.items, train=False))
-        return jax.tree.map(jnp.asarray, params_from_released(named, self.config, like["params"]))
+        return jax.tree.map(
+            jnp.asarray, params_from_released(named, self.config.features, self.config.model, like["params"])
+        )
 
     def batch(self, i):
         get = lambda name: jnp.asarray(self.file[f"batch{i}/{name}"])  # noqa: E731
         return {
             "history": get("item_seq"),
             "item": get("item_id"),
-            "side": jnp.stack([get("likes_level"), get("views_level")], axis=1),
+            "side": {name: get(name) for name in ("likes_level", "views_level")},
             "label": get("label").astype(self.dtype),
             "weight": jnp.ones(len(get("label")), self.dtype),
         }

@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mmctr_jax.config.schema import Config, parse_config
+from mmctr_jax.config import Config, parse_config
+from mmctr_jax.data.items import Items, load_items
+from mmctr_jax.models import Model, build_model
 from mmctr_jax.runs.summary import Summary
 from mmctr_jax.training.step import summed_bce
 
@@ -164,3 +167,23 @@ def summary_of(stopped: str = "1 epochs done", **values) -> Summary:
     """A training's summary, in place of a training. `values` replace those of no interest."""
     default = {"steps": 5, "epochs": 1.0, "best_step": 5, "validation": {}, "samples_per_second": None}
     return Summary.from_json(default | {"seconds": 60.0, "parameters": 1, "stopped": stopped} | values)
+
+
+def model_of(config: Config, dtype=jnp.float32) -> Model:
+    """The model of a resolved config."""
+    return build_model(config.model, config.features, dtype)
+
+
+def items_of(config: Config, known=None) -> Items:
+    """What the config's item_info gives."""
+    return load_items(config.data.item_info, config.features, config.data.cache_dir, known)
+
+
+def width_of(config: Config) -> int:
+    """D of a config's model."""
+    return config.features.item_width(config.model.embedding_dim)
+
+
+def side_of(config: Config, values_BxS) -> dict:
+    """A column for each side feature, as batches have them."""
+    return {f.name: values_BxS[:, i] for i, f in enumerate(config.features.side)}

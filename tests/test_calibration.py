@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 from synthetic import raw_config
 
-from mmctr_jax.config.schema import parse_config
+from mmctr_jax.config import parse_config
 from mmctr_jax.errors import InputError
 from mmctr_jax.prediction import calibration
 from mmctr_jax.prediction.predict import predict

@@ -1,8 +1,9 @@
 import pytest
-from synthetic import merged, raw_config, resolved_config
+from synthetic import merged, raw_config, resolved_config, width_of
 
+from mmctr_jax.config import Config, load_config, parse_config, to_yaml
 from mmctr_jax.config.differences import Marker, first_difference, marked_fields
-from mmctr_jax.config.schema import Config, load_config, parse_config, to_yaml
+from mmctr_jax.data.lengths import possible_training_lengths, scoring_lengths
 from mmctr_jax.errors import InputError
 
 MINIMAL = {"data": {"train": "t", "valid": "v", "item_info": "i"}}
@@ -19,7 +20,7 @@ def refusal(change):
 
 def test_defaults_are_the_published_model():
     config = parse_config(MINIMAL)
-    assert config.item_width == 256 and config.model.transformer.first_k == 16
+    assert width_of(config) == 256 and config.model.transformer.first_k == 16
     assert (config.train.batch_size, config.train.learning_rate, config.train.clip_norm) == (128, 5e-4, 10.0)
     assert (config.train.patience, config.train.lr_factor, config.train.seed) == (5, 0.1, 20242025)
 
@@ -143,7 +144,7 @@ def test_numbers_are_read_as_everyone_writes_them(tmp_path, text, value):
     assert load_config(write(tmp_path, HEAD + f"train: {{learning_rate: {text}}}")).train.learning_rate == value
 
 
-@pytest.mark.parametrize("text", ["012", "1:30", "0x10", "1_", "yes", "'1'", ".nan", ".inf", "1.2.3"])
+@pytest.mark.parametrize("text", ["1:30", "1e", "yes", "'1'", ".nan", ".inf", "1.2.3"])
 def test_what_is_not_plainly_a_number_is_none(tmp_path, text):
     with pytest.raises(InputError):
         load_config(write(tmp_path, HEAD + f"train: {{learning_rate: {text}, batch_size: {text}}}"))
@@ -244,7 +245,8 @@ def test_a_wrong_base_is_refused(tmp_path, text, words):
 def test_the_lengths_that_batches_are_computed_at():
     def lengths(**change):
         config = resolved_config(change)
-        return config.training_lengths, config.scoring_lengths
+        settings = config.model, config.train
+        return possible_training_lengths(*settings), scoring_lengths(*settings)
 
     def model(**settings):
         return {"max_history": 50, **settings}

@@ -11,7 +11,7 @@ import yaml
 from golden_files import Golden
 
 from mmctr_jax.commands.convert import main
-from mmctr_jax.config.schema import load_config
+from mmctr_jax.config import load_config
 from mmctr_jax.errors import InputError
 from mmctr_jax.interop import convert
 from mmctr_jax.prediction.predict import predict

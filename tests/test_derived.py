@@ -4,12 +4,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from synthetic import items_of, width_of
 
-from mmctr_jax.config.schema import CodesFeature, NeighboursFeature, parse_config
-from mmctr_jax.data import fitted
-from mmctr_jax.data.fitted import derive
-from mmctr_jax.data.items import load_items
+from mmctr_jax.config import parse_config
+from mmctr_jax.data.fitted import fitted
 from mmctr_jax.errors import InputError
+from mmctr_jax.features import CodesFeature, NeighboursFeature
 
 
 def codes(levels=1, size=4, dim=3):
@@ -29,7 +29,7 @@ def clusters(rng, centres=4, each=10, dim=3):
 
 def test_vector_quantisation_finds_clusters(tmp_path):
     vectors = clusters(np.random.default_rng(0))
-    ids = derive(vectors, codes(), tmp_path)["ids"]
+    ids = fitted(codes(), vectors, tmp_path)["values"]
     assert ids.shape == (41, 1) and ids.dtype == np.int32 and ids[0] == 0
     groups = ids[1:, 0].reshape(4, 10)
     assert (groups == groups[:, :1]).all() and sorted(groups[:, 0]) == [1, 2, 3, 4]
@@ -40,8 +40,8 @@ def test_each_level_quantises_what_the_one_before_left(tmp_path):
     vectors = np.random.default_rng(1).normal(size=(301, 5)).astype(np.float32)
     vectors[[0, 7]] = 0
     feature = codes(levels=3, size=8, dim=5)
-    stored = derive(vectors, feature, tmp_path)
-    ids = stored["ids"]
+    stored = fitted(feature, vectors, tmp_path)
+    ids = stored["values"]
     known = vectors.any(axis=1)
     assert not ids[~known].any() and (ids[known] > 0).all()
     rebuilt, errors = np.zeros_like(vectors), []
@@ -55,7 +55,7 @@ def test_each_level_quantises_what_the_one_before_left(tmp_path):
         errors.append(np.square(vectors - rebuilt).sum() / np.square(vectors[known] - vectors[known].mean(0)).sum())
     np.testing.assert_allclose(errors, stored["error"], rtol=1e-4)
     assert errors[0] > errors[1] > errors[2] > 0
-    assert ids.max() < feature.vocab_size
+    assert ids.max() < feature.table_size
 
 
 def test_neighbours_are_the_nearest_by_cosine_without_the_item_itself(tmp_path):
@@ -65,7 +65,7 @@ def test_neighbours_are_the_nearest_by_cosine_without_the_item_itself(tmp_path):
     vectors[10:16] = vectors[9]  # seven alike: an item may be crowded out of its own list
     vectors[20] *= 1e-30  # their squares are beyond float32
     vectors[21] *= 1e25
-    ids = derive(vectors, neighbours(top_k=3), tmp_path)["ids"]
+    ids = fitted(neighbours(top_k=3), vectors, tmp_path)["values"]
     assert not ids[[0, 5]].any()
     norms = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
     unit = vectors / np.where(norms > 0, norms, 1)
@@ -80,12 +80,12 @@ def test_neighbours_are_the_nearest_by_cosine_without_the_item_itself(tmp_path):
 @pytest.mark.parametrize("feature", [codes(levels=2), neighbours()])
 def test_fitted_once_for_the_same_vectors_and_settings(tmp_path, feature, monkeypatch):
     vectors = clusters(np.random.default_rng(3))
-    ids = lambda folder: derive(vectors, feature, folder)["ids"]  # noqa: E731
+    ids = lambda folder: fitted(feature, vectors, folder)["values"]  # noqa: E731
     first = ids(tmp_path)
     assert np.array_equal(ids(tmp_path / "elsewhere"), first)  # anywhere the same
     kept = {file: file.stat().st_mtime_ns for file in tmp_path.glob("*.npz")}
     with monkeypatch.context() as patch:
-        patch.setattr(fitted, "_codes", None), patch.setattr(fitted, "neighbours", None)  # would fail
+        patch.setattr(type(feature), "fit", None)  # would fail
         assert np.array_equal(ids(tmp_path), first)
     (file,) = kept
     file.write_bytes(file.read_bytes()[:100])  # cut short: fitted anew
@@ -98,7 +98,7 @@ def test_fitted_once_for_the_same_vectors_and_settings(tmp_path, feature, monkey
 @pytest.mark.parametrize(("feature", "words"), [(codes(size=50), "size 50"), (neighbours(top_k=40), "top_k 40")])
 def test_too_few_vectors_are_refused(tmp_path, feature, words):
     with pytest.raises(InputError, match=words):
-        derive(clusters(np.random.default_rng(4)), feature, tmp_path)
+        fitted(feature, clusters(np.random.default_rng(4)), tmp_path)
 
 
 @pytest.mark.parametrize("feature", [codes(), neighbours()])
@@ -106,7 +106,7 @@ def test_a_cache_folder_that_cannot_be_is_refused(tmp_path, feature):
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(InputError, match="data.cache_dir"):
-            derive(clusters(np.random.default_rng(6)), feature, folder)
+            fitted(feature, clusters(np.random.default_rng(6)), folder)
 
 
 @pytest.mark.parametrize("joined", [True, False])
@@ -119,18 +119,18 @@ def test_codes_join_or_replace_the_vector(tmp_path, joined):
     data = {"train": "t", "valid": "v", "item_info": str(tmp_path / "item_info.parquet")}
     data["cache_dir"] = str(tmp_path / "cache")
     config = parse_config({"data": data, "features": {"item_features": features}})
-    items = load_items(config)
+    items = items_of(config)
     assert set(items.table) == {"codes", "near"} | ({"vector"} if joined else set())
-    expected = derive(vectors, codes(levels=2), tmp_path / "cache")
-    assert np.array_equal(items.table["codes"], expected["ids"])
+    expected = fitted(codes(levels=2), vectors, tmp_path / "cache")
+    assert np.array_equal(items.table["codes"], expected["values"])
     assert list(items.codebooks) == ["codes"]
     for key in ("centroids", "used", "error"):
         np.testing.assert_array_equal(items.codebooks["codes"][key], expected[key])
-    assert items.config.item_width == 64 + 64 + 64 + 3 * joined
+    assert width_of(config.with_features(items.features)) == 64 + 64 + 64 + 3 * joined
     own = {"codes": items.table["codes"][::-1], "near": items.table["near"]}
-    known = load_items(config, own)  # a run that goes on keeps its own codes, wherever they came from
+    known = items_of(config, own)  # a run that goes on keeps its own codes, wherever they came from
     assert known.table["codes"] is own["codes"] and known.fingerprint == items.fingerprint
     other = vectors.copy()
     other[5] += 1
     pq.write_table(pa.table({"item_id": np.arange(len(vectors)), "vector": list(other)}), data["item_info"])
-    assert load_items(config, own).fingerprint != items.fingerprint
+    assert items_of(config, own).fingerprint != items.fingerprint

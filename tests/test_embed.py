@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from item_folders import contents, missing_in, vectors_of, write_folder
+from synthetic import items_of
 
 from mmctr_jax.commands.embed import main
-from mmctr_jax.config.schema import load_config
-from mmctr_jax.data.items import load_items
+from mmctr_jax.config import load_config
 from mmctr_jax.embed import fusion, parts, pipeline
 from mmctr_jax.embed.pipeline import embed
 from mmctr_jax.embed.tfidf import WORDS
@@ -256,7 +256,7 @@ def test_training_takes_what_was_written(prepared, tmp_path, rng, monkeypatch):
     config.write_text(config_text(manifest))
     monkeypatch.chdir(prepared.parent)
     embed(Path(prepared.name), source, dim=5)  # however the folder is named
-    table = load_items(load_config(config)).table
+    table = items_of(load_config(config)).table
     np.testing.assert_array_equal(table["item_emb_d5"], vectors_of(prepared, "item_emb_d5"))
     changed = config.read_text().replace("epochs: 10", "epochs: 3")
     config.write_text(changed)

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from synthetic import CODES, NEIGHBOURS, SYSTEMS, merged, raw_config
 
-from mmctr_jax.config.schema import Config, load_config, to_yaml
+from mmctr_jax.config import Config, load_config, to_yaml
 from mmctr_jax.errors import InputError
 
 SCALE = 1  # more finds more

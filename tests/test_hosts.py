@@ -19,7 +19,7 @@ from synthetic import SYSTEMS, merged, raw_config
 from mmctr_jax.devices import hosts
 from mmctr_jax.devices.sharding import make_mesh
 from mmctr_jax.errors import InputError
-from mmctr_jax.prediction.predict import Predictor
+from mmctr_jax.prediction.predictor import Predictor
 from mmctr_jax.runs.directory import RunDirectory
 from mmctr_jax.runs.recorder import read_records
 from mmctr_jax.training.step import abstract_state

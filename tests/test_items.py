@@ -3,9 +3,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from bad_files import BAD_ITEMS, TAGS, VECTORS, item_table
+from synthetic import items_of
 
-from mmctr_jax.config.schema import parse_config
-from mmctr_jax.data.items import load_items
+from mmctr_jax.config import parse_config
 from mmctr_jax.errors import InputError
 
 
@@ -20,13 +20,13 @@ def load(tmp_path, data, **features):
         **features,
     }
     raw = {"data": {"train": "t", "valid": "v", "item_info": str(tmp_path / "item_info.parquet")}, "features": features}
-    items = load_items(parse_config(raw))
-    return items.config, items.table
+    items = items_of(parse_config(raw))
+    return items.features, items.table
 
 
-def check(config, items):
-    assert config.features.num_items == 5
-    assert [getattr(f, "vocab_size", None) for f in config.features.item_features] == [6, None, 4]
+def check(features, items):
+    assert features.num_items == 5
+    assert [getattr(f, "vocab_size", None) for f in features.item_features] == [6, None, 4]
     assert [sorted(t for t in row if t) for row in items["item_tags"].tolist()] == [sorted(t) for t in TAGS]
     assert np.array_equal(items["vector"], VECTORS) and items["vector"].dtype == np.float32
     assert items["category"].tolist() == [0, 2, 1, 1, 3]
@@ -41,14 +41,14 @@ def test_variations_give_the_same_table(tmp_path):
 
 
 def test_a_larger_vocabulary_may_be_stated(tmp_path):
-    features = [{"kind": "tags", "name": "item_tags", "vocab_size": 100}]
-    config, items = load(tmp_path, item_table(), item_features=features, num_items=5)
-    assert config.features.item_features[0].vocab_size == 100 and set(items) == {"item_tags"}
+    tags = [{"kind": "tags", "name": "item_tags", "vocab_size": 100}]
+    features, items = load(tmp_path, item_table(), item_features=tags, num_items=5)
+    assert features.item_features[0].vocab_size == 100 and set(items) == {"item_tags"}
 
 
 def test_without_item_features_the_items_are_still_counted(tmp_path):
-    config, items = load(tmp_path, item_table(), item_features=[])
-    assert config.features.num_items == 5 and items == {}
+    features, items = load(tmp_path, item_table(), item_features=[])
+    assert features.num_items == 5 and items == {}
 
 
 @pytest.mark.parametrize("name", BAD_ITEMS)

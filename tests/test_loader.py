@@ -2,24 +2,26 @@
 
 from dataclasses import replace
 
+import jax
 import numpy as np
 import pytest
-from batches import make_split
+from batches import SIDES, make_split
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmctr_jax.config.schema import Config, parse_config
+from mmctr_jax.config import TrainConfig
 from mmctr_jax.data.cache import Split
+from mmctr_jax.data.lengths import training_lengths
 from mmctr_jax.data.loader import (
-    Share,
     batches_per_epoch,
     eval_batches,
     history_lengths,
     longest_first,
     pad_histories,
     train_batches,
-    training_lengths,
 )
+from mmctr_jax.data.share import Share
+from mmctr_jax.models.mmctr import MMCTRSettings
 
 LENGTHS = (2, 4, 8)
 
@@ -33,7 +35,8 @@ def rows_of(some_batches):
 
 
 def same(a, b):
-    return len(a) == len(b) and all(np.array_equal(x[k], y[k]) for x, y in zip(a, b, strict=True) for k in x)
+    leaves = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return len(a) == len(b) and all(np.array_equal(x, y) for x, y in leaves)
 
 
 @given(st.integers(1, 40), st.integers(1, 17), st.integers(1, 3))
@@ -53,7 +56,7 @@ def test_a_batch_holds_what_its_rows_hold():
             row = batch["item"][at] - 1
             clicks = split.history_values[split.history_offsets[row] : split.history_offsets[row + 1]][-5:]
             assert batch["history"][at].tolist() == [0] * (5 - len(clicks)) + clicks.tolist()
-            assert batch["side"][at].tolist() == [row, row % 7]
+            assert [batch["side"][name][at] for name in SIDES] == [row, row % 7]
             assert batch["label"][at] == row % 2
 
 
@@ -93,7 +96,7 @@ def test_processes_share_each_global_batch(count, devices, batch_size):
     whole = batches(split, lengths=lengths, batch_size=batch_size, share=Share(0, 1, devices))
     shares = [Share(i, count, devices) for i in range(count)]
     parts = [batches(split, lengths=lengths, batch_size=batch_size, share=share) for share in shares]
-    joined = [{k: np.concatenate([b[k] for b in some]) for k in some[0]} for some in zip(*parts, strict=True)]
+    joined = [jax.tree.map(lambda *rows: np.concatenate(rows), *some) for some in zip(*parts, strict=True)]
     assert same(whole, joined)
     assert all(len(b["item"]) % devices == 0 for b in whole)
     alone = batches(split, lengths=lengths, batch_size=batch_size)
@@ -153,9 +156,9 @@ def test_padding_keeps_the_most_recent_clicks_at_the_right(histories, length):
     assert pad_histories(split, np.arange(len(histories)), length).tolist() == expected
 
 
-def config_of(**train) -> Config:
-    data = {"train": "-", "valid": "-", "item_info": "-"}
-    return parse_config({"data": data, "model": {"max_history": 16}, "train": {"batch_size": 4} | train})
+def lengths_of(clicks, **train) -> tuple[int, ...]:
+    """Those of a model of 16 clicks, trained in batches of 4."""
+    return training_lengths(MMCTRSettings(max_history=16), TrainConfig(batch_size=4, **train), clicks)
 
 
 @given(st.lists(st.integers(0, 700), min_size=8, max_size=8))
@@ -163,7 +166,7 @@ def config_of(**train) -> Config:
 def test_lengths_are_compiled_where_they_save_enough_padding(rows):
     """An epoch's batches × clicks that each chosen length saves, counted row by row, against 128."""
     lengths = np.repeat([1, 2, 3, 4, 6, 8, 12, 16], rows)
-    chosen = training_lengths(config_of(), lengths)
+    chosen = lengths_of(lengths)
     assert chosen[-1] == 16
     for length, before in zip(chosen[:-1], (0, *chosen), strict=False):
         longer = {1: 2, 2: 3, 3: 4, 4: 6, 6: 8, 8: 12, 12: 16}[length]
@@ -185,10 +188,10 @@ def test_lengths_are_compiled_where_they_save_enough_padding(rows):
 )
 def test_chosen_lengths_by_hand(rows, chosen):
     lengths = np.concatenate([np.full(n, length) for length, n in rows.items()])
-    assert training_lengths(config_of(), lengths) == chosen
+    assert lengths_of(lengths) == chosen
 
 
 def test_named_lengths_are_all_compiled():
     clicks = np.ones(3, np.int64)
-    assert training_lengths(config_of(length_buckets=[2, 8]), clicks) == (2, 8, 16)
-    assert training_lengths(config_of(length_buckets=[]), clicks) == (16,)
+    assert lengths_of(clicks, length_buckets=(2, 8)) == (2, 8, 16)
+    assert lengths_of(clicks, length_buckets=()) == (16,)

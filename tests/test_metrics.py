@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss, roc_auc_score
 
-from mmctr_jax.config.schema import TrainConfig
+from mmctr_jax.config import TrainConfig
 from mmctr_jax.training.metrics import auc, evaluate, grouped_auc, logloss
 from mmctr_jax.training.plateau import Plateau
 

@@ -6,12 +6,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from batches import LENGTHS, make_batch, make_items, randomised
-from synthetic import DIM, ITEMS, MAX_HISTORY, PUBLISHED, SYSTEMS, TAGS, mean_bce, merged, resolved_config
+from batches import LENGTHS, make_batch, make_items, randomised, rows_of
+from synthetic import (
+    DIM,
+    ITEMS,
+    MAX_HISTORY,
+    PUBLISHED,
+    SYSTEMS,
+    TAGS,
+    mean_bce,
+    merged,
+    model_of,
+    resolved_config,
+    width_of,
+)
 
-from mmctr_jax.config.schema import load_config
+from mmctr_jax.config import load_config
 from mmctr_jax.devices.sharding import make_mesh
-from mmctr_jax.models import build_model
 from mmctr_jax.models.embedding import mean_of_tags
 from mmctr_jax.models.masking import attended_positions
 from mmctr_jax.models.similarity import cosines, histogram
@@ -31,7 +42,7 @@ class Case:
     def __init__(self, change=None, seed=0, items=None):
         rng = self.rng = np.random.default_rng(seed)
         self.config = resolved_config(change)
-        self.model = build_model(self.config)
+        self.model = model_of(self.config)
         self.items = items or make_items(rng)
         shapes = jax.eval_shape(self._init, self.items)
         self.params = randomised(shapes.params, rng)
@@ -85,7 +96,7 @@ def test_the_published_configuration_has_267_898_881_parameters():
 def test_padding_never_changes_a_prediction(valid):
     batch = make_batch(fresh_rng())
     wider = {**batch, "history": np.pad(batch["history"], ((0, 0), (6, 0)))}
-    narrower = {k: v[:5] for k, v in batch.items()} | {"history": batch["history"][:5, -5:]}
+    narrower = rows_of(batch, slice(5)) | {"history": batch["history"][:5, -5:]}
     logits = valid.logits(batch)
     np.testing.assert_allclose(valid.logits(wider), logits, rtol=0, atol=2e-5)
     np.testing.assert_allclose(valid.logits(narrower), logits[:5], rtol=0, atol=2e-5)
@@ -95,8 +106,8 @@ def test_a_batch_may_come_in_any_order_and_in_parts(either):
     batch = make_batch(fresh_rng())
     logits = either.logits(batch)
     order = fresh_rng().permutation(len(logits))
-    np.testing.assert_allclose(either.logits({k: v[order] for k, v in batch.items()}), logits[order], rtol=0, atol=2e-5)
-    one = {k: v[3:4] for k, v in batch.items()}
+    np.testing.assert_allclose(either.logits(rows_of(batch, order)), logits[order], rtol=0, atol=2e-5)
+    one = rows_of(batch, slice(3, 4))
     np.testing.assert_allclose(either.logits(one), logits[3:4], rtol=0, atol=2e-5)
 
 
@@ -104,12 +115,16 @@ def test_every_system_sees_history_target_and_levels_each_row_alone_and_no_paddi
     batch = make_batch(fresh_rng(), [1, 3, MAX_HISTORY] * 4)
     logits = system.logits(batch)
     order = fresh_rng().permutation(len(logits))
-    shuffled = system.logits({k: v[order] for k, v in batch.items()})
+    shuffled = system.logits(rows_of(batch, order))
     np.testing.assert_allclose(shuffled, logits[order], rtol=0, atol=2e-5)
     wider = system.logits({**batch, "history": np.pad(batch["history"], ((0, 0), (6, 0)))})
     np.testing.assert_allclose(wider, logits, rtol=0, atol=2e-5)
     others = np.where(batch["history"] != 0, batch["history"] % (ITEMS - 1) + 1, 0)
-    for change in ({"history": others}, {"item": batch["item"] % (ITEMS - 1) + 1}, {"side": (batch["side"] + 1) % 11}):
+    for change in (
+        {"history": others},
+        {"item": batch["item"] % (ITEMS - 1) + 1},
+        {"side": {name: (values + 1) % 11 for name, values in batch["side"].items()}},
+    ):
         changed = system.logits({**batch, **change}) != logits
         assert changed.sum() > len(logits) / 2, change  # a few rows may lie where every ReLU of the head is at rest
 
@@ -156,9 +171,8 @@ def test_history_target_tags_vectors_and_levels_all_matter():
     changed = valid.logits({**batch, "history": others}) != logits
     assert changed.tolist() == [length > 0 for length in LENGTHS]
     assert (valid.logits({**batch, "item": batch["item"] % (ITEMS - 1) + 1}) != logits).all()
-    for column in range(2):
-        side = batch["side"].copy()
-        side[:, column] = (side[:, column] + 1) % 11
+    for column, values in batch["side"].items():
+        side = batch["side"] | {column: (values + 1) % 11}
         assert (valid.logits({**batch, "side": side}) != logits).all()
     for name, other in (
         ("item_emb_d8", -valid.items["item_emb_d8"]),
@@ -345,9 +359,10 @@ def test_another_feature_is_a_line_in_the_config():
     items = {"category": rng.integers(0, 7, ITEMS).astype(np.int32)}
     items |= {name: rng.normal(size=(ITEMS, dim)).astype(np.float32) for name, dim in (("text", 3), ("picture", 5))}
     case = Case({"features": features}, items=items)
-    assert case.config.item_width == 4 + 4 + 3 + 5
+    assert width_of(case.config) == 4 + 4 + 3 + 5
     assert set(case.params["embedding"]) == {"age", "country", "item_id", "category", "text", "picture"}
     batch = make_batch(rng)
+    batch["side"] = dict(zip(("age", "country"), batch["side"].values(), strict=True))
     for name in items:
         changed = {**items, name: np.roll(items[name], 1, axis=0)}
         assert (case.logits(batch, items=changed) != case.logits(batch)).all()
@@ -355,5 +370,5 @@ def test_another_feature_is_a_line_in_the_config():
 
 def test_without_any_side_or_item_feature():
     case = Case({"features": {"side": [], "item_features": []}}, items={"unused": np.zeros(1)})
-    logits = case.logits({**make_batch(case.rng), "side": np.zeros((len(LENGTHS), 0), np.int32)})
+    logits = case.logits({**make_batch(case.rng), "side": {}})
     assert np.isfinite(logits).all() and np.ptp(logits) > 0

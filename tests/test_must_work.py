@@ -7,13 +7,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from synthetic import ITEMS, MAX_HISTORY, merged, raw_config, samples, write_dataset
+from synthetic import ITEMS, MAX_HISTORY, items_of, merged, raw_config, samples, write_dataset
 
-from mmctr_jax.config.schema import parse_config
+from mmctr_jax.config import parse_config
 from mmctr_jax.data.cache import load_split
-from mmctr_jax.data.items import load_items
 from mmctr_jax.errors import InputError
-from mmctr_jax.prediction.predict import Predictor, predict
+from mmctr_jax.prediction.predict import predict
+from mmctr_jax.prediction.predictor import Predictor
 from mmctr_jax.runs.recorder import read_records
 from mmctr_jax.training.loop import train
 
@@ -143,7 +143,7 @@ def test_an_id_that_does_not_fit_is_refused_in_rows(data, tmp_path, column, numb
     values = table[column].to_pylist()
     values[1] = [1, number] if column == "item_seq" else number
     pq.write_table(with_column(table, column, values), tmp_path / "rows.parquet")
-    features = load_items(parse_config(raw_config(data))).config.features
+    features = items_of(parse_config(raw_config(data))).features
     with pytest.raises(InputError, match=rf"rows.parquet: column {column}, row 1: id {number}; .* ids 0 … \d+\.$"):
         load_split(tmp_path / "rows.parquet", features, None, with_labels=True)
 

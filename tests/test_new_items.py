@@ -5,15 +5,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from synthetic import CODES, DIM, ITEMS, NEIGHBOURS, TAGS, merged, raw_config, write_dataset
+from synthetic import CODES, DIM, ITEMS, NEIGHBOURS, TAGS, merged, model_of, raw_config, write_dataset
 
-from mmctr_jax.config.schema import parse_config
-from mmctr_jax.data.fitted import encode
+from mmctr_jax.config import parse_config
 from mmctr_jax.data.items import with_new_items
 from mmctr_jax.devices.sharding import make_mesh
 from mmctr_jax.errors import InputError
-from mmctr_jax.models import build_model
-from mmctr_jax.prediction.predict import Predictor, predict
+from mmctr_jax.features.codes import encode
+from mmctr_jax.prediction.predict import predict
+from mmctr_jax.prediction.predictor import Predictor
 from mmctr_jax.runs.directory import RunDirectory
 from mmctr_jax.training.loop import train
 from mmctr_jax.training.step import abstract_state
@@ -75,7 +75,7 @@ def test_a_new_item_scores_as_a_known_one_with_its_features_and_no_id_embedding(
     # Item 7 without its id embedding stands for the new one; none of these rows has item 7 itself, and no neighbour
     # list that they use may hold it.
     table = {name: np.array(values) for name, values in items.items()}
-    extended, _, _ = with_new_items(config, items, RunDirectory(directory).read_centroids(), info)
+    extended, _, _ = with_new_items(config.features, items, RunDirectory(directory).read_codebooks(), info)
     table["neighbours"][7] = extended["neighbours"][ITEMS]
     used = table["neighbours"][[1, 2, 3, 4, 5, 6, 7, 9]]
     table["neighbours"][[1, 2, 3, 4, 5, 6, 7, 9]] = np.where(used == 7, 0, used)
@@ -86,10 +86,10 @@ def test_a_new_item_scores_as_a_known_one_with_its_features_and_no_id_embedding(
     batch = {
         "history": history,
         "item": np.array([7 if i == ITEMS else i for i in targets], np.int32),
-        "side": np.array([[1, 2]] * 4, np.int32),
+        "side": {"likes_level": np.full(4, 1, np.int32), "views_level": np.full(4, 2, np.int32)},
         "weight": np.ones(4, np.float32),
     }
-    expected = jax.jit(lambda p: build_model(config).apply({"params": p}, batch, table, train=False))(no_seven)
+    expected = jax.jit(lambda p: model_of(config).apply({"params": p}, batch, table, train=False))(no_seven)
     in_lists = (used == 7).any() or (extended["neighbours"][ITEMS] == 7).any()
     np.testing.assert_allclose(logits, expected, atol=1e-2 if in_lists else 1e-5)
 
@@ -97,10 +97,10 @@ def test_a_new_item_scores_as_a_known_one_with_its_features_and_no_id_embedding(
 def test_the_table_grows_and_known_rows_stay(run, tmp_path):
     directory, data = run
     run = RunDirectory(directory)
-    config, known, centroids = run.read_config(), run.read_items(), run.read_centroids()
+    config, known, centroids = run.read_config(), run.read_items(), run.read_codebooks()
     changed = {"rows": {5: {"item_tags": [3]}}}
     table, number, remarks = with_new_items(
-        config, known, centroids, newer(data, tmp_path / "newer.parquet", **changed)
+        config.features, known, centroids, newer(data, tmp_path / "newer.parquet", **changed)
     )
     assert number == ITEMS + 2 and {len(values) for values in table.values()} == {ITEMS + 2}
     for name, values in known.items():
@@ -118,8 +118,8 @@ def test_the_table_grows_and_known_rows_stay(run, tmp_path):
 
 def test_codes_of_known_vectors_are_those_of_training(run):
     directory, _ = run
-    items, centroids = RunDirectory(directory).read_items(), RunDirectory(directory).read_centroids()
-    np.testing.assert_array_equal(encode(items["item_emb_d8"], centroids["codes"]), items["codes"])
+    items, centroids = RunDirectory(directory).read_items(), RunDirectory(directory).read_codebooks()
+    np.testing.assert_array_equal(encode(items["item_emb_d8"], centroids["codes"]["centroids"]), items["codes"])
 
 
 def test_a_table_of_other_items_is_refused(run, tmp_path):
@@ -143,7 +143,7 @@ def test_id_dropout_leaves_out_that_share_of_id_embeddings_and_nothing_else():
     """All id embeddings are ones here, so the first columns of an item's vector tell whether its own counted."""
     import jax.numpy as jnp
 
-    from mmctr_jax.models.embedding import Embedding
+    from mmctr_jax.models.embedding import EmbeddingLayer
 
     data = {"train": "-", "valid": "-", "item_info": "-"}
     features = {"num_items": 50, "item_features": [{"kind": "embedding", "name": "v", "dim": 2}], "side": []}
@@ -154,9 +154,9 @@ def test_id_dropout_leaves_out_that_share_of_id_embeddings_and_nothing_else():
     batch = {
         "history": rng.integers(1, 50, (400, 9)).astype(np.int32),
         "item": rng.integers(1, 50, 400).astype(np.int32),
-        "side": np.zeros((400, 0), np.int32),
+        "side": {},
     }
-    embedding = Embedding(config, jnp.float32)
+    embedding = EmbeddingLayer(config.features, config.model, jnp.float32)
     params = {"params": {"item_id": jnp.ones((50, 3))}}
 
     def embedded(train, seed=0):

@@ -10,8 +10,9 @@ import pytest
 from golden_files import CASES, Golden
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from synthetic import model_of, side_of
 
-from mmctr_jax.config.schema import parse_config
+from mmctr_jax.config import parse_config
 from mmctr_jax.models import MODELS
 from references import oracle
 
@@ -106,7 +107,7 @@ def random_items(config, rng):
             items[f.name] = rng.integers(0, f.vocab_size, ITEMS)
         else:
             width = {"tags": 3, "codes": getattr(f, "levels", 0), "neighbours": 2}[f.kind]
-            high = {"tags": TAGS, "codes": getattr(f, "vocab_size", 0), "neighbours": ITEMS}[f.kind]
+            high = {"tags": TAGS, "codes": f.table_size, "neighbours": ITEMS}[f.kind]
             holes = rng.integers(0, 2, (ITEMS, width))  # anywhere
             items[f.name] = rng.integers(0, high, (ITEMS, width)) * holes
         items[f.name][0] = 0
@@ -122,7 +123,7 @@ def random_batch(config, rng):
     return {
         "history": history,
         "item": rng.integers(1, ITEMS, len(lengths)).astype(np.int32),
-        "side": rng.integers(0, 3, (len(lengths), len(config.features.side))).astype(np.int32),
+        "side": side_of(config, rng.integers(0, 3, (len(lengths), len(config.features.side))).astype(np.int32)),
         "weight": np.ones(len(lengths)),
     }
 
@@ -150,7 +151,7 @@ def test_any_model_equals_the_oracle(name, data, seed):
     config, rng = data.draw(configs(name)), np.random.default_rng(seed)
     items, batch = random_items(config, rng), random_batch(config, rng)
     with jax.enable_x64(True):
-        model = MODELS[name](config, jnp.float64)
+        model = model_of(config, jnp.float64)
         variables = random_variables(model, items, batch, rng)
         logits = np.asarray(jax.jit(model.apply, static_argnames="train")(variables, batch, items, train=False))
     expected = oracle.logits(config, variables["params"], variables.get("batch_stats", {}), items, batch)

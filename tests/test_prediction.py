@@ -9,15 +9,15 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
-from synthetic import merged, raw_config, write_dataset
+from synthetic import merged, model_of, raw_config, write_dataset
 
-from mmctr_jax.config.schema import parse_config
+from mmctr_jax.config import parse_config
 from mmctr_jax.data.cache import load_split
 from mmctr_jax.data.loader import pad_histories
 from mmctr_jax.devices.sharding import make_mesh
 from mmctr_jax.errors import InputError
-from mmctr_jax.models import build_model
-from mmctr_jax.prediction.predict import Predictor, predict
+from mmctr_jax.prediction.predict import predict
+from mmctr_jax.prediction.predictor import Predictor
 from mmctr_jax.runs.directory import RunDirectory
 from mmctr_jax.training.loop import train
 from mmctr_jax.training.metrics import evaluate
@@ -50,7 +50,7 @@ def test_scores_are_the_models_row_by_row(run):
     like = init_state(config, items, make_mesh())
     with RunDirectory(directory).checkpoints() as checkpoints:
         _, params, _ = checkpoints.restore_best(like)
-    expected = jax.jit(lambda p: build_model(config).apply({"params": p}, batch, items, train=False))(params)
+    expected = jax.jit(lambda p: model_of(config).apply({"params": p}, batch, items, train=False))(params)
     np.testing.assert_allclose(predictor.logits(data / "test.parquet"), expected, atol=1e-5)
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmctr_jax.config.schema import load_config
+from mmctr_jax.config import load_config
 from mmctr_jax.errors import InputError
 from mmctr_jax.prepare import encoding, samples
 from mmctr_jax.prepare.log import sorted_log

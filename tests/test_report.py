@@ -16,7 +16,7 @@ from sklearn.metrics import log_loss, roc_auc_score, roc_curve
 from synthetic import merged, raw_config, write_dataset
 
 from mmctr_jax.commands.report import main
-from mmctr_jax.config.schema import parse_config
+from mmctr_jax.config import parse_config
 from mmctr_jax.errors import InputError
 from mmctr_jax.pages import intervals as bootstrap
 from mmctr_jax.pages.report import scored_runs as report_runs
@@ -24,7 +24,8 @@ from mmctr_jax.pages.report.numbers import _error_by_chance, calibration_bins, c
 from mmctr_jax.pages.report.page import report
 from mmctr_jax.pages.report.pictures import labels_of
 from mmctr_jax.pages.report.slices import KNOWN, LENGTH, POPULARITY, side_feature
-from mmctr_jax.prediction.predict import Predictor, predict
+from mmctr_jax.prediction.predict import predict
+from mmctr_jax.prediction.predictor import Predictor
 from mmctr_jax.runs.directory import RunDirectory
 from mmctr_jax.training.loop import train
 from mmctr_jax.training.metrics import grouped_auc

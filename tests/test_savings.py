@@ -11,14 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from batches import make_batch, make_items, randomised
-from synthetic import ITEMS, MAX_HISTORY, SYSTEMS, merged, resolved_config
+from synthetic import ITEMS, MAX_HISTORY, SYSTEMS, merged, model_of, resolved_config, width_of
 
-from mmctr_jax import models
 from mmctr_jax.devices.collectives import collectives
 from mmctr_jax.devices.sharding import make_mesh, put_batch, put_replicated
 from mmctr_jax.models import live
 from mmctr_jax.models.linear import SharedDense
 from mmctr_jax.training import optimizers as optimizer
+from mmctr_jax.training import step as step_module
 from mmctr_jax.training.step import (
     init_state,
     make_narrow,
@@ -61,7 +61,7 @@ def doubles(tree):
 
 @pytest.fixture
 def float64(monkeypatch):
-    monkeypatch.setitem(models._COMPUTE_DTYPE, "float32", jnp.float64)
+    monkeypatch.setitem(step_module._COMPUTE_DTYPE, "float32", jnp.float64)
     with jax.enable_x64(True):
         yield
 
@@ -78,16 +78,19 @@ def test_a_batch_at_the_length_it_needs_equals_the_padded_one(change, float64):
     items, batch = doubles(make_items(rng)), make_batch(rng, [2, 1, 0, 2, 0, 1])
     shapes = jax.eval_shape(lambda items: init_state(config, items, make_mesh(jax.devices()[:1])), items)
     params = doubles(randomised(shapes.params, rng))
-    small = live.narrowed(config, length)
+    small = config.model_copy(update={"model": config.model.narrowed(length)})
+    leading = live.leading_columns(config.features, config.model)
     needed = parameter_shapes(small, items)
-    cut = jax.tree.map(lambda x, like: live.cut(x, like.shape, config), params, needed)
+    cut = jax.tree.map(lambda x, like: live.cut(x, like.shape, leading), params, needed)
     statistics = doubles(jax.tree.map(lambda x: jnp.ones(x.shape), shapes.batch_stats))
 
     @partial(jax.jit, static_argnums=(0, 3))
     def loss_and_grads(config, params, batch, train):
         def loss(params):
             variables = {"params": params, "batch_stats": statistics}
-            logits, _ = models.build_model(config).apply(variables, batch, items, train=train, mutable=["batch_stats"])
+            logits, _ = model_of(config, jnp.float64).apply(
+                variables, batch, items, train=train, mutable=["batch_stats"]
+            )
             return summed_bce(logits, batch["label"], batch["weight"])
 
         return jax.value_and_grad(loss)(params)
@@ -95,7 +98,7 @@ def test_a_batch_at_the_length_it_needs_equals_the_padded_one(change, float64):
     for train in (True, False):
         expected = loss_and_grads(config, params, padded(batch, MAX_HISTORY), train)
         value, part = loss_and_grads(small, cut, padded(batch, length), train)
-        grads = jax.tree.map(lambda x, g: live.add(jnp.zeros_like(x), g, config), params, part)
+        grads = jax.tree.map(lambda x, g: live.add(jnp.zeros_like(x), g, leading), params, part)
         np.testing.assert_allclose(value, expected[0], rtol=1e-12)
         jax.tree.map(lambda g, e: np.testing.assert_allclose(g, e, rtol=0, atol=1e-12), grads, expected[1])
 
@@ -135,7 +138,7 @@ def test_steps_at_the_lengths_that_batches_need_equal_padded_ones(l2, float64):
 def test_short_histories_need_less_of_the_model():
     """Otherwise the tests above compare a thing with itself."""
     config = resolved_config()
-    K, T = config.model.transformer.first_k, 2 * config.item_width
+    K, T = config.model.transformer.first_k, 2 * width_of(config)
     mesh = make_mesh(jax.devices()[:1])
     items = put_replicated(make_items(np.random.default_rng(0)), mesh)
     params = init_state(config, items, mesh).params
@@ -158,7 +161,7 @@ def test_one_padding_position_stands_for_all_under_the_released_mask(first_k, fl
     options = {"first_k": first_k, "target_attention": 1, "similarity": True}
     change = {"model": {"history_mask": "released", "transformer": options, "dcn": {"similarity_bins": 4}}}
     config = resolved_config(merged(NO_DROPOUT, change))
-    model, rng = models.build_model(config), np.random.default_rng(0)
+    model, rng = model_of(config, jnp.float64), np.random.default_rng(0)
     items = doubles(make_items(rng))
     batch = make_batch(rng, [0, 1, 2, 3, 5, MAX_HISTORY - 1, MAX_HISTORY, MAX_HISTORY])
     shapes = jax.eval_shape(lambda: model.init(jax.random.PRNGKey(0), batch, items, train=False))
@@ -194,13 +197,13 @@ def test_what_is_shared_is_projected_once_and_equals_a_plain_linear(float64):
 def test_cutting_and_adding_are_each_others_inverse():
     """add(0, cut(x)) is x where the narrowed model is, zero elsewhere; cut(add(0, y)) is y."""
     config = resolved_config({"model": {"transformer": {"first_k": 5}}})
-    start = len(config.features.side) * config.model.embedding_dim + config.item_width
+    start = len(config.features.side) * config.model.embedding_dim + width_of(config)
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(start + 9, start + 9)))
     kept = np.r_[0:start, start + 4 : start + 9]
-    part = live.cut(x, (start + 5, start + 5), config)
+    part = live.cut(x, (start + 5, start + 5), start)
     np.testing.assert_array_equal(part, np.asarray(x)[np.ix_(kept, kept)])
-    back = np.array(live.add(jnp.zeros_like(x), part, config))
+    back = np.array(live.add(jnp.zeros_like(x), part, start))
     np.testing.assert_array_equal(back[np.ix_(kept, kept)], part)
     back[np.ix_(kept, kept)] = 0
     assert not back.any()

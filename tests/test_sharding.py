@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from batches import make_split
+from batches import SIDES, make_split
 from jax.sharding import PartitionSpec as P
 from synthetic import DIM, TAGS, resolved_config
 
@@ -48,7 +48,7 @@ def batch(length, seed):
     return {
         "history": rng.integers(1, ITEMS, (16, length), dtype=np.int32),
         "item": rng.integers(1, ITEMS, 16, dtype=np.int32),
-        "side": rng.integers(0, 11, (16, 2), dtype=np.int32),
+        "side": dict(zip(SIDES, rng.integers(0, 11, (2, 16), dtype=np.int32), strict=True)),
         "label": rng.integers(0, 2, 16).astype(np.float32),
         "weight": np.ones(16, np.float32),
     }

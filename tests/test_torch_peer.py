@@ -4,10 +4,11 @@ import json
 
 import numpy as np
 import pytest
+from batches import SIDES
 from golden_files import CASES, FOLDER, config_of
 from synthetic import PUBLISHED
 
-from mmctr_jax.config.schema import load_config, parse_config
+from mmctr_jax.config import load_config, parse_config
 from mmctr_jax.data.cache import Split
 from mmctr_jax.errors import InputError
 from mmctr_jax.interop.released import names
@@ -129,7 +130,7 @@ def random_split(rng, rows=11):
         history_values=rng.integers(1, 9, lengths.sum(), dtype=np.int32),
         history_offsets=np.concatenate([[0], np.cumsum(lengths)]),
         item=rng.integers(1, 9, rows, dtype=np.int32),
-        side=rng.integers(0, 11, (rows, 2), dtype=np.int32),
+        side={name: rng.integers(0, 11, rows, dtype=np.int32) for name in SIDES},
         label=rng.integers(0, 2, rows, dtype=np.uint8),
         fingerprint="",
     )
@@ -147,7 +148,7 @@ def test_batches_are_what_plain_loops_give():
             {
                 "item": torch.tensor(ids),
                 "mask": torch.tensor([False] * (5 - len(clicks)) + [True] * len(clicks)),
-                "side": torch.tensor([int(level) for level in split.side[row]]),
+                **{name: torch.tensor(int(split.side[name][row])) for name in SIDES},
                 "label": torch.tensor(float(split.label[row])),
                 "item_tags": torch.tensor([[int(tag) for tag in items["item_tags"][i]] for i in ids]),
                 "vectors": torch.tensor([[float(x) for x in items["vectors"][i]] for i in ids]),
@@ -162,10 +163,10 @@ def test_batches_are_what_plain_loops_give():
 
 def test_a_shuffled_epoch_has_every_row_once_and_another_order_next():
     split, items = random_split(np.random.default_rng(1))
-    split.side[:, 0] = np.arange(split.rows)  # tells the rows apart
+    split.side[SIDES[0]] = np.arange(split.rows)  # tells the rows apart
     loader = make_loader(split, items, batch_size=4, length=5, shuffle=True)
     torch.manual_seed(0)
-    epochs = [[int(row) for batch in loader for row in batch["side"][:, 0]] for _ in range(2)]
+    epochs = [[int(row) for batch in loader for row in batch[SIDES[0]]] for _ in range(2)]
     assert epochs[0] != epochs[1]
     assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(split.rows))
 
@@ -191,7 +192,9 @@ def test_what_the_golden_files_have_not_is_as_in_the_second_reference(history_ma
     (batch,) = loader
     history, item = batch["item"][:, :-1], batch["item"][:, -1]
     with torch.no_grad():
-        logits = reference({"history": history.numpy(), "item": item.numpy(), "side": batch["side"].numpy()})
+        logits = reference(
+            {"history": history.numpy(), "item": item.numpy(), "side": {name: batch[name].numpy() for name in SIDES}}
+        )
     assert logits.std() > 0.1
     close(predict(peer, loader), torch.sigmoid(logits), 1e-5)
 
@@ -214,7 +217,7 @@ def test_starting_weights_are_the_released():
 def test_parameters_have_the_released_names(project_mm):
     """Dropout in the deep layers numbers them otherwise; the golden files have none."""
     config = tiny_config(project_mm=project_mm)
-    assert set(Peer(config).state_dict()) == set(names(config))
+    assert set(Peer(config).state_dict()) == set(names(config.features, config.model))
 
 
 def test_the_published_configuration_has_the_published_number_of_parameters():

@@ -7,11 +7,10 @@ import pytest
 from golden_files import Golden
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from synthetic import mean_bce
+from synthetic import mean_bce, model_of, side_of
 
-from mmctr_jax.config.schema import parse_config
+from mmctr_jax.config import parse_config
 from mmctr_jax.interop.released import params_from_released, released_from_params
-from mmctr_jax.models import MMCTR
 from mmctr_jax.training import optimizers as optimizer
 
 torch = pytest.importorskip("torch", reason="the second reference needs PyTorch (optional)")
@@ -70,7 +69,7 @@ def random_data(config, rng):
         return {
             "history": history,
             "item": rng.integers(1, ITEMS, BATCH),
-            "side": rng.integers(0, 3, (BATCH, 2)),
+            "side": side_of(config, rng.integers(0, 3, (BATCH, 2))),
             "label": rng.integers(0, 2, BATCH).astype(np.float64),
             "weight": np.ones(BATCH),
         }
@@ -100,10 +99,10 @@ def torch_steps(reference, batches, clip_norm):
 def our_steps(config, items, start, batches, clip_norm):
     """The same of our model, from the same weights, under the same names."""
     with jax.enable_x64(True):
-        model = MMCTR(config, jnp.float64)
+        model = model_of(config, jnp.float64)
         items = jax.tree.map(jnp.asarray, items)
         like = jax.eval_shape(lambda: model.init(jax.random.PRNGKey(0), batches[0], items, train=False))
-        params = jax.tree.map(jnp.asarray, params_from_released(start, config, like["params"]))
+        params = jax.tree.map(jnp.asarray, params_from_released(start, config.features, config.model, like["params"]))
 
         @jax.jit
         def step(params, opt_state, batch):
@@ -120,7 +119,7 @@ def our_steps(config, items, start, batches, clip_norm):
             losses.append(float(value))
             first = grads if first is None else first
         first, params = (jax.tree.map(np.asarray, tree) for tree in (first, params))
-    return losses, released_from_params(first, config), released_from_params(params, config)
+    return losses, *(released_from_params(p, config.features, config.model) for p in (first, params))
 
 
 def check_same_training(config, items, start, batches, clip_norm):

@@ -11,9 +11,9 @@ import pytest
 from same_run import assert_same_run, last_checkpoint
 from synthetic import config_for, write_dataset
 
-from mmctr_jax.config.schema import load_config
+from mmctr_jax.config import load_config
 from mmctr_jax.errors import InputError, TrainingError
-from mmctr_jax.prediction.predict import Predictor
+from mmctr_jax.prediction.predictor import Predictor
 from mmctr_jax.runs import checkpoint
 from mmctr_jax.runs.checkpoint import Checkpoints
 from mmctr_jax.runs.directory import RunDirectory

@@ -16,7 +16,7 @@ from synthetic import merged, raw_config, summary_of
 pytest.importorskip("optuna", reason="needs Optuna: pip install optuna")
 
 from mmctr_jax.commands.tune import main
-from mmctr_jax.config.schema import load_config, parse_config, set_field
+from mmctr_jax.config import load_config, parse_config, set_field
 from mmctr_jax.errors import FailedError, InputError, TrainingError, UnfitError
 from mmctr_jax.experiments import search as search_module
 from mmctr_jax.experiments import seeded_run as run

@@ -25,7 +25,7 @@ def main(arguments: list[str]) -> int:
     back.add_argument("--out", required=True, type=Path, help="file for the state dict")
     args, rest = parser.parse_known_args(arguments)
     with interrupt.deferred():
-        from mmctr_jax.config.schema import load_config
+        from mmctr_jax.config import load_config
         from mmctr_jax.console import log
         from mmctr_jax.interop.convert import jax_to_torch, torch_to_jax
 

@@ -18,7 +18,7 @@ def main(arguments: list[str]) -> int:
     args = parser.parse_intermixed_args(arguments)
 
     with interrupt.deferred():
-        from mmctr_jax.config.schema import load_config
+        from mmctr_jax.config import load_config
         from mmctr_jax.console import clock, log, show
 
     config = load_config(args.config, args.overrides)

@@ -15,19 +15,20 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from mmctr_jax.config.schema import FeaturesConfig
 from mmctr_jax.console import Progress, log
 from mmctr_jax.data.parquet import Column, count_rows, part_files, read_columns
 from mmctr_jax.errors import InputError
-from mmctr_jax.files import sha256, writing
+from mmctr_jax.features import Features
+from mmctr_jax.files import sha256, writing_cache
 
-_FORMAT = 1
+_FORMAT = 1  # of what is read: part of fingerprints, which runs keep
+_LAYOUT = "-2"  # of the folder
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Split:
     history_values: np.ndarray  # (clicks,) int32, no padding, oldest first within a row
     history_offsets: np.ndarray  # (rows + 1,) int64
     item: np.ndarray  # (rows,) int32
-    side: np.ndarray  # (rows, S) int32
+    side: dict[str, np.ndarray]  # by name: (rows, …) values of each side feature
     label: np.ndarray | None  # (rows,) uint8; None where they were not asked for
     fingerprint: str
     weight: np.ndarray | None = None  # (rows,) float32; None: all count the same
@@ -55,16 +56,16 @@ def digest_of_files(files: list[Path], digest: hashlib._Hash | None = None) -> h
     return digest
 
 
-def _fingerprint(files: list[Path], features: FeaturesConfig, with_labels: bool, weight: str | None) -> str:
+def _fingerprint(files: list[Path], features: Features, with_labels: bool, weight: str | None) -> str:
     schema = [_FORMAT, features.history, features.item, features.num_items, with_labels and features.label]
-    schema += [[side.name, side.vocab_size] for side in features.side]
+    schema += [f.schema() for f in features.side]
     schema += [weight] if weight else []
     return digest_of_files(files, hashlib.sha256(json.dumps(schema).encode())).hexdigest()
 
 
 def load_split(
     path: str | Path,
-    features: FeaturesConfig,
+    features: Features,
     cache_dir: str | Path | None,
     with_labels: bool,
     weight: str | None = None,
@@ -84,7 +85,7 @@ def load_split(
             meta = _build(Path(temporary), files, path, features, with_labels, weight)
             return _open(Path(temporary), meta | {"fingerprint": ""})  # maps outlive their files' names
     fingerprint = _fingerprint(files, features, with_labels, weight)
-    folder = Path(cache_dir) / fingerprint[:24]
+    folder = Path(cache_dir) / (fingerprint[:24] + _LAYOUT)
     meta = _read_meta(folder)
     if meta is None:
         with writing_cache(cache_dir, "data.cache_dir"):
@@ -126,11 +127,6 @@ def _held(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def writing_cache(folder: str | Path, setting: str) -> AbstractContextManager[None]:
-    """What the system refuses in here becomes an InputError that names `folder` and the `setting` to change."""
-    return writing(f"Cache folder {folder}", f"make room there, or name another in {setting}")
-
-
 def _put_in_place(temporary: Path, folder: Path) -> None:
     if folder.exists() and _read_meta(folder) is None:  # damaged
         shutil.rmtree(folder)
@@ -163,32 +159,31 @@ def _open(folder: Path, meta: dict) -> Split:
             return np.zeros(shape, dtype)
         return np.asarray(np.memmap(folder / f"{name}.bin", dtype, "r", shape=tuple(shape)))
 
-    return Split(
-        **{name: array(name) for name in ("history_values", "history_offsets", "item", "side", "label", "weight")},
-        fingerprint=meta["fingerprint"],
-    )
+    side = {name: array(f"side{i}") for i, name in enumerate(meta["side"])}  # any name may be no file's name
+    names = ("history_values", "history_offsets", "item", "label", "weight")
+    return Split(**{name: array(name) for name in names}, side=side, fingerprint=meta["fingerprint"])
 
 
 def _build(
-    folder: Path, files: list[Path], path: str | Path, features: FeaturesConfig, with_labels: bool, weight: str | None
+    folder: Path, files: list[Path], path: str | Path, features: Features, with_labels: bool, weight: str | None
 ) -> dict:
     """Writes the arrays, chunk by chunk, so that memory stays small whatever the number of rows."""
     rows = count_rows(files)
-    sides = [side.name for side in features.side]
-    columns = [features.history, features.item, *sides]
+    columns = [features.history, features.item, *(f.name for f in features.side)]
     columns += ([features.label] if with_labels else []) + ([weight] if weight else [])
     chunks = read_columns(files, columns)
-    dtypes = {"history_values": np.int32, "history_offsets": np.int64, "item": np.int32, "side": np.int32}
+    none = {"history_values": np.zeros(0, np.int32), "history_offsets": np.zeros(0, np.int64)}
+    none |= {"item": np.zeros(0, np.int32)} | {f"side{i}": f.padding(0) for i, f in enumerate(features.side)}
     if with_labels:
-        dtypes["label"] = np.uint8
+        none["label"] = np.zeros(0, np.uint8)
     if weight:
-        dtypes["weight"] = np.float32
-    streams = {name: open(folder / f"{name}.bin", "wb") for name in dtypes}
-    counts = dict.fromkeys(dtypes, 0)
+        none["weight"] = np.zeros(0, np.float32)
+    streams = {name: open(folder / f"{name}.bin", "wb") for name in none}
+    counts = dict.fromkeys(none, 0)
 
     def write(name: str, values: np.ndarray) -> None:
-        streams[name].write(np.ascontiguousarray(values, dtypes[name]))
-        counts[name] += values.size
+        streams[name].write(np.ascontiguousarray(values, none[name].dtype))
+        counts[name] += len(values)
 
     try:
         write("history_offsets", np.zeros(1))
@@ -202,14 +197,12 @@ def _build(
                 padding = np.flatnonzero(item == 0)
                 if padding.size:
                     raise chunk[features.item].refuse(padding[0], "item 0 is padding and cannot be a target.")
-                levels = np.empty((len(item), len(sides)), np.int64)
-                for i, side in enumerate(features.side):
-                    levels[:, i] = chunk[side.name].integers()
-                    _check_ids(chunk[side.name], levels[:, i], side.vocab_size, "the config's vocab_size allows")
+                side = [f.read(chunk[f.name]) for f in features.side]
                 write("history_offsets", offsets[1:] + counts["history_values"])
                 write("history_values", history)
                 write("item", item)
-                write("side", levels)
+                for i, values in enumerate(side):
+                    write(f"side{i}", values)
                 if with_labels:
                     write("label", chunk[features.label].labels())
                 if weight:
@@ -220,9 +213,10 @@ def _build(
             stream.close()
     if not rows:
         raise InputError(f"{path} has no rows.")
-    shapes = {name: [n] for name, n in counts.items()} | {"side": [rows, len(sides)]}
     log.info(f"Read {path}: {rows:,} rows, {counts['history_values'] / rows:.1f} clicks a history.")
-    return {"arrays": {name: [np.dtype(dtype).name, shapes[name]] for name, dtype in dtypes.items()}}
+    shapes = {name: [n, *none[name].shape[1:]] for name, n in counts.items()}
+    arrays = {name: [none[name].dtype.name, shapes[name]] for name in none}
+    return {"arrays": arrays, "side": [f.name for f in features.side]}
 
 
 def _check_ids(column: Column, ids: np.ndarray, size: int, owner: str, in_rows: np.ndarray | None = None) -> None:

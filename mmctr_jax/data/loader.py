@@ -9,60 +9,25 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import grain
 import numpy as np
 
-from mmctr_jax.config.schema import Config
 from mmctr_jax.data.cache import Split
+from mmctr_jax.data.share import WHOLE, Share
 
-Batch = dict[str, np.ndarray]
-"""history (B, L) int32, zeros on the left, L being what the batch needs; item (B,) int32; side (B, S) int32;
-label, weight (B,) float32.
+Batch = dict[str, Any]
+"""history (B, L) int32, zeros on the left, L being what the batch needs; item (B,) int32; side: by name, the values
+(B, …) of each side feature; label, weight (B,) float32.
 
 Rows of weight 0 fill the last batch up; they count in no loss, gradient or metric."""
-
-
-@dataclass(frozen=True)
-class Share:
-    """Which rows of each global batch this process reads: part `index` of `count` equal parts.
-
-    Batches are filled up to a multiple of `devices` (of all processes together), so that every device gets as many.
-    """
-
-    index: int = 0
-    count: int = 1
-    devices: int = 1
 
 
 def history_lengths(split: Split) -> np.ndarray:
     """(rows,) clicks of each row."""
     return np.diff(split.history_offsets)
-
-
-_WORTH_COMPILING = 128  # batches × clicks of padding, in an epoch
-
-
-def training_lengths(config: Config, clicks: np.ndarray) -> tuple[int, ...]:
-    """What the histories of a training's batches may be padded to, ascending; `clicks` (rows,) are those of each row.
-
-    Each length is compiled, so of the default ones those remain that save enough padding. Lengths that
-    `train.length_buckets` names all do.
-    """
-    lengths = config.training_lengths
-    if config.train.length_buckets is not None:
-        return lengths
-    needs = np.searchsorted(lengths[:-1], clicks)
-    rows = np.bincount(needs, minlength=len(lengths))
-    chosen, waiting = [], 0
-    for length, longer, n in zip(lengths, lengths[1:], rows, strict=False):
-        waiting += int(n)
-        if waiting * (longer - length) >= _WORTH_COMPILING * config.train.batch_size:
-            chosen.append(length)
-            waiting = 0
-    return (*chosen, lengths[-1])
 
 
 def pad_histories(split: Split, rows: np.ndarray, length: int) -> np.ndarray:
@@ -146,13 +111,14 @@ class _BatchSource(grain.sources.RandomAccessDataSource):
         batch = {
             "history": np.zeros((size, length), np.int32),
             "item": np.zeros(size, np.int32),
-            "side": np.zeros((size, split.side.shape[1]), np.int32),
+            "side": {name: np.zeros((size, *x.shape[1:]), x.dtype) for name, x in split.side.items()},
             "label": np.zeros(size, np.float32),
             "weight": np.zeros(size, np.float32),
         }
         batch["history"][:n] = pad_histories(split, rows, length)
         batch["item"][:n] = split.item[rows]
-        batch["side"][:n] = split.side[rows]
+        for name, values in split.side.items():
+            batch["side"][name][:n] = values[rows]
         if split.label is not None:
             batch["label"][:n] = split.label[rows]
         batch["weight"][:n] = 1.0 if split.weight is None else split.weight[rows]
@@ -171,7 +137,7 @@ def train_batches(
     seed: int,
     epochs: int,
     start: int = 0,
-    share: Share = Share(),
+    share: Share = WHOLE,
 ) -> Iterator[Batch]:
     """Batches of `epochs` epochs from global batch index `start` on, in `_epoch_order`; the last batch of an epoch is
     filled up with rows of weight 0. `batch_size` is global; `lengths` are those of padded histories, ascending."""
@@ -181,7 +147,7 @@ def train_batches(
 
 
 def eval_batches(
-    split: Split, order: np.ndarray, *, batch_size: int, lengths: tuple[int, ...], share: Share = Share()
+    split: Split, order: np.ndarray, *, batch_size: int, lengths: tuple[int, ...], share: Share = WHOLE
 ) -> Iterator[Batch]:
     """The rows of `order`, in it; the last batch is filled up with rows of weight 0."""
     source = _BatchSource(split, lambda epoch: order, batch_size=batch_size, lengths=lengths, share=share)

@@ -11,12 +11,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from mmctr_jax.config.schema import Config
-from mmctr_jax.data.loader import Share
+from mmctr_jax.config import Config
+from mmctr_jax.data.share import Share
+from mmctr_jax.features import Features
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -49,11 +51,36 @@ def placed(shape: tuple[int, ...], mesh: Mesh, sharding: str) -> NamedSharding:
     return replicated(mesh)
 
 
+_ROWS_OF = 512  # any 2ⁿ ≤ 512 devices divide it
+
+
+def _filling(rows: int, sharding: str) -> int:
+    """Rows to add to a table of so many: with fsdp a large one is filled up, so that devices have equal parts of it."""
+    return -rows % _ROWS_OF if sharding == "fsdp" and rows > 8 * _ROWS_OF else 0
+
+
+def filled(params: Any, sharding: str) -> Any:
+    """A model's parameters as they are kept: the embedding tables with rows of zeros added, which no id names."""
+
+    def fill(x: Any) -> Any:
+        filling = 0 if isinstance(x, dict) else _filling(x.shape[0], sharding)
+        return jnp.pad(x, ((0, filling), (0, 0))) if filling else x
+
+    return params | {"embedding": {name: fill(x) for name, x in params["embedding"].items()}}
+
+
+def unfilled(params: Any, features: Features) -> Any:
+    """The inverse of `filled`: the parameters as the model has them."""
+    sizes = features.table_sizes
+    tables = {name: x[: sizes[name]] if name in sizes else x for name, x in params["embedding"].items()}
+    return params | {"embedding": tables}
+
+
 def put_items(items: dict[str, np.ndarray], mesh: Mesh, config: Config) -> dict[str, jax.Array]:
     """The item table on the devices; every process must hold the same values."""
 
     def put(values: np.ndarray) -> jax.Array:
-        filling = config.table_rows(len(values)) - len(values)
+        filling = _filling(len(values), config.train.sharding)
         if filling:
             values = np.concatenate([values, np.zeros_like(values, shape=(filling, *values.shape[1:]))])
         place = placed(values.shape, mesh, config.train.sharding)
@@ -65,7 +92,7 @@ def put_items(items: dict[str, np.ndarray], mesh: Mesh, config: Config) -> dict[
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """This process's rows of a batch → the global batch, split over all devices."""
     sharding = split_rows(mesh)
-    return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}
+    return jax.tree.map(lambda rows: jax.make_array_from_process_local_data(sharding, rows), batch)
 
 
 def on_devices(batches: Iterable[dict[str, np.ndarray]], mesh: Mesh) -> Iterator[dict[str, jax.Array]]:

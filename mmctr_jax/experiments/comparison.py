@@ -13,7 +13,7 @@ from pathlib import Path
 
 import jax
 
-from mmctr_jax.config.schema import Config, load_config
+from mmctr_jax.config import Config, load_config
 from mmctr_jax.console import log
 from mmctr_jax.data.items import load_items
 from mmctr_jax.data.labels import read_labels
@@ -89,7 +89,7 @@ def _check_data(configs: Iterable[Config], score_test: bool) -> None:
     """Finds what is wrong with items, codes or test labels now, not hours later when a run gets to them."""
     tests = set()
     for config in configs:
-        load_items(config)
+        load_items(config.data.item_info, config.features, config.data.cache_dir)
         if score_test:
             tests.add((config.data.test, config.data.test_labels, config.features.label))
     for test, labels, name in tests:

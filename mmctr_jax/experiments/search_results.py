@@ -8,7 +8,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 
-from mmctr_jax.config.schema import to_yaml
+from mmctr_jax.config import to_yaml
 from mmctr_jax.console import show
 from mmctr_jax.experiments.space import in_table, label
 from mmctr_jax.experiments.study import FrozenTrial, Study, TrialState

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmctr_jax.config import Config, parse_config
 from mmctr_jax.config.differences import Marker, first_difference
-from mmctr_jax.config.schema import Config, parse_config
 from mmctr_jax.console import log, show
 from mmctr_jax.data.cache import digest_of_files
 from mmctr_jax.data.parquet import part_files

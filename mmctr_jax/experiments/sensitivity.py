@@ -16,7 +16,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from mmctr_jax.config.schema import Config
+from mmctr_jax.config import Config
 from mmctr_jax.errors import InputError
 from mmctr_jax.experiments.comparison import run_all
 from mmctr_jax.experiments.space import Range, Space, in_table, label

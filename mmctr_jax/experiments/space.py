@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmctr_jax.config import Config, parse_config, read_settings, set_field, yaml
 from mmctr_jax.config.differences import Marker, marked_fields
-from mmctr_jax.config.schema import Config, parse_config, read_settings, read_yaml, set_field
 from mmctr_jax.errors import InputError
 
 _MOST_COMBINATIONS = 10_000  # that are tried on the config one by one; of more, each value by itself
@@ -109,7 +109,7 @@ def read_space(base: Path, overrides: list[str], path: Path) -> Space:
     """The base config with overrides, and the space file laid over it. Raises: InputError if either is none."""
     settings = read_settings(base, overrides)
     parse_config(settings, str(base))
-    raw = read_yaml(path, f"Space {path}")
+    raw = yaml.read(path, f"Space {path}")
     if not isinstance(raw, dict) or not raw:
         raise InputError(f"{path}: not a mapping of config fields, such as train.learning_rate: [1e-3, 1e-4].")
     fields, fixed = {}, marked_fields(Config, Marker.FIXED_IN_SEARCH)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from mmctr_jax.config.schema import parse_config
+from mmctr_jax.config import parse_config
 from mmctr_jax.errors import InputError, TrainingError
 from mmctr_jax.experiments.seeded_run import difference, digests
 from mmctr_jax.experiments.space import Choice, Range, Space, label

@@ -8,13 +8,13 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from mmctr_jax.config.schema import Config, TrainConfig
+from mmctr_jax.config import Config
 from mmctr_jax.data.items import load_items
-from mmctr_jax.devices.sharding import make_mesh, put_items, put_replicated
+from mmctr_jax.devices.sharding import make_mesh, put_items, put_replicated, unfilled
 from mmctr_jax.errors import InputError
 from mmctr_jax.files import replacing, sha256
 from mmctr_jax.interop.released import check_released_has, params_from_released, released_from_params, with_dropout
-from mmctr_jax.prediction.predict import restore_best
+from mmctr_jax.prediction.predictor import restore_best
 from mmctr_jax.runs.directory import RunDirectory
 from mmctr_jax.training.step import init_state, parameter_shapes
 
@@ -58,26 +58,26 @@ def torch_to_jax(checkpoint: Path, config: Config, out: Path) -> int:
 
     Raises: InputError, before anything is written, if a tensor is missing, superfluous, misshapen or not float32.
     """
-    check_released_has(config)
+    check_released_has(config.features, config.model)
     if config.train.sharding != "replicated":
         raise InputError(f"train.sharding {config.train.sharding}: released tables come as they are; drop it.")
     if out.exists():
         raise InputError(f"Output {out} exists; name a new folder.")
     state_dict = read_state_dict(checkpoint)
-    items = load_items(config)
-    config, mesh = items.config, make_mesh()
+    items = load_items(config.data.item_info, config.features, config.data.cache_dir)
+    config, mesh = config.with_features(items.features), make_mesh()
     on_device = put_items(items.table, mesh, config)
-    params = params_from_released(state_dict, config, parameter_shapes(config, on_device))
+    params = params_from_released(state_dict, config.features, config.model, parameter_shapes(config, on_device))
     converted = {
         "sha256": sha256(checkpoint).hexdigest(),
-        "with_dropout": with_dropout(state_dict, config),
+        "with_dropout": with_dropout(state_dict, config.model),
     }
     state = init_state(config, on_device, mesh).replace(params=put_replicated(params, mesh))
     run = RunDirectory(out)
     with run.lock():
         with run.checkpoints(writable=True) as checkpoints:
             checkpoints.save(state, {"plateau": {"best_step": 0}}, step=0, best_step=0)
-        run.write_start(items, {"item_info": items.fingerprint}, converted=converted)
+        run.write_start(config, items, {"item_info": items.fingerprint}, converted=converted)
     return sum(x.size for x in jax.tree.leaves(params))
 
 
@@ -90,14 +90,14 @@ def jax_to_torch(directory: Path, out: Path) -> int:
         raise InputError(f"Output {out} lies in the run directory itself; name a file elsewhere.")
     run = RunDirectory(directory)
     config = run.read_config()
-    check_released_has(config)
+    check_released_has(config.features, config.model)
     converted = run.read_metadata().get("converted") or {}
     mesh = make_mesh()
     items = put_items(run.read_items(), mesh, config)
     _, params, _ = restore_best(directory, config, items, mesh)
-    unfilled = config.model_copy(update={"train": TrainConfig()})  # tables without the rows that fsdp fills up
-    params = jax.tree.map(lambda x, like: x[: like.shape[0]], params, parameter_shapes(unfilled, items))
-    state_dict = released_from_params(params, config, converted.get("with_dropout"))
+    state_dict = released_from_params(
+        unfilled(params, config.features), config.features, config.model, converted.get("with_dropout")
+    )
     tensors = {name: torch.from_numpy(x.copy()) for name, x in state_dict.items()}
     try:
         with replacing(out) as temporary:

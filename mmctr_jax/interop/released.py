@@ -10,16 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from mmctr_jax.config.schema import Config
 from mmctr_jax.errors import InputError
+from mmctr_jax.features import Features
+from mmctr_jax.models import ModelSettings
 
 _EMBEDDING = "embedding_layer.embedding_layer."
 _ENCODER = "transformer_encoder.transformer_encoder.layers."
 
 
-def check_released_has(config: Config) -> None:
+def check_released_has(features: Features, model: ModelSettings) -> None:
     """Raises InputError, naming the setting, for a model with parts that the release has not."""
-    model, features = config.model, config.features
     if model.name != "mmctr":
         raise InputError(f"model.name {model.name}: released checkpoints are of the full model, mmctr, alone.")
     extras = {
@@ -28,22 +28,21 @@ def check_released_has(config: Config) -> None:
         "model.transformer.similarity": model.transformer.similarity,
         "model.transformer.target_attention": model.transformer.target_attention,
     }
-    extras |= {
-        f"features.item_features of kind {f.kind}": f.kind in ("codes", "neighbours") for f in features.item_features
-    }
+    extras |= {f"features.item_features of kind {f.kind}": f.is_derived for f in features.item_features}
     for key, wanted in extras.items():
         if wanted:
             raise InputError(f"{key}: the released model has none, so its checkpoints cannot fill this one.")
 
 
-def names(config: Config, with_dropout: bool | None = None) -> dict[str, tuple[tuple[str, ...], bool]]:
+def names(
+    features: Features, model: ModelSettings, with_dropout: bool | None = None
+) -> dict[str, tuple[tuple[str, ...], bool]]:
     """Released name → (path in our parameters, whether the matrix is transposed), for every parameter of the model.
 
     with_dropout: whether the deep layers were built with dropout, which numbers them otherwise (default: the config's).
     Raises: InputError for a model with parts that the release has not.
     """
-    check_released_has(config)
-    features, model = config.features, config.model
+    check_released_has(features, model)
     table: dict[str, tuple[tuple[str, ...], bool]] = {}
 
     def linear(name: str, *path: str) -> None:
@@ -55,11 +54,11 @@ def names(config: Config, with_dropout: bool | None = None) -> dict[str, tuple[t
         table[f"{name}.bias"] = (*path, "bias"), False
 
     learned = [side.name for side in features.side] + [features.item]
-    learned += [f.name for f in features.item_features if f.kind != "embedding"]
+    learned += [f.name for f in features.item_features if f.table_size is not None]
     for name in learned:
         table[f"{_EMBEDDING}embedding_layers.{name}.weight"] = ("embedding", name), False
     for f in features.item_features:
-        if f.kind == "embedding" and model.project_mm:
+        if f.is_vector and model.project_mm:
             table[f"{_EMBEDDING}feature_encoders.{f.name}.weight"] = ("embedding", f.name, "kernel"), True
     for i in range(model.transformer.layers):
         theirs, ours = f"{_ENCODER}{i}.", ("encoder", f"layer_{i}")
@@ -85,17 +84,19 @@ def names(config: Config, with_dropout: bool | None = None) -> dict[str, tuple[t
     return table
 
 
-def with_dropout(state_dict: Mapping[str, np.ndarray], config: Config) -> bool | None:
+def with_dropout(state_dict: Mapping[str, np.ndarray], model: ModelSettings) -> bool | None:
     """Whether a checkpoint's deep layers are numbered as dropout has them; null where both ways are one."""
-    return "parallel_dnn.mlp.3.weight" in state_dict if len(config.model.dcn.deep) > 1 else None
+    return "parallel_dnn.mlp.3.weight" in state_dict if len(model.dcn.deep) > 1 else None
 
 
-def params_from_released(state_dict: Mapping[str, np.ndarray], config: Config, like: Any) -> dict[str, Any]:
+def params_from_released(
+    state_dict: Mapping[str, np.ndarray], features: Features, model: ModelSettings, like: Any
+) -> dict[str, Any]:
     """Our parameters from a released state dict; dtypes stay as they are. `like`: their tree, for the shapes.
 
     Raises: InputError naming tensors that are missing, superfluous or of another shape.
     """
-    table = names(config, with_dropout(state_dict, config))  # as it is: a rate plays no part in prediction
+    table = names(features, model, with_dropout(state_dict, model))  # as it is: a rate plays no part in prediction
     missing, superfluous = sorted(set(table) - set(state_dict)), sorted(set(state_dict) - set(table))
     _refuse("are missing", missing)
     _refuse("have no place in the model", superfluous)
@@ -115,12 +116,14 @@ def params_from_released(state_dict: Mapping[str, np.ndarray], config: Config, l
     return params
 
 
-def released_from_params(params: Any, config: Config, with_dropout: bool | None = None) -> dict[str, np.ndarray]:
+def released_from_params(
+    params: Any, features: Features, model: ModelSettings, with_dropout: bool | None = None
+) -> dict[str, np.ndarray]:
     """A released state dict from our parameters: the inverse of `params_from_released`, bit for bit.
 
     with_dropout: as in `names`.
     """
-    table = names(config, with_dropout)
+    table = names(features, model, with_dropout)
     arrays = {name: (np.asarray(_leaf(params, path)), transposed) for name, (path, transposed) in table.items()}
     return {name: np.ascontiguousarray(x.T if transposed else x) for name, (x, transposed) in arrays.items()}
 

@@ -1,18 +1,24 @@
-"""Pure models: arrays in, logits out."""
+"""Pure models: arrays in, logits out. One file for each model, with its settings, and one line here."""
 
-import flax.linen as nn
+from __future__ import annotations
+
 import jax.numpy as jnp
 
-from mmctr_jax.config.schema import Config
-from mmctr_jax.models.din import DIN
-from mmctr_jax.models.mmctr import MMCTR
-from mmctr_jax.models.without_dcn import WithoutDCN
-from mmctr_jax.models.without_transformer import WithoutTransformer
+from mmctr_jax.features import Features
+from mmctr_jax.models.base import Model, ModelSettings
+from mmctr_jax.models.din import DINSettings
+from mmctr_jax.models.mmctr import MMCTRSettings
+from mmctr_jax.models.without_dcn import WithoutDCNSettings
+from mmctr_jax.models.without_transformer import WithoutTransformerSettings
 
-MODELS = {"mmctr": MMCTR, "without_transformer": WithoutTransformer, "without_dcn": WithoutDCN, "din": DIN}
-_COMPUTE_DTYPE = {"float32": jnp.float32, "tf32": jnp.float32, "bfloat16": jnp.bfloat16}
+MODELS: dict[str, type[ModelSettings]] = {
+    "mmctr": MMCTRSettings,
+    "without_transformer": WithoutTransformerSettings,
+    "without_dcn": WithoutDCNSettings,
+    "din": DINSettings,
+}
 
 
-def build_model(config: Config) -> nn.Module:
-    """The model of a resolved config."""
-    return MODELS[config.model.name](config, _COMPUTE_DTYPE[config.train.precision])
+def build_model(settings: ModelSettings, features: Features, dtype: jnp.dtype = jnp.float32) -> Model:
+    """The model of these settings. features: resolved. dtype: of the computation."""
+    return settings.module(features, settings, dtype)

@@ -1,22 +1,25 @@
-"""The embedding layer (Eq. 2–3): ids and frozen vectors → one vector per item, one per side feature."""
+"""The embedding layer (Eq. 2–3): ids and frozen vectors → one vector per item, one per sample row."""
 
-from functools import partial
-from typing import NamedTuple
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmctr_jax.config.schema import Config
+from mmctr_jax.features import Features
 from mmctr_jax.models.linear import xavier_normal
+
+if TYPE_CHECKING:
+    from mmctr_jax.models.base import ModelSettings
 
 
 def padded_normal(std: float):
-    """Initialiser N(0, std²) with row 0, the padding row, zero, and zeros beyond `ids` rows."""
+    """Initialiser N(0, std²) with row 0, the padding row, zero."""
 
-    def init(key, shape, dtype=jnp.float32, *, ids):
-        table = (std * jax.random.normal(key, shape, dtype)).at[0].set(0.0)
-        return table if shape[0] == ids else table.at[ids:].set(0.0)
+    def init(key, shape, dtype=jnp.float32):
+        return (std * jax.random.normal(key, shape, dtype)).at[0].set(0.0)
 
     return init
 
@@ -35,67 +38,73 @@ def mean_of_tags(table: jax.Array, tags: jax.Array, dtype: jnp.dtype) -> jax.Arr
 class Embedded(NamedTuple):
     """What every model starts from."""
 
-    side: jax.Array  # (B, S·E)
+    side: jax.Array  # (B, width of the side features), their vectors side by side
     target: jax.Array  # (B, D)
     history: jax.Array  # (B, N, D), zero at padding
 
 
-class Embedding(nn.Module):
-    """Owns every table; target and history share them. `items` is the item table (data.items.ItemTable)."""
+class EmbeddingLayer(nn.Module):
+    """Owns every table; target and history share them.
 
-    config: Config
+    The kinds of features say what becomes of their values (`Feature.embed`), by `lookup`, `mean` and `project`.
+    """
+
+    features: Features
+    settings: ModelSettings
     dtype: jnp.dtype
 
-    def setup(self):
-        features, model = self.config.features, self.config.model
-        init = padded_normal(model.embedding_init_std)
-        self.tables = {
-            name: self.param(name, partial(init, ids=size), (self.config.table_rows(size), model.embedding_dim))
-            for name, size in self.config.table_sizes.items()
-        }
-        self.projections = {
-            f.name: nn.Dense(f.dim, use_bias=False, kernel_init=xavier_normal, dtype=self.dtype, name=f.name)
-            for f in features.item_features
-            if f.kind == "embedding" and model.project_mm
-        }
-
+    @nn.compact
     def __call__(self, batch: dict[str, jax.Array], items: dict[str, jax.Array], train: bool) -> Embedded:
+        """Embeds a batch; `items` is the item table (`data.items.ItemTable`)."""
+        for name in self.features.table_sizes:
+            self.table(name)  # in this order, whatever the features use: a seed's tables are then always the same
         # Target and clicks in one lookup: so each table has one gradient, for devices to exchange once.
         ids_BxN1 = jnp.concatenate([batch["item"][:, None], batch["history"]], axis=1)
-        vectors_BxN1xD = self.item(ids_BxN1, items, train)
-        return Embedded(self.side(batch["side"]), vectors_BxN1xD[:, 0], vectors_BxN1xD[:, 1:])
+        vectors_BxN1xD = self.items(ids_BxN1, items, train)
+        return Embedded(self.side(batch["side"], len(ids_BxN1)), vectors_BxN1xD[:, 0], vectors_BxN1xD[:, 1:])
 
-    def item(self, ids: jax.Array, items: dict[str, jax.Array], train: bool) -> jax.Array:
+    def items(self, ids: jax.Array, items: dict[str, jax.Array], train: bool) -> jax.Array:
         """(...,) item ids → (..., D), e_item of Eq. 3: id embedding, then the item features in the config's order."""
-        features = self.config.features
-        parts = [lookup(self.tables[features.item], self._learned(ids, train), self.dtype)]
-        for f in features.item_features:
-            values = jnp.asarray(items[f.name])[ids]
-            if f.kind == "categorical":
-                parts.append(lookup(self.tables[f.name], values, self.dtype))
-            elif f.kind == "tags":
-                parts.append(mean_of_tags(self.tables[f.name], values, self.dtype))
-            elif f.kind == "codes":
-                parts.append(lookup(self.tables[f.name], values, self.dtype).sum(axis=-2))
-            elif f.kind == "neighbours":
-                parts.append(mean_of_tags(self.tables[features.item], values, self.dtype))
-            else:
-                # Padding again: through the projection a NaN times a gradient of 0 would be NaN.
-                values = jnp.where((ids != 0)[..., None], values, 0).astype(self.dtype)
-                parts.append(self.projections[f.name](values) if self.config.model.project_mm else values)
+        parts = [self.lookup(self.features.item, self._with_embedding(ids, train))]
+        parts += [f.embed(self, jnp.asarray(items[f.name])[ids], ids) for f in self.features.item_features]
         return jnp.concatenate(parts, axis=-1)
 
-    def _learned(self, ids: jax.Array, train: bool) -> jax.Array:
-        """The ids with 0 for those whose id embedding does not count: items that training did not know, and dropped
-        ones."""
-        rate = self.config.model.id_dropout
-        ids = jnp.where(ids < self.config.features.num_items, ids, 0)
+    def side(self, values: dict[str, jax.Array], rows: int) -> jax.Array:
+        """(B, width): the side features of the rows, in the config's order."""
+        parts = [f.embed(self, values[f.name], None) for f in self.features.side]
+        return jnp.concatenate(parts, axis=-1) if parts else jnp.zeros((rows, 0), self.dtype)
+
+    def _with_embedding(self, ids: jax.Array, train: bool) -> jax.Array:
+        """The ids, with 0 for those whose id embedding does not count: items that training did not know, and those that
+        `id_dropout` leaves out."""
+        rate = self.settings.id_dropout
+        ids = jnp.where(ids < self.features.num_items, ids, 0)
         if train and rate:
             ids = jnp.where(jax.random.bernoulli(self.make_rng("dropout"), rate, ids.shape), 0, ids)
         return ids
 
-    def side(self, levels_BxS: jax.Array) -> jax.Array:
-        """(B, S) side feature ids → (B, S·E)."""
-        names = [side.name for side in self.config.features.side]
-        parts = [lookup(self.tables[name], levels_BxS[:, i], self.dtype) for i, name in enumerate(names)]
-        return jnp.concatenate(parts, axis=-1) if parts else jnp.zeros((len(levels_BxS), 0), self.dtype)
+    # What kinds of features are embedded by
+
+    def table(self, name: str) -> jax.Array:
+        """(ids, E) the learned table of that name; sharding may have added rows that no id names."""
+        if self.has_variable("params", name):
+            return self.get_variable("params", name)
+        shape = self.features.table_sizes[name], self.settings.embedding_dim
+        return self.param(name, padded_normal(self.settings.embedding_init_std), shape)
+
+    def lookup(self, name: str, ids: jax.Array) -> jax.Array:
+        """(…) ids → (…, E) rows of a table; zero for id 0."""
+        return lookup(self.table(name), ids, self.dtype)
+
+    def mean(self, name: str, ids: jax.Array) -> jax.Array:
+        """(…, L) lists of ids → (…, E) means of a table's rows over the ids that are not 0."""
+        return mean_of_tags(self.table(name), ids, self.dtype)
+
+    def project(self, name: str, vectors: jax.Array, ids: jax.Array) -> jax.Array:
+        """(…, dim) frozen vectors of the items `ids` (…) through the feature's learned square map, if it has one."""
+        # Padding again: through the projection a NaN times a gradient of 0 would be NaN.
+        vectors = jnp.where((ids != 0)[..., None], vectors, 0).astype(self.dtype)
+        if not self.settings.project_mm:
+            return vectors
+        dense = nn.Dense(vectors.shape[-1], use_bias=False, kernel_init=xavier_normal, dtype=self.dtype, name=name)
+        return dense(vectors)

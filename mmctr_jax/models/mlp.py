@@ -56,12 +56,3 @@ class MLP(nn.Module):
         if self.outputs is not None:
             x = nn.Dense(self.outputs, kernel_init=xavier_normal, dtype=self.dtype, name="out")(x)
         return x
-
-
-def predict_logits(widths: tuple[int, ...], dtype: jnp.dtype, x_BxF, train: bool):
-    """Features → logits (B,) (Eq. 9), by the calling model's submodule `head`.
-
-    Never in bfloat16: its 8 bits would tie scores together, and the loss is computed from them.
-    """
-    head = MLP(widths, jnp.promote_types(dtype, jnp.float32), outputs=1, name="head")
-    return head(x_BxF, train)[:, 0]

@@ -1,31 +1,52 @@
 """The full model: embeddings → Transformer over the history → DCNv2 → logit."""
 
+from __future__ import annotations
+
+from typing import Literal, Self
+
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
 
-from mmctr_jax.config.schema import Config
-from mmctr_jax.models.dcn import dcnv2
-from mmctr_jax.models.mlp import predict_logits
-from mmctr_jax.models.sequence import features
-from mmctr_jax.models.similarity import cosines, histogram
+from mmctr_jax.features import Features
+from mmctr_jax.models.base import ModelSettings
+from mmctr_jax.models.dcn import DCNModel, DCNSettings
+from mmctr_jax.models.sequence import SequenceModel
+from mmctr_jax.models.transformer import TransformerSettings
+from mmctr_jax.settings import Width
 
 
-class MMCTR(nn.Module):
-    """Arrays in, logits out; knows no files and no devices.
-
-    `config` is resolved (vocabularies known). `dtype` is that of the computation; parameters are float32.
-    """
-
-    config: Config
-    dtype: jnp.dtype = jnp.float32
+class MMCTR(SequenceModel, DCNModel):
+    """The winning system of the challenge (arXiv 2505.03543)."""
 
     @nn.compact
-    def __call__(self, batch: dict[str, jax.Array], items: dict[str, jax.Array], train: bool) -> jax.Array:
-        """Logits (B,) of a batch (data.loader.Batch) given the item table (data.items.ItemTable)."""
-        model = self.config.model
-        f_BxF = features(self.config, self.dtype, batch, items, train)
-        tiers = histogram(cosines(batch, items, self.config.features), batch["history"], model.dcn.similarity_bins)
-        f_BxF = jnp.concatenate([f_BxF, tiers.astype(self.dtype)], axis=-1)
-        both = dcnv2(model.dcn, self.dtype, f_BxF, batch["weight"], train)
-        return predict_logits(model.head, self.dtype, both, train)
+    def __call__(self, batch, items, train):
+        return self.interact(self.encoded(batch, items, train), batch, items, train)
+
+
+class MMCTRSettings(ModelSettings):
+    """The full model: Transformer and DCNv2."""
+
+    name: Literal["mmctr"] = "mmctr"
+    history_mask: Literal["valid", "released"] = "valid"
+    """Which positions are attended to: the clicks, or, as released, the padding; see "The padding mask" in the docs."""
+    transformer: TransformerSettings = TransformerSettings()
+    dcn: DCNSettings = DCNSettings()
+    head: tuple[Width, ...] = (64, 32)
+    """Widths of the prediction MLP before its last, single output."""
+
+    module = MMCTR
+
+    def check(self, features: Features) -> None:
+        self.transformer.check(features, self.embedding_dim)
+        self.dcn.check(features)
+
+    @property
+    def sees_padding(self) -> bool:
+        return self.history_mask == "released"
+
+    @property
+    def has_batch_statistics(self) -> bool:
+        return self.dcn.batch_norm
+
+    def narrowed(self, length: int) -> Self:
+        # Without deep layers the prediction MLP sees f twice: as c_3, and as it is.
+        return self.model_copy(update={"transformer": self.transformer.narrowed(length)}) if self.dcn.deep else self

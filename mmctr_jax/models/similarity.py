@@ -3,19 +3,27 @@
 import jax
 import jax.numpy as jnp
 
-from mmctr_jax.config.schema import FeaturesConfig
+from mmctr_jax.features import Features
 
 
-def cosines(batch: dict[str, jax.Array], items: dict[str, jax.Array], features: FeaturesConfig) -> jax.Array:
-    """(B, N, C): cosine of each click's and the target's vectors, for each of the C features of kind embedding.
+def check_vectors(setting: str, features: Features) -> None:
+    """Raises: ValueError, naming the setting that compares frozen vectors, if no feature has any."""
+    if not features.vectors:
+        raise ValueError(
+            f"{setting} compares frozen vectors and features.item_features has none of kind embedding; "
+            "add one, or drop the setting"
+        )
+
+
+def cosines(batch: dict[str, jax.Array], items: dict[str, jax.Array], features: Features) -> jax.Array:
+    """(B, N, C): cosine of each click's and the target's vectors, for each of the C features with frozen vectors.
 
     0 where either is padding or the zero vector.
     """
     columns = []
-    for f in features.item_features:
-        if f.kind == "embedding":
-            unit_BxNxd = _unit(items[f.name], batch["history"])
-            columns.append((unit_BxNxd * _unit(items[f.name], batch["item"])[:, None]).sum(axis=-1))
+    for f in features.vectors:
+        unit_BxNxd = _unit(items[f.name], batch["history"])
+        columns.append((unit_BxNxd * _unit(items[f.name], batch["item"])[:, None]).sum(axis=-1))
     return jnp.stack(columns, axis=-1) if columns else jnp.zeros((*batch["history"].shape, 0))
 
 

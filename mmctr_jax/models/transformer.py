@@ -3,13 +3,70 @@
 Q is the number of queries: N for self-attention, 1 for the target's attention to the clicks.
 """
 
+from __future__ import annotations
+
+from typing import Annotated, Self
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from pydantic import Field, model_validator
 
-from mmctr_jax.config.schema import TransformerConfig
+from mmctr_jax.features import Features
 from mmctr_jax.models.dropout import Dropout
 from mmctr_jax.models.linear import SharedDense, xavier_normal
+from mmctr_jax.models.similarity import check_vectors
+from mmctr_jax.settings import Count, Depth, Rate, Settings, Width
+
+
+class TransformerSettings(Settings):
+    layers: Depth = 2
+    """Encoder layers."""
+    heads: Width = 1
+    """Attention heads; must divide the Transformer's width (twice the item width)."""
+    feedforward: Width = 256
+    """Width of the feed-forward layers."""
+    dropout: Rate = 0.2
+    """On attention weights, attention output, inside the feed-forward and on its output."""
+    first_k: Count = 16
+    """K: how many of the last outputs are kept. 0: the pooled one only."""
+    max_pool: bool = True
+    """Append the max-pooled, projected output."""
+    similarity: bool = False
+    """The cosine of each click's and the target's frozen vectors joins the input."""
+    target_attention: Annotated[int, Field(ge=0, le=4)] = 0
+    """Layers with the target as query and the clicks as keys, beside self-attention."""
+
+    @model_validator(mode="after")
+    def _history_reaches_the_model(self) -> TransformerSettings:
+        if self.first_k == 0 and not self.max_pool and not self.target_attention:
+            raise ValueError(
+                "model.transformer.first_k 0 without max_pool drops the history; raise first_k, or set max_pool to true"
+            )
+        if self.first_k == 0 and not self.max_pool and (self.layers or self.similarity):
+            raise ValueError(
+                "model.transformer.first_k 0 without max_pool leaves the encoder's outputs unread; "
+                "set layers to 0 and similarity to false, or keep some outputs"
+            )
+        return self
+
+    def check(self, features: Features, embedding_dim: int) -> None:
+        """Raises: ValueError if the heads do not divide the widths, or there are no vectors to compare."""
+        width = features.item_width(embedding_dim)
+        if 2 * width % self.heads:
+            raise ValueError(
+                f"model.transformer.heads {self.heads} does not divide the Transformer's width {2 * width}"
+            )
+        if self.target_attention and width % self.heads:
+            raise ValueError(
+                f"model.transformer.heads {self.heads} does not divide the item width {width}, target_attention's own"
+            )
+        if self.similarity:
+            check_vectors("model.transformer.similarity", features)
+
+    def narrowed(self, length: int) -> Self:
+        """Enough where no history is longer than `length`: the last K outputs have zeros before the last `length`."""
+        return self.model_copy(update={"first_k": length}) if self.first_k > length else self
 
 
 def _uniform(limit: float):
@@ -57,24 +114,24 @@ class Attention(nn.Module):
 class EncoderLayer(nn.Module):
     """Post-norm: residual, then LayerNorm. Arguments as in `Attention`."""
 
-    config: TransformerConfig
+    settings: TransformerSettings
     dtype: jnp.dtype
 
     @nn.compact
     def __call__(self, x_BxQxT, keys_BxNxT, attended_BxN, train: bool, shared_BxS=None):
-        config = self.config
+        settings = self.settings
 
         def dropout(x):
-            return Dropout(config.dropout)(x, train)
+            return Dropout(settings.dropout)(x, train)
 
         def norm(x, name):
             norm_dtype = jnp.promote_types(self.dtype, jnp.float32)
             return nn.LayerNorm(epsilon=1e-5, dtype=norm_dtype, name=name)(x).astype(self.dtype)
 
-        attention = Attention(config.heads, config.dropout, self.dtype, name="attention")
+        attention = Attention(settings.heads, settings.dropout, self.dtype, name="attention")
         attended_to = attention(x_BxQxT, keys_BxNxT, attended_BxN, train, shared_BxS)
         x_BxQxT = norm(x_BxQxT + dropout(attended_to), "norm1")
-        inner = nn.Dense(config.feedforward, kernel_init=xavier_normal, dtype=self.dtype, name="linear1")(x_BxQxT)
+        inner = nn.Dense(settings.feedforward, kernel_init=xavier_normal, dtype=self.dtype, name="linear1")(x_BxQxT)
         inner = dropout(nn.relu(inner))
         outer = nn.Dense(x_BxQxT.shape[-1], kernel_init=xavier_normal, dtype=self.dtype, name="linear2")(inner)
         return norm(x_BxQxT + dropout(outer), "norm2")
@@ -97,7 +154,7 @@ class HistoryEncoder(nn.Module):
     Options: the cosines of click and target join the input; the target attends to the clicks beside it all.
     """
 
-    config: TransformerConfig
+    settings: TransformerSettings
     dtype: jnp.dtype
 
     @nn.compact
@@ -113,27 +170,27 @@ class HistoryEncoder(nn.Module):
         target_BxNxD = jnp.broadcast_to(target_BxD[:, None], history_BxNxD.shape)
         x_BxNxT = jnp.concatenate([history_BxNxD, target_BxNxD], axis=-1)  # Eq. 4
         shared_BxD = target_BxD
-        if self.config.similarity:
+        if self.settings.similarity:
             # Added, not appended: widths stay multiples of what they were, for heads and for matrix units.
             T = x_BxNxT.shape[-1]
             column = nn.Dense(T, use_bias=False, kernel_init=xavier_normal, dtype=self.dtype, name="similarity")
             x_BxNxT += column(jnp.where(attended_BxNx1, cosines_BxNxC, 0).astype(self.dtype))
             shared_BxD = None
-        for i in range(self.config.layers):
-            layer = EncoderLayer(self.config, self.dtype, name=f"layer_{i}")
+        for i in range(self.settings.layers):
+            layer = EncoderLayer(self.settings, self.dtype, name=f"layer_{i}")
             x_BxNxT = layer(x_BxNxT, None, attended_BxN, train, shared_BxD if i == 0 else None)
         kept_BxNxT = jnp.where(kept_BxN[..., None], x_BxNxT, 0)
-        B, N, K = *kept_BxN.shape, self.config.first_k
+        B, N, K = *kept_BxN.shape, self.settings.first_k
         last_BxKxT = jnp.pad(kept_BxNxT, ((0, 0), (max(K - N, 0), 0), (0, 0)))[:, max(N - K, 0) :]
         parts = [last_BxKxT.reshape(B, -1)]
-        if self.config.max_pool:
+        if self.settings.max_pool:
             pooled_BxT = max_over_positions(x_BxNxT, attended_BxNx1)
             T = pooled_BxT.shape[-1]
             parts.append(nn.Dense(T, kernel_init=xavier_normal, dtype=self.dtype, name="pool_proj")(pooled_BxT))
-        if self.config.target_attention:
+        if self.settings.target_attention:
             query_Bx1xD = target_BxD[:, None]
-            for i in range(self.config.target_attention):
-                layer = EncoderLayer(self.config, self.dtype, name=f"target_layer_{i}")
+            for i in range(self.settings.target_attention):
+                layer = EncoderLayer(self.settings, self.dtype, name=f"target_layer_{i}")
                 query_Bx1xD = layer(query_Bx1xD, history_BxNxD, attended_BxN, train)
             parts.append(query_Bx1xD[:, 0])
         return jnp.concatenate(parts, axis=-1)

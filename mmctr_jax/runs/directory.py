@@ -24,17 +24,19 @@ from typing import IO, Any
 import jax
 import numpy as np
 
+from mmctr_jax.config import Config, load_config, to_yaml
 from mmctr_jax.config.differences import Marker, first_difference
-from mmctr_jax.config.schema import Config, load_config, to_yaml
 from mmctr_jax.data.items import Items, ItemTable, fingerprint
 from mmctr_jax.errors import InputError
+from mmctr_jax.features.base import Fitted
 from mmctr_jax.files import replacing, write_atomically
 from mmctr_jax.runs.checkpoint import Checkpoints
 from mmctr_jax.runs.recorder import Recorder, read_records
 from mmctr_jax.runs.summary import Summary
 
 _LOCK_TRIES = 3
-_FEATURE, _CENTROIDS = "feature/", "centroids/"  # in items.npz
+_FEATURE, _FITTED = "feature/", "fitted/"  # in items.npz
+_CENTROIDS = "centroids/"  # in those of version 0.1: codes alone were fitted
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pyarrow", "scikit-learn")
 
 
@@ -196,26 +198,28 @@ class RunDirectory:
             return False
         return False
 
-    def write_start(self, items: Items, fingerprints: dict[str, str], **more: Any) -> None:
+    def write_start(self, config: Config, items: Items, fingerprints: dict[str, str], **more: Any) -> None:
         """Writes what does not change during training; config.yaml last, as the sign that the rest is there.
 
         Args:
-            items: The item table and the configuration resolved by it.
+            config: Resolved by the items.
+            items: The item table, and what deriving it gave.
             fingerprints: Of the data, by the names of their settings in `data`.
             more: Joins metadata.json.
         """
         arrays = {f"{_FEATURE}{name}": values for name, values in items.table.items()}
-        arrays |= {f"{_CENTROIDS}{name}": codebook["centroids"] for name, codebook in items.codebooks.items()}
+        for name, codebook in items.codebooks.items():
+            arrays |= {f"{_FITTED}{name}/{part}": values for part, values in codebook.items()}
         with replacing(self.items_file) as temporary, open(temporary, "wb") as stream:
             np.savez(stream, **arrays)
         codebooks = {
-            name: {key: codebook[key].tolist() for key in ("used", "error")}
+            name: {part: values.tolist() for part, values in codebook.items() if values.ndim == 1}
             for name, codebook in items.codebooks.items()
         }
-        metadata = _metadata(items.config, fingerprints | {"items": fingerprint(arrays)})
+        metadata = _metadata(config, fingerprints | {"items": fingerprint(arrays)})
         metadata |= {"codebooks": codebooks} | more
         write_atomically(self.metadata_file, json.dumps(metadata, indent=1) + "\n")
-        self.write_config(items.config)
+        self.write_config(config)
 
     def write_config(self, config: Config) -> None:
         """Replaces the configuration: a resumption may change some of it (`Marker.FREE_ON_RESUME`)."""
@@ -256,9 +260,13 @@ class RunDirectory:
         """The item table that the run was trained with. Raises: InputError if it is not that any more."""
         return self._read_arrays(_FEATURE)
 
-    def read_centroids(self) -> dict[str, np.ndarray]:
-        """Of each codes feature: (levels, size, dim) float32. Raises: InputError likewise."""
-        return self._read_arrays(_CENTROIDS)
+    def read_codebooks(self) -> dict[str, Fitted]:
+        """What new items need of each derived feature, as `Items.codebooks`. Raises: InputError likewise."""
+        codebooks: dict[str, Fitted] = {name: {"centroids": x} for name, x in self._read_arrays(_CENTROIDS).items()}
+        for path, values in self._read_arrays(_FITTED).items():
+            name, _, part = path.rpartition("/")
+            codebooks.setdefault(name, {})[part] = values
+        return codebooks
 
     def _read_arrays(self, prefix: str) -> dict[str, np.ndarray]:
         expected = self.read_metadata()["data"].get("items")

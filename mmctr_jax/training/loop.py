@@ -14,11 +14,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from mmctr_jax.config.schema import Config
+from mmctr_jax.config import Config
 from mmctr_jax.console import Progress, log, log_to_file, show
 from mmctr_jax.data.cache import Split, load_split
 from mmctr_jax.data.items import Items, ItemTable, fingerprint, load_items
-from mmctr_jax.data.loader import batches_per_epoch, history_lengths, train_batches, training_lengths
+from mmctr_jax.data.lengths import training_lengths
+from mmctr_jax.data.loader import batches_per_epoch, history_lengths, train_batches
 from mmctr_jax.data.parquet import column_names, part_files, read_keys
 from mmctr_jax.devices.hosts import agree, together
 from mmctr_jax.devices.sharding import make_mesh, memory_per_device, on_devices, put_items, share
@@ -53,6 +54,7 @@ class Position:
 
 @dataclass(frozen=True)
 class TrainingData:
+    config: Config  # resolved
     items: Items
     train: Split
     valid: Split
@@ -60,7 +62,7 @@ class TrainingData:
 
     @cached_property
     def lengths(self) -> tuple[int, ...]:
-        return training_lengths(self.items.config, history_lengths(self.train))
+        return training_lengths(self.config.model, self.config.train, history_lengths(self.train))
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -73,8 +75,8 @@ class TrainingData:
 
 def load_training_data(config: Config, known: ItemTable | None = None) -> TrainingData:
     """Reads and checks all that training needs; `known` as in `load_items`. Raises InputError."""
-    items = load_items(config, known)
-    config = items.config
+    items = load_items(config.data.item_info, config.features, config.data.cache_dir, known)
+    config = config.with_features(items.features)
     cache_dir, features = config.data.cache_dir, config.features
     valid = load_split(config.data.valid, features, cache_dir, with_labels=True)
     if valid.label.min() == valid.label.max():
@@ -84,7 +86,7 @@ def load_training_data(config: Config, known: ItemTable | None = None) -> Traini
     train = load_split(config.data.train, features, cache_dir, with_labels=True, weight=features.weight)
     files = part_files(config.data.valid)
     users = read_keys(files, features.user) if features.user in column_names(files) else None
-    return TrainingData(items, train, valid, users)
+    return TrainingData(config, items, train, valid, users)
 
 
 _COPIES = 4  # of a table: itself, its gradient, Adam's two moments
@@ -95,7 +97,7 @@ def _check_tables_fit(config: Config) -> None:
     bytes_per_id, memory = 4 * _COPIES * config.model.embedding_dim, memory_per_device()
     if config.train.sharding == "fsdp":
         memory *= jax.device_count()
-    sizes = config.table_sizes
+    sizes = config.features.table_sizes
     if sum(sizes.values()) * bytes_per_id > memory:
         name = max(sizes, key=sizes.get)
         raise UnfitError(
@@ -127,9 +129,9 @@ def train(
             )
         begun = resume and run.is_started
         data = load_training_data(config, run.read_items() if begun else None)
-        _check_tables_fit(data.items.config)
+        _check_tables_fit(data.config)
         if begun:
-            run.check_same_run(data.items.config, data.fingerprints, data.lengths)
+            run.check_same_run(data.config, data.fingerprints, data.lengths)
         return data, begun
 
     data, begun = together(check)
@@ -143,9 +145,9 @@ def train(
             stack.enter_context(run.lock())
             with writing(f"Run directory {directory}", "make room there, or name another with --run-dir"):
                 if begun:
-                    run.write_config(data.items.config)
+                    run.write_config(data.config)
                 else:
-                    run.write_start(data.items, data.fingerprints, training_lengths=data.lengths)
+                    run.write_start(data.config, data.items, data.fingerprints, training_lengths=data.lengths)
                 stack.enter_context(log_to_file(run.log_file))
             return stack.enter_context(run.recorder())
 
@@ -201,7 +203,7 @@ class _Trainer:
     ):
         self.data, self.checkpoints, self.recorder, self.end_early = data, checkpoints, recorder, end_early
         self.pruned = False
-        config = self.config = data.items.config
+        config = self.config = data.config
         self.mesh = make_mesh()
         self.items = put_items(data.items.table, self.mesh, config)
         self.train_step = make_train_step(config, self.mesh)

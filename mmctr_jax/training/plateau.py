@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from mmctr_jax.config.schema import TrainConfig
+from mmctr_jax.config import TrainConfig
 
 
 @dataclass

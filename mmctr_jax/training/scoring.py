@@ -9,8 +9,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from mmctr_jax.config.schema import Config
+from mmctr_jax.config import Config
 from mmctr_jax.data.cache import Split
+from mmctr_jax.data.lengths import scoring_lengths
 from mmctr_jax.data.loader import eval_batches, longest_first
 from mmctr_jax.devices.sharding import on_devices, share
 from mmctr_jax.training.step import make_narrow, make_predict_step
@@ -33,7 +34,9 @@ def make_score(config: Config, mesh: Mesh) -> Callable:
     ) -> np.ndarray:
         batch_size = min(config.train.eval_batch_size, split.rows)
         order = longest_first(split)
-        batches = eval_batches(split, order, batch_size=batch_size, lengths=config.scoring_lengths, share=share())
+        batches = eval_batches(
+            split, order, batch_size=batch_size, lengths=scoring_lengths(config.model, config.train), share=share()
+        )
         logits, done, length = np.empty(split.rows, np.float32), 0, None
         waiting: jax.Array | None = None
 

@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from mmctr_jax.config.schema import Config
-from mmctr_jax.devices.sharding import placed, replicated
-from mmctr_jax.models import build_model, live
+from mmctr_jax.config import Config
+from mmctr_jax.devices.sharding import filled, placed, replicated
+from mmctr_jax.models import Model, build_model, live
 from mmctr_jax.runs.state import TrainState
 from mmctr_jax.training import optimizers as optimizer
 
+_COMPUTE_DTYPE = {"float32": jnp.float32, "tf32": jnp.float32, "bfloat16": jnp.bfloat16}
 # "highest" keeps float32 products float32 on GPUs too, whose default is TF32.
 _MATMUL = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": "default"}
 
@@ -48,15 +49,25 @@ def group_norms(tree: Any) -> dict[str, jax.Array]:
     return {name: optax.tree.norm(arrays) for name, arrays in groups.items()}
 
 
+def _model(config: Config) -> Model:
+    return build_model(config.model, config.features, _COMPUTE_DTYPE[config.train.precision])
+
+
+def _narrowed(config: Config, length: int) -> Config:
+    """With the model that is enough for histories of at most `length` clicks."""
+    return config.model_copy(update={"model": config.model.narrowed(length)})
+
+
 def _variables(config: Config, items: dict[str, jax.Array], rng: jax.Array) -> Any:
-    """Fresh parameters and running means."""
+    """Fresh parameters, as they are kept, and running means."""
     batch = {
         "history": jnp.zeros((1, config.model.max_history), jnp.int32),
         "item": jnp.zeros((1,), jnp.int32),
-        "side": jnp.zeros((1, len(config.features.side)), jnp.int32),
+        "side": {f.name: jnp.asarray(f.padding(1)) for f in config.features.side},
         "weight": jnp.ones((1,)),
     }
-    return build_model(config).init(rng, batch, items, train=False)
+    variables = _model(config).init(rng, batch, items, train=False)
+    return variables | {"params": filled(variables["params"], config.train.sharding)}
 
 
 def _init(config: Config, items: dict[str, jax.Array]) -> TrainState:
@@ -83,7 +94,7 @@ def abstract_state(config: Config, items: dict[str, jax.Array], mesh: Mesh) -> T
 
 
 def parameter_shapes(config: Config, items: dict[str, jax.Array]) -> Any:
-    """The parameters' tree, of shapes alone."""
+    """The parameters' tree as it is kept, of shapes alone."""
     return jax.eval_shape(lambda items: _variables(config, items, jax.random.PRNGKey(0))["params"], items)
 
 
@@ -93,7 +104,7 @@ def make_train_step(config: Config, mesh: Mesh) -> Callable:
     Compiled once for each length of histories. metrics: `loss`, the batch's weighted mean over its rows; `grad_norm`
     before clipping, and the same of each group of parameters in `group_norms`; float32 scalars.
     """
-    train = config.train
+    train, leading = config.train, live.leading_columns(config.features, config.model)
 
     def in_place(tree):
         places = jax.tree.map(lambda x: placed(x.shape, mesh, train.sharding), tree)
@@ -104,17 +115,17 @@ def make_train_step(config: Config, mesh: Mesh) -> Callable:
 
     def cut(x, like):
         """Of a matrix that is split, the whole is fetched and cut: slices of its parts would travel in pieces."""
-        return x if x.shape == like.shape else live.cut(whole(x), like.shape, config)
+        return x if x.shape == like.shape else live.cut(whole(x), like.shape, leading)
 
     def widen(grad, x):
         """Each device takes its part of a gradient that is on all."""
-        return grad if grad.shape == x.shape else in_place(whole(live.add(jnp.zeros_like(x), grad, config)))
+        return grad if grad.shape == x.shape else in_place(whole(live.add(jnp.zeros_like(x), grad, leading)))
 
     def train_step(state: TrainState, batch, items, learning_rate):
         # With L2, λ·w is a gradient of every weight, whatever the histories.
-        small = config if train.net_l2 else live.narrowed(config, batch["history"].shape[1])
-        model, params = build_model(small), state.params
-        if small is not config:
+        small = config if train.net_l2 else _narrowed(config, batch["history"].shape[1])
+        model, params = _model(small), state.params
+        if small != config:
             params = jax.tree.map(cut, params, parameter_shapes(small, items))
 
         def objective(params):
@@ -137,7 +148,7 @@ def make_train_step(config: Config, mesh: Mesh) -> Callable:
         if train.embedding_l2 or train.net_l2:
             penalties = jax.grad(l2_penalty)(params, train.embedding_l2, train.net_l2)
             grads = jax.tree.map(jnp.add, grads, penalties)
-        add = partial(live.add, config=config)
+        add = partial(live.add, leading=leading)
         if train.sharding == "fsdp":
             grads, add = jax.tree.map(widen, grads, state.params), jnp.add
         params, opt_state, norm = optimizer.update(
@@ -159,16 +170,18 @@ def all_finite(tree: Any) -> jax.Array:
 def make_narrow(config: Config, mesh: Mesh) -> Callable:
     """`(params, items, length) → params`: what predicting histories of at most `length` clicks needs of them."""
 
+    leading = live.leading_columns(config.features, config.model)
+
     def cut_in_place(x, shape):
-        small = live.cut(x, shape, config)
+        small = live.cut(x, shape, leading)
         return jax.lax.with_sharding_constraint(small, placed(shape, mesh, config.train.sharding))
 
     cut = jax.jit(cut_in_place, static_argnums=1)
     shapes: dict[int, Any] = {}  # by length: finding them takes a trace of the model
 
     def narrow(params, items, length):
-        small = live.narrowed(config, length)
-        if small is config:
+        small = _narrowed(config, length)
+        if small == config:
             return params
         if length not in shapes:
             shapes[length] = parameter_shapes(small, items)
@@ -185,7 +198,7 @@ def make_predict_step(config: Config, mesh: Mesh) -> Callable:
     """
 
     def predict_step(params, batch_stats, batch, items):
-        model = build_model(live.narrowed(config, batch["history"].shape[1]))
+        model = _model(_narrowed(config, batch["history"].shape[1]))
         with jax.default_matmul_precision(_MATMUL[config.train.precision]):
             variables = {"params": params, "batch_stats": batch_stats}
             return model.apply(variables, batch, items, train=False).astype(jnp.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,21 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mmctr_jax.config.schema import (
-    CodesFeature,
-    Config,
-    DataConfig,
-    EmbeddingFeature,
-    FeaturesConfig,
-    NeighboursFeature,
-    TagsFeature,
-    load_config,
-)
+from mmctr_jax.config import load_config
 from mmctr_jax.data.cache import Split, load_split
 from mmctr_jax.data.items import ItemTable, load_items
 from mmctr_jax.data.labels import read_labels
 from mmctr_jax.data.parquet import column_names, part_files, read_columns, read_whole
 from mmctr_jax.errors import InputError
+from mmctr_jax.features import EmbeddingFeature, Features, TagsFeature
 from mmctr_jax.prepare.folder import config_path, read_manifest
 
 _ANY_ID = 2**31 - 1  # vocabulary of a side feature that no config describes
@@ -34,7 +27,7 @@ class Folder:
     """What is in a folder."""
 
     name: str
-    features: FeaturesConfig  # resolved; item features are columns of item_info, those derived in training left out
+    features: Features  # resolved; item features are columns of item_info, those derived in training left out
     max_history: int | None  # the config's; null without a config
     items: ItemTable
     splits: dict[str, Split]  # train, valid and, if there, test; a test split has labels where they are known
@@ -55,9 +48,8 @@ def read_folder(folder: Path, config: Path | None) -> Folder:
     paths = {name: _path(folder, name) for name in ("train", "valid", "test", "test_labels", "item_info")}
     files = {name: part_files(path) for name, path in paths.items() if path.exists() or not name.startswith("test")}
     features, max_history = _columns(folder, config, files)
-    data = DataConfig(train=str(paths["train"]), valid=str(paths["valid"]), item_info=str(paths["item_info"]))
-    items = load_items(Config(data=data, features=features))
-    features = items.config.features
+    items = load_items(paths["item_info"], features, tempfile.gettempdir())
+    features = items.features
     splits = {name: load_split(paths[name], features, None, with_labels=True) for name in ("train", "valid")}
     if "test" in files:
         test = load_split(paths["test"], features, None, with_labels=False)
@@ -74,7 +66,7 @@ def _path(folder: Path, name: str) -> Path:
     return folder / name if not path.exists() and (folder / name).is_dir() else path
 
 
-def _columns(folder: Path, config: Path | None, files: dict[str, list[Path]]) -> tuple[FeaturesConfig, int | None]:
+def _columns(folder: Path, config: Path | None, files: dict[str, list[Path]]) -> tuple[Features, int | None]:
     """The config's features and history length; of the folder's own config where none is named; else what is there."""
     manifest = read_manifest(folder)
     if config is None and manifest and config_path(folder, manifest).is_file():
@@ -82,18 +74,14 @@ def _columns(folder: Path, config: Path | None, files: dict[str, list[Path]]) ->
     if config is None:
         return _present(files), None
     loaded = load_config(config)
-    columns = {}
-    for f in loaded.features.item_features:
-        if isinstance(f, (CodesFeature, NeighboursFeature)):  # derived: its source is what there is to look at
-            f = EmbeddingFeature(kind="embedding", name=f.source, dim=f.dim)
-        columns.setdefault(f.name, f)
-    features = loaded.features.model_copy(update={"item_features": tuple(columns.values())})
+    columns = tuple(loaded.features.item_columns.values())  # of what is derived, the source is what there is to look at
+    features = loaded.features.model_copy(update={"item_features": columns})
     return features, loaded.model.max_history
 
 
-def _present(files: dict[str, list[Path]]) -> FeaturesConfig:
+def _present(files: dict[str, list[Path]]) -> Features:
     """The default columns that the files have; vectors are columns named item_emb…, of the width that they have."""
-    default = FeaturesConfig()
+    default = Features()
     in_train, in_items = column_names(files["train"]), column_names(files["item_info"])
     side = tuple(s.model_copy(update={"vocab_size": _ANY_ID}) for s in default.side if s.name in in_train)
     item_features = [TagsFeature(kind="tags", name="item_tags")] if "item_tags" in in_items else []

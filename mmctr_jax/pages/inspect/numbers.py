@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from mmctr_jax.config.schema import default_lengths
 from mmctr_jax.console import log
+from mmctr_jax.data.lengths import default_lengths
 from mmctr_jax.pages.inspect.drift import drift
 from mmctr_jax.pages.inspect.folder import Folder
 from mmctr_jax.pages.inspect.items import embeddings, tags
@@ -37,7 +37,7 @@ def measure(folder: Folder) -> dict[str, Any]:
             "histories": {name: _lengths(r.length) for name, r in rows.items()},
             "padding": _padding(rows["train"].length, folder.max_history),
             "popularity": _popularity(rows["train"], folder.num_items),
-            "levels": [_levels(rows, i, s.name, folder.names[s.name]) for i, s in enumerate(folder.features.side)],
+            "levels": [_levels(rows, s.name, folder.names[s.name]) for s in folder.features.side],
             "label_auc": list(label_aucs(features, rows, sample)),
             "drift": drift(features, rows, sample),
             "target_in_history": in_own_history(rows),
@@ -130,14 +130,14 @@ def _popularity(train: Rows, num_items: int) -> dict[str, Any]:
     }
 
 
-def _levels(rows: dict[str, Rows], column: int, name: str, names: dict[int, str]) -> dict[str, Any]:
+def _levels(rows: dict[str, Rows], name: str, names: dict[int, str]) -> dict[str, Any]:
     """Rows and label mean by value, of the values that are most frequent in training."""
-    values, frequency = np.unique(rows["train"].split.side[:, column], return_counts=True)
+    values, frequency = np.unique(rows["train"].split.side[name], return_counts=True)
     shown = np.sort(values[np.argsort(-frequency, kind="stable")[:_VALUES]])
     found = [{"value": int(v), "name": names.get(int(v)), "splits": {}} for v in shown]
     for split, r in rows.items():
         for entry in found:
-            chosen = r.split.side[:, column] == entry["value"]
+            chosen = r.split.side[name] == entry["value"]
             mean = float(r.split.label[chosen].mean()) if r.split.label is not None and chosen.any() else None
             entry["splits"][split] = {"rows": int(chosen.sum()), "label_mean": mean}
     return {"feature": name, "distinct": len(values), "values": found}
@@ -147,7 +147,7 @@ def _constant(rows: dict[str, Rows], side: list[str], label: str) -> list[dict[s
     """Side features and labels that have one value in a whole split."""
     found = []
     for split, r in rows.items():
-        columns = {name: r.split.side[:, i] for i, name in enumerate(side)}
+        columns = {name: r.split.side[name] for name in side}
         if r.split.label is not None:
             columns[label] = r.split.label
         for name, values in columns.items():

@@ -56,8 +56,8 @@ def samples(rows: dict[str, Rows]) -> dict[str, np.ndarray]:
 def row_features(folder: Folder, rows: dict[str, Rows], sample: dict[str, np.ndarray]) -> list[Feature]:
     """All features of the rows, but for their order in the file."""
     features = [
-        Feature(side.name, {name: r.split.side[:, i] for name, r in rows.items()}, numeric=False)
-        for i, side in enumerate(folder.features.side)
+        Feature(side.name, {name: r.split.side[side.name] for name, r in rows.items()}, numeric=False)
+        for side in folder.features.side
     ]
     features.append(Feature(ITEM, {n: r.split.item for n, r in rows.items()}, numeric=False, between_splits=False))
     if folder.users:

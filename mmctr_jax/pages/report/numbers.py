@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import expit
 from sklearn.metrics import roc_curve
 
-from mmctr_jax.config.schema import Config
+from mmctr_jax.config import Config
 from mmctr_jax.console import Progress
 from mmctr_jax.data.cache import Split
 from mmctr_jax.pages import intervals as bootstrap
@@ -84,8 +84,7 @@ def _files(config: Config) -> dict[str, str]:
 
 
 def _item_feature(feature: Any) -> str:
-    source = f" of {feature.source}" if feature.kind in ("codes", "neighbours") else ""
-    return f"{feature.name} ({feature.kind}{source})"
+    return feature.describe()
 
 
 def _curves(run: Run) -> dict[str, list[tuple[int, float]]]:
@@ -128,8 +127,8 @@ def _group(group: list[Run], split: str, notes: list[str]) -> dict[str, Any]:
         notes.append(f"Rows of train differ between runs; popularity and new items in {split} are those of the first.")
     side: dict[str, np.ndarray] = {}
     for run, one in zip(group, scored, strict=True):
-        for i, feature in enumerate(run.config.features.side):
-            side.setdefault(feature.name, one.rows.side[:, i])
+        for feature in run.config.features.side:
+            side.setdefault(feature.name, one.rows.side[feature.name])
     cuts = list(slicings(rows, list(side.items()), seen[0] if seen else None))
     with Progress(f"Drawing rows of {split}", rows.rows * (1 + len(cuts)), "rows") as progress:
         logits = [one.logits for one in scored]

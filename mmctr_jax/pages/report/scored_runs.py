@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mmctr_jax.config.schema import Config
+from mmctr_jax.config import Config
 from mmctr_jax.console import log
 from mmctr_jax.data.cache import Split, load_split
 from mmctr_jax.data.labels import read_labels
@@ -18,7 +18,7 @@ from mmctr_jax.data.parquet import column_names, count_rows, part_files, read_ke
 from mmctr_jax.errors import InputError
 from mmctr_jax.pages.report.slices import Seen, read_seen
 from mmctr_jax.prediction import calibration
-from mmctr_jax.prediction.predict import Predictor
+from mmctr_jax.prediction.predictor import Predictor
 from mmctr_jax.runs.directory import RunDirectory
 
 _TRIES = 3  # at a checkpoint that a training is about to replace

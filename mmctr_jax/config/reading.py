@@ -1,0 +1,111 @@
+"""Files and overrides → a checked `Config`, and back.
+
+`load_config(path, overrides)` is the way in; `to_yaml(config)` writes the resolved configuration back.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from mmctr_jax.config import yaml
+from mmctr_jax.config.explain import explain
+from mmctr_jax.config.schema import Config
+from mmctr_jax.errors import InputError
+
+
+def set_field(raw: dict, key: str, value: Any, where: str) -> None:
+    """Puts a value at a dotted key of plain settings, making the sections that are missing.
+
+    Raises: InputError, opening with `where`, if the key leads through something that is not a section.
+    """
+    *sections, last = key.split(".")
+    for i, section in enumerate(sections):
+        if raw.get(section) is None:
+            raw[section] = {}
+        raw = raw[section]
+        if not isinstance(raw, dict):
+            raise InputError(f"{where}: {'.'.join(sections[: i + 1])} is not a section; override it as a whole.")
+    raw[last] = value
+
+
+def _apply_override(raw: dict, override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise InputError(f"Override {override!r} is not of the form section.key=value, e.g. train.batch_size=256.")
+    set_field(raw, key, yaml.parse(text, f"override {key}"), f"Override {key}")
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, datetime.date):  # 2020-01-01 without quotes
+        return str(value)
+    raise TypeError(f"{type(value).__name__} value")
+
+
+def parse_config(raw: Any, where: str = "config") -> Config:
+    """A checked `Config` from plain data (what YAML gives). `where` opens the error message.
+
+    Raises: InputError naming the first offending key.
+    """
+    if not isinstance(raw, dict):
+        raise InputError(f"{where}: not a mapping of sections (data, features, model, train).")
+    try:  # Through JSON, where strict typing still takes a list for a tuple and 1 for 1.0, but never "1" for 1.
+        return Config.model_validate_json(json.dumps(raw, default=_as_text))
+    except ValidationError as error:
+        raise InputError(f"{where}: {explain(error, Config)}") from None
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"{where}: cannot be read as plain settings ({error}).") from None
+
+
+def _read_raw(path: Path, readers: tuple[Path, ...] = ()) -> Any:
+    """A config file's plain data, laid over that of the file which its key `base` names, relative to its folder."""
+    named = f", the base of {readers[-1]}," if readers else ""
+    raw = yaml.read(path, f"Config {path}{named}")
+    if raw is None:
+        raw = {}
+    if not isinstance(raw, dict) or "base" not in raw:
+        return raw
+    base = raw.pop("base")
+    if not isinstance(base, str) or "\0" in base:
+        raise InputError(f"{path}: base must be the path of another config file, not {base!r}.")
+    readers = (*readers, path)
+    if os.path.realpath(path.parent / base) in [os.path.realpath(reader) for reader in readers]:
+        raise InputError(f"{path}: base {base} leads back to itself.")
+    below = _read_raw(path.parent / base, readers)
+    if not isinstance(below, dict):
+        raise InputError(f"{path.parent / base}, the base of {path}: not a mapping of sections.")
+    return _merged(below, raw)
+
+
+def _merged(base: Any, raw: Any) -> Any:
+    """`raw`'s settings, and the base's where it has none; sections are merged, lists and values replaced."""
+    if not (isinstance(base, dict) and isinstance(raw, dict)):
+        return raw
+    return base | {key: _merged(base.get(key), value) for key, value in raw.items()}
+
+
+def read_settings(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Any:
+    """Plain data of a YAML file and its bases, with `section.key=value` overrides (values are YAML), not checked yet.
+
+    Raises: InputError if a file cannot be read, or an override is none.
+    """
+    raw = _read_raw(Path(path))
+    if isinstance(raw, dict):
+        for override in overrides:
+            _apply_override(raw, override)
+    return raw
+
+
+def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
+    """`read_settings`, checked. Raises: InputError if a file cannot be read, or any key or value is wrong."""
+    return parse_config(read_settings(path, overrides), str(path))
+
+
+def to_yaml(config: Config) -> str:
+    """The resolved configuration as YAML that `load_config` reads back to an equal `Config`."""
+    return yaml.dump(json.loads(config.model_dump_json()))

@@ -1,0 +1,144 @@
+"""Features: what is known of an item, and of a sample row. One file for each kind, one line here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Union
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from mmctr_jax.features.base import Feature
+from mmctr_jax.features.categorical import CategoricalFeature
+from mmctr_jax.features.codes import CodesFeature
+from mmctr_jax.features.embedding import EmbeddingFeature
+from mmctr_jax.features.neighbours import NeighboursFeature
+from mmctr_jax.features.tags import TagsFeature
+from mmctr_jax.features.vocabulary import Ids
+from mmctr_jax.settings import Name, Settings, Width
+
+KINDS: dict[str, type[Feature]] = {
+    "categorical": CategoricalFeature,
+    "tags": TagsFeature,
+    "embedding": EmbeddingFeature,
+    "codes": CodesFeature,
+    "neighbours": NeighboursFeature,
+}
+
+
+def _row_kind(raw: Any) -> Any:
+    """A feature of rows is categorical unless it says otherwise."""
+    return raw.get("kind", "categorical") if isinstance(raw, dict) else getattr(raw, "kind", "categorical")
+
+
+_Any = Union[tuple(Annotated[kind, Tag(name)] for name, kind in KINDS.items())]  # noqa: UP007 (made of the dictionary)
+ItemFeature = Annotated[_Any, Field(discriminator="kind")]
+RowFeature = Annotated[_Any, Discriminator(_row_kind)]
+
+
+class Features(Settings):
+    """Column names and vocabularies. The defaults are the challenge's. Order here is order in the model."""
+
+    history: Name = "item_seq"
+    """List of clicked item ids, oldest first; zeros are padding wherever they stand."""
+    item: Name = "item_id"
+    """Target item; also the key column of item_info."""
+    label: Name = "label"
+    """1 clicked, 0 not."""
+    weight: Name | None = None
+    """Column: what a training row counts in its batch's mean loss, above 0. null: 1."""
+    user: Name = "user_id"
+    """Never a model input; groups the rows for grouped AUC."""
+    id_columns: tuple[Name, ...] = ("ID", "user_id", "item_id")
+    """Columns that pass through to the predictions, where a file has them."""
+    num_items: Width | None = None
+    """Items, padding item 0 included. null: as many as item_info has."""
+    side: tuple[RowFeature, ...] = (
+        CategoricalFeature(name="likes_level", vocab_size=11),
+        CategoricalFeature(name="views_level", vocab_size=11),
+    )
+    """Features of the sample rows: columns of train, valid and test. `kind` is categorical unless given."""
+    item_features: tuple[ItemFeature, ...] = (
+        TagsFeature(name="item_tags"),
+        EmbeddingFeature(name="item_emb_d128", dim=128),
+    )
+    """Features of the items: columns of item_info, or derived from them."""
+
+    @model_validator(mode="after")
+    def _rows_have_kinds_of_rows(self) -> Features:
+        for f in self.side:
+            if not f.of_rows:
+                raise ValueError(
+                    f"features.side lists {f.name!r} of kind {f.kind}, which describes items; "
+                    "list it under features.item_features"
+                )
+            if isinstance(f, Ids) and f.vocab_size is None:
+                raise ValueError(f"features.side: {f.name}.vocab_size is missing; give it a value")
+        return self
+
+    @model_validator(mode="after")
+    def _names_are_distinct(self) -> Features:
+        for where, names in (
+            ("features.side", [f.name for f in self.side]),
+            ("features.item_features", [f.name for f in self.item_features]),
+        ):
+            for name in names:
+                if names.count(name) > 1:
+                    raise ValueError(f"{where} lists {name!r} twice; list it once")
+        if "score" in self.id_columns:
+            raise ValueError("features.id_columns lists 'score', the name of the predictions' own column; rename it")
+        if self.weight in (self.history, self.item, self.label):
+            raise ValueError(f"features.weight is {self.weight!r}, the history, item or label; name another column")
+        for name in [f.name for f in self.side + self.item_features]:
+            if name in (self.history, self.item, self.label, self.weight):
+                raise ValueError(
+                    f"column {name!r} is listed as a feature and is the history, item, label or weight; rename it"
+                )
+        for f in self.side:
+            if f.name in [g.name for g in self.item_features]:
+                raise ValueError(f"{f.name!r} is both a side and an item feature; rename one of the two columns")
+        return self
+
+    @model_validator(mode="after")
+    def _columns_have_one_meaning(self) -> Features:
+        own = {f.name: f for f in self.item_features if not f.is_derived}
+        dims: dict[str, int] = {}
+        for f in self.item_features:
+            if f.is_derived and f.column.name in own and not own[f.column.name].is_vector:
+                raise ValueError(
+                    f"feature {f.name!r} has the source {f.column.name!r}, a column of ids; name one of vectors"
+                )
+            if f.column.is_vector and dims.setdefault(f.column.name, f.column.dim) != f.column.dim:
+                raise ValueError(
+                    f"features.item_features give column {f.column.name!r} the dims {dims[f.column.name]} and "
+                    f"{f.column.dim}; it has one"
+                )
+        return self
+
+    @property
+    def item_columns(self) -> dict[str, Feature]:
+        """The columns of item_info that the item features need, by name."""
+        return {f.column.name: f.column for f in self.item_features}
+
+    @property
+    def vectors(self) -> tuple[Feature, ...]:
+        """The item features that are frozen vectors."""
+        return tuple(f for f in self.item_features if f.is_vector)
+
+    @property
+    def table_sizes(self) -> dict[str, int]:
+        """Ids of each learned embedding table, padding included; `num_items` and vocabularies must not be null."""
+        sizes = {f.name: f.table_size for f in self.side} | {self.item: self.num_items}
+        sizes |= {f.name: f.table_size for f in self.item_features}
+        return {name: size for name, size in sizes.items() if size is not None}
+
+    def item_width(self, embedding_dim: int) -> int:
+        """D: width of one item's vector, id embedding and item features together (Eq. 3)."""
+        return embedding_dim + sum(f.width(embedding_dim) for f in self.item_features)
+
+    def row_width(self, embedding_dim: int) -> int:
+        """Width of the vector of a row's own features."""
+        return sum(f.width(embedding_dim) for f in self.side)
+
+    def resolved(self, by_column: dict[str, Any], num_items: int) -> Features:
+        """With null `num_items` and item vocabularies filled in. `by_column`: values by item id of `item_columns`."""
+        features = tuple(f.resolved(by_column[f.column.name]) for f in self.item_features)
+        return self.model_copy(update={"num_items": num_items, "item_features": features})

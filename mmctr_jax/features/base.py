@@ -1,0 +1,141 @@
+"""The protocol of a feature: all that the rest of the project asks of a kind.
+
+A feature describes a column of the items (`Features.item_features`) or of the sample rows (`Features.side`), or
+something derived from one. A kind is a subclass in a file of its own, named in `mmctr_jax.features.KINDS`; nothing else
+needs to know it. What follows are the questions, with the answers of a column that needs no deriving.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+
+from mmctr_jax.settings import Name, Settings
+
+if TYPE_CHECKING:
+    import jax
+
+    from mmctr_jax.data.parquet import Column
+    from mmctr_jax.models.embedding import EmbeddingLayer
+
+Fitted = dict[str, np.ndarray]
+"""What deriving gives: `values` (V, …) by item id, and whatever new items need to be derived alike."""
+
+
+@dataclass(frozen=True)
+class NewItems:
+    """A feature of a newer item table than training's."""
+
+    values: np.ndarray  # of the items after training's
+    changed: np.ndarray  # (items of training,) bool: the newer table says something else of them
+    unknown: int = 0  # ids that training did not have; they became padding
+
+
+class Feature(Settings):
+    """A column of items or rows, or what is derived from one."""
+
+    kind: str
+    name: Name
+    """Name of the column; of the feature itself where it is derived."""
+
+    of_rows: ClassVar[bool] = False
+    """Whether it may describe sample rows; every kind may describe items."""
+    is_vector: ClassVar[bool] = False
+    """Whether its values are frozen vectors, which can be compared by cosine."""
+    is_derived: ClassVar[bool] = False
+    """Whether `fit` makes its values of another column's; a run keeps them as they were when it began."""
+
+    # The column -----------------------------------------------------------------------------------------------------
+
+    @property
+    def column(self) -> Feature:
+        """The feature that is the column to read: itself, unless this one is derived."""
+        return self
+
+    def read(self, column: Column) -> Any:
+        """One chunk of its column, checked. Raises: InputError at the first row that is not as it must be."""
+        raise NotImplementedError
+
+    def join(self, chunks: list[Any]) -> np.ndarray:
+        """(rows, …) all chunks that `read` gave, as one array."""
+        return np.concatenate(chunks)
+
+    def padding(self, rows: int) -> np.ndarray:
+        """(rows, …) values of padding, in the shape and type that the model gets. Only of features of rows."""
+        return np.zeros(rows, np.int32)
+
+    def schema(self) -> list[Any]:
+        """What a cache of rows depends on, besides the files."""
+        raise NotImplementedError
+
+    # Vocabulary and width ---------------------------------------------------------------------------------------------
+
+    def resolved(self, values: np.ndarray) -> Self:
+        """With what was left to be found in the items' values (V, …)."""
+        return self
+
+    def without_limit(self) -> Self:
+        """To read a newer table, whose ids may go beyond the vocabulary."""
+        return self
+
+    @property
+    def table_size(self) -> int | None:
+        """Ids of its own learned table, padding included; None: it has none."""
+        return None
+
+    def width(self, embedding_dim: int) -> int:
+        """Numbers that it adds to an item's or row's vector."""
+        return embedding_dim
+
+    # Deriving and new items -------------------------------------------------------------------------------------------
+
+    def fit(self, vectors: np.ndarray) -> Fitted:
+        """Derives its values from (V, dim) vectors by item id; zero vectors have none. Raises: InputError."""
+        raise NotImplementedError
+
+    def quality(self, fitted: Fitted) -> str | None:
+        """A sentence on how well `fit` did; None: there is nothing to say."""
+        return None
+
+    def extended(self, values: np.ndarray, known: np.ndarray, fitted: Fitted) -> NewItems:
+        """Its values of new items.
+
+        Args:
+          values: (all items, …) its column's in the newer table.
+          known: (items of training, …) its own in training.
+          fitted: what a run kept of `fit`, besides the values.
+        """
+        raise NotImplementedError
+
+    # In the model -----------------------------------------------------------------------------------------------------
+
+    def embed(self, layer: EmbeddingLayer, values: jax.Array, ids: jax.Array | None) -> jax.Array:
+        """(…, width) vectors of its values. `ids` (…): the items they are of; None for rows."""
+        raise NotImplementedError
+
+    # On pages ---------------------------------------------------------------------------------------------------------
+
+    def describe(self) -> str:
+        """One line for a reader."""
+        return f"{self.name} ({self.kind})"
+
+
+def as_wide(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Two tables of lists of ids, padded to the longer one's length."""
+    if a.ndim == 1:
+        return a, b
+    width = max(a.shape[1], b.shape[1])
+    return tuple(np.pad(x, ((0, 0), (0, width - x.shape[1]))) for x in (a, b))
+
+
+def rows_that_differ(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(rows,) bool: whether the rows of two tables differ."""
+    a, b = as_wide(a, b)
+    return (a != b).reshape(len(a), -1).any(axis=1)
+
+
+def unchanged(known: np.ndarray) -> np.ndarray:
+    """(items,) bool: of a derived feature, whose known items keep what training derived."""
+    return np.zeros(len(known), bool)

@@ -1,0 +1,57 @@
+"""A frozen vector per item, e.g. of its text and picture: taken as it is, or through a learned square map."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+
+from mmctr_jax.features.base import Feature, Fitted, NewItems, rows_that_differ
+from mmctr_jax.settings import Name, Width
+
+if TYPE_CHECKING:
+    import jax
+
+    from mmctr_jax.data.parquet import Column
+    from mmctr_jax.models.embedding import EmbeddingLayer
+
+
+class EmbeddingFeature(Feature):
+    """A list-of-floats column; `model.project_mm` says whether it passes through a learned map (Eq. 3)."""
+
+    kind: Literal["embedding"] = "embedding"
+    dim: Width
+    """Length of every vector."""
+    is_vector: ClassVar[bool] = True
+
+    def read(self, column: Column) -> np.ndarray:
+        """(rows, dim) float32."""
+        return column.vectors(self.dim)
+
+    def width(self, embedding_dim: int) -> int:
+        return self.dim
+
+    def extended(self, values: np.ndarray, known: np.ndarray, fitted: Fitted) -> NewItems:
+        return NewItems(values[len(known) :], rows_that_differ(values[: len(known)], known))
+
+    def embed(self, layer: EmbeddingLayer, values: jax.Array, ids: jax.Array | None) -> jax.Array:
+        return layer.project(self.name, values, ids)
+
+
+class FromVectors(Feature):
+    """What is derived from a column of frozen vectors."""
+
+    name: Name
+    """Name of the feature; there is no such column."""
+    source: Name
+    """The list-of-floats column of item_info that it is made of; a zero vector gives nothing."""
+    dim: Width
+    """Length of every vector."""
+    is_derived: ClassVar[bool] = True
+
+    @property
+    def column(self) -> EmbeddingFeature:
+        return EmbeddingFeature(name=self.source, dim=self.dim)
+
+    def describe(self) -> str:
+        return f"{self.name} ({self.kind} of {self.source})"

@@ -1,0 +1,37 @@
+"""A list of ids per item, such as tags or genres: the mean of their learned vectors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from mmctr_jax.features.vocabulary import Ids
+
+if TYPE_CHECKING:
+    import jax
+
+    from mmctr_jax.data.parquet import Column
+    from mmctr_jax.models.embedding import EmbeddingLayer
+
+_Lists = tuple[np.ndarray, np.ndarray]  # flat ids, and (rows + 1,) offsets
+
+
+class TagsFeature(Ids):
+    """A list column: the mean of its non-padding ids' embeddings; the zero vector where there are none (Eq. 2)."""
+
+    kind: Literal["tags"] = "tags"
+
+    def read(self, column: Column) -> _Lists:
+        ids, offsets = column.integer_lists()
+        return self.check(column, ids, offsets), offsets
+
+    def join(self, chunks: list[_Lists]) -> np.ndarray:
+        """(rows, L) int32, each list at the left of its row, zeros behind; L is the longest list, at least 1."""
+        lengths = np.concatenate([np.diff(offsets) for _, offsets in chunks])
+        padded = np.zeros((len(lengths), max(int(lengths.max()), 1)), np.int32)
+        padded[np.arange(padded.shape[1]) < lengths[:, None]] = np.concatenate([ids for ids, _ in chunks])
+        return padded
+
+    def embed(self, layer: EmbeddingLayer, values: jax.Array, ids: jax.Array | None) -> jax.Array:
+        return layer.mean(self.name, values)

@@ -1,0 +1,48 @@
+"""What kinds made of ids have in common: a vocabulary with a learned table, 0 being padding."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from mmctr_jax.features.base import Feature, Fitted, NewItems, rows_that_differ
+from mmctr_jax.settings import Width
+
+if TYPE_CHECKING:
+    from mmctr_jax.data.parquet import Column
+
+
+class Ids(Feature):
+    """Ids from 0, which is padding: a zero vector that never learns."""
+
+    vocab_size: Width | None = None
+    """Ids run from 0 to vocab_size − 1. null, for items alone: the largest id among them, plus one."""
+
+    @property
+    def table_size(self) -> int | None:
+        return self.vocab_size
+
+    def resolved(self, values: np.ndarray) -> Self:
+        return self.model_copy(update={"vocab_size": int(values.max()) + 1}) if self.vocab_size is None else self
+
+    def without_limit(self) -> Self:
+        return self.model_copy(update={"vocab_size": None})
+
+    def schema(self) -> list:
+        return [self.name, self.vocab_size]
+
+    def check(self, column: Column, ids: np.ndarray, offsets: np.ndarray | None = None) -> np.ndarray:
+        """int32 of int64 `ids`, of lists with (rows + 1,) `offsets`. Raises: InputError at an id beyond vocab_size."""
+        limit = np.iinfo(np.int32).max if self.vocab_size is None else self.vocab_size
+        wrong = np.flatnonzero((ids < 0) | (ids >= limit))
+        if wrong.size:
+            row = wrong[0] if offsets is None else np.searchsorted(offsets, wrong[0], side="right") - 1
+            owner = "ids must be" if self.vocab_size is None else "the config's vocab_size allows ids"
+            raise column.refuse(row, f"id {ids[wrong[0]]}; {owner} 0 … {limit - 1}.")
+        return ids.astype(np.int32)
+
+    def extended(self, values: np.ndarray, known: np.ndarray, fitted: Fitted) -> NewItems:
+        new = values >= self.vocab_size
+        values = np.where(new, 0, values)
+        return NewItems(values[len(known) :], rows_that_differ(values[: len(known)], known), int(new.sum()))
