@@ -10,7 +10,10 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).parents[1]
 OUTSIDE = {
     "README.md": "index.md",
-    **{name: name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "NOTICE", "data/ml-latest-small/README.txt")},
+    **{
+        name: name
+        for name in ("CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "NOTICE", "data/ml-latest-small/README.txt")
+    },
     **{f"benchmarks/{path.name}": f"benchmarks/{path.name}" for path in (ROOT / "benchmarks").glob("*.[mp][dn]*")},
 }
 
