@@ -1,4 +1,4 @@
-"""What mkdocs cannot do by itself: pages that lie outside docs/ are part of the site, and links to them are followed."""
+"""What mkdocs cannot do by itself: pages outside docs/ are part of the site, and links to them work there."""
 
 import re
 from pathlib import Path

@@ -20,9 +20,9 @@ HEAD = """# Settings
 
 <!-- Written by docs/settings.py from the schema. Do not edit: `make docs` writes it anew. -->
 
-A config file states what differs from the defaults below; `section.key=value` on the command line overrides the file, and
-`base: OTHER.yaml` takes another config as the starting point. An unknown key or an impossible value is refused with one
-sentence that names the nearest valid one. `runs/NAME/config.yaml` holds every setting of a run as it was resolved.
+A config file states what differs from the defaults below; `section.key=value` on the command line overrides the file,
+and `base: OTHER.yaml` takes another config as the starting point. An unknown key or an impossible value is refused with
+one sentence that says what to change. `runs/NAME/config.yaml` holds every setting of a run as it was resolved.
 """
 BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 UNBOUNDED = 2**20  # bounds from here on only guard against nonsense
