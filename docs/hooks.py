@@ -10,11 +10,11 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).parents[1]
 OUTSIDE = {
     "README.md": "index.md",
+    **{name: name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "NOTICE")},
+    "data/ml-latest-small/README.txt": "data/ml-latest-small/README.txt",
     **{
-        name: name
-        for name in ("CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "NOTICE", "data/ml-latest-small/README.txt")
+        f"benchmarks/{p.name}": f"benchmarks/{p.name}" for p in ROOT.glob("benchmarks/*") if p.suffix in (".md", ".png")
     },
-    **{f"benchmarks/{path.name}": f"benchmarks/{path.name}" for path in (ROOT / "benchmarks").glob("*.[mp][dn]*")},
 }
 
 
