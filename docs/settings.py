@@ -43,29 +43,41 @@ def sections() -> Iterator[str]:
     """One piece of Markdown for each section of a config file, nested ones after the one that they are in."""
     schema = Config.model_json_schema()
     classes = {cls.__name__: cls for cls in subclasses(BaseModel)}
-    waiting = [(name, field) for name, field in schema["properties"].items()]
-    seen = set()
-    while waiting:
-        path, field = waiting.pop(0)
-        inner = []
-        for name in referenced(field):
-            section, meanings = schema["$defs"][name], attribute_docstrings(classes[name])
-            constant = next((f"{key}: {p['const']}" for key, p in section["properties"].items() if "const" in p), None)
-            title = f"{path}, {constant}" if constant else path
-            if (path.split(".")[-1], name) in seen:  # e.g. `dcn`, which several models have
-                continue
-            seen.add((path.split(".")[-1], name))
-            yield f"\n## `{title}`\n"
-            if "description" in section:
-                yield section["description"] + "\n"
-            yield "| key | type | default | meaning |\n|---|---|---|---|"
-            for key, value in section["properties"].items():
-                default = shown(value["default"]) if "default" in value else "required"
-                meaning = meanings.get(key, "").replace("\n", " ").replace("|", "\\|")
-                yield f"| `{key}` | {kind(value)} | {default} | {meaning} |"
-                inner.append((f"{path}.{key}", value))
-        waiting = inner + waiting
+    for name, paths in places(schema).items():
+        section, meanings = schema["$defs"][name], attribute_docstrings(classes[name])
+        constant = [f", {key}: {value['const']}" for key, value in section["properties"].items() if "const" in value]
+        yield f"\n## `{common(paths)}{''.join(constant[:1])}`\n"
+        if "description" in section:
+            yield section["description"] + "\n"
+        yield "| key | type | default | meaning |\n|---|---|---|---|"
+        for key, value in section["properties"].items():
+            default = shown(value["default"]) if "default" in value else "required"
+            meaning = meanings.get(key, "").replace("\n", " ").replace("|", "\\|")
+            yield f"| `{key}` | {kind(value)} | {default} | {meaning} |"
     yield ""
+
+
+def places(schema: dict) -> dict[str, list[str]]:
+    """Each section class, by name → the paths in a config at which it may be."""
+    found: dict[str, list[str]] = {}
+
+    def visit(path: str, field: dict) -> None:
+        inner = [name for name in referenced(field) if path not in found.setdefault(name, [])]
+        for name in inner:
+            found[name].append(path)
+        for name in inner:
+            for key, value in schema["$defs"][name]["properties"].items():
+                visit(f"{path}.{key}", value)
+
+    for key, value in schema["properties"].items():
+        visit(key, value)
+    return found
+
+
+def common(paths: list[str]) -> str:
+    """The path that all of `paths` begin with."""
+    parts = zip(*(path.split(".") for path in paths), strict=False)
+    return ".".join(part[0] for part in parts if len(set(part)) == 1)
 
 
 def subclasses(cls: type) -> Iterator[type]:
