@@ -1,40 +1,52 @@
-# Two commands: `make demo` and `make test`. Both make .venv on first use; `PYTHON=python3.12 make demo` chooses the Python.
+# `make demo` shows what it does, `make test` that it works; CONTRIBUTING.md explains the rest.
+# Each makes .venv on first use; `PYTHON=python3.12 make demo` chooses the Python.
 PYTHON ?= python3
 VENV := .venv
-RUN := $(VENV)/bin/python
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check -c .ci/constraints.txt
 MOVIELENS := data/prepared/movielens
 
-.PHONY: demo test soak lint clean
+.PHONY: demo test soak lint docs clean
 
-$(VENV)/installed: requirements.txt
+$(VENV)/installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install -q --disable-pip-version-check -r requirements.txt
+	$(INSTALL) -e .
 	touch $@
 
-$(VENV)/installed-test: requirements-test.txt $(VENV)/installed
-	$(RUN) -m pip install -q --disable-pip-version-check -r requirements-test.txt
+$(VENV)/installed-dev: $(VENV)/installed
+	$(INSTALL) -e ".[dev]"
+	touch $@
+
+$(VENV)/installed-docs: $(VENV)/installed
+	$(INSTALL) -e ".[docs]"
 	touch $@
 
 $(MOVIELENS): | $(VENV)/installed
-	$(RUN) -m mmctr_jax prepare movielens data/ml-latest-small --out $@ --negatives 1
+	$(BIN)/mmctr prepare movielens data/ml-latest-small --out $@ --negatives 1
 
 $(MOVIELENS)/embedded: | $(MOVIELENS)
-	$(RUN) -m mmctr_jax embed $(MOVIELENS) --dim 32
+	$(BIN)/mmctr embed $(MOVIELENS) --dim 32
 	touch $@
 
 demo: $(VENV)/installed $(MOVIELENS)/embedded
-	$(RUN) train.py --config configs/quickstart.yaml --resume
-	$(RUN) -m benchmarks.demo
+	$(BIN)/mmctr train --config configs/quickstart.yaml --resume
+	$(BIN)/python -m benchmarks.demo
 
-test: $(VENV)/installed-test
-	$(RUN) -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
+test: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
-soak: $(VENV)/installed-test
-	$(RUN) -m pytest -q -s -m soak tests
+soak: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -q -s -m soak tests
 
-lint: $(VENV)/installed-test
-	$(RUN) -m ruff check .
-	$(RUN) -m ruff format --check .
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/python docs/settings.py --check
+
+docs: $(VENV)/installed-docs
+	$(BIN)/python docs/settings.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf $(VENV) cache runs data/prepared
+	rm -rf $(VENV) cache runs data/prepared site

@@ -32,9 +32,9 @@ def main() -> None:
         if label:
             axes.text((start[0] + end[0]) / 2, (start[1] + end[1]) / 2 + dy, label, ha="center", fontsize=8)
 
-    box(1, 47, 20, 11, "history", "clicked item ids\nN ≤ 64, oldest → newest", INPUT)
+    box(1, 47, 20, 11, "history", "clicked item ids,\noldest first, N ≤ 64", INPUT)
     box(1, 28, 20, 11, "target item", "one item id", INPUT)
-    box(1, 9, 20, 11, "side features", "likes level, views level", INPUT)
+    box(1, 9, 20, 11, "side features", "e.g. popularity level", INPUT)
 
     box(28, 28, 22, 30, "item embedding", "", LEARNED)
     axes.texts[-1].set_y(54.5)
@@ -48,11 +48,11 @@ def main() -> None:
         fontsize=8.6,
         linespacing=1.3,
     )
-    box(28, 9, 22, 11, "level embedding", "64 each")
+    box(28, 9, 22, 11, "side embedding", "64 each")
 
-    box(57, 45, 24, 13, "Transformer", "inputs [click ‖ target], T = 512\n2 post-norm encoder layers")
-    box(57, 26.5, 24, 13, "S_o", "last K = 16 outputs, flattened\n‖ max-pool → Linear")
-    box(57, 8, 24, 12, "f", "[side ‖ target ‖ S_o]\nF = 9088")
+    box(57, 45, 24, 13, "Transformer", "on [click ‖ target], T = 512\n2 post-norm layers")
+    box(57, 26.5, 24, 13, "sequence S_o", "last K = 16 outputs\n‖ max-pool → Linear")
+    box(57, 8, 24, 12, "features f", "[side ‖ target ‖ S_o]\nF = 9088")
 
     box(88, 36, 21, 13, "cross network", "3 × full F × F\nc₀ ⊙ (W c + b) + c")
     box(88, 13, 21, 13, "deep network", "1024, 512, 256\nReLU, dropout")

@@ -16,4 +16,4 @@ Data flows one way, and nothing lower imports anything higher:
 config → data → models → step → training / prediction → outputs.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -101,6 +101,7 @@ class Progress:
         return (self.done - self._first) / max(time.monotonic() - self._start - self._paused, 1e-9)
 
     def advance(self, units: int, text: str = "") -> None:
+        """Counts `units` more as done; `text` is shown beside the rate."""
         self.done += units
         now = time.monotonic()
         text = f"{self.rate:,.0f} {self.unit}/s  {text}"

@@ -99,6 +99,7 @@ class Interrupt:
         _log.info("Interrupted: finishing the step and saving; interrupt again to end at once without saving.")
 
     def requested(self, step: int) -> bool:
+        """Whether to save and stop after `step`. Several processes ask each other, every tenth step, and agree."""
         import jax
         import numpy as np
         from jax.experimental import multihost_utils

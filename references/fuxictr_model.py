@@ -74,7 +74,7 @@ class Encoder(nn.Module):
         self.out_linear = nn.Linear(T, T) if options.max_pool else None
 
     def forward(self, x_BxNxT: torch.Tensor, mask_BxN: torch.Tensor) -> torch.Tensor:
-        # Inverted in the release: clicks are ignored, padding is attended to (README, "The padding mask").
+        # Inverted in the release: clicks are ignored, padding is attended to (docs/models.md, "The padding mask").
         ignored_BxN = (mask_BxN != 0) if self.history_mask == "released" else (mask_BxN == 0)
         ignored_BxN[:, -1] &= ~ignored_BxN.all(dim=1)  # attention to nothing would be NaN
         outputs_BxNxT = self.transformer_encoder(x_BxNxT, src_key_padding_mask=ignored_BxN)

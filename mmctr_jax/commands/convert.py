@@ -11,6 +11,7 @@ from mmctr_jax import interrupt
 
 
 def main(arguments: list[str]) -> int:
+    """Runs `mmctr convert`; returns the exit code. Raises: InputError."""
     parser = argparse.ArgumentParser(prog="mmctr convert", description="Released PyTorch weights in and out.")
     commands = parser.add_subparsers(dest="command", required=True)
     into = commands.add_parser("torch-to-jax", help="a released state dict into a run directory")
@@ -19,9 +20,9 @@ def main(arguments: list[str]) -> int:
         "overrides", nargs="*", default=[], metavar="section.key=value", help="settings that replace the config's"
     )
     into.add_argument("--config", required=True, help="YAML file that describes the checkpoint's model and its items")
-    into.add_argument("--out", required=True, type=Path, help="new run directory, for predict.py")
+    into.add_argument("--out", required=True, type=Path, help="new run directory, for mmctr predict")
     back = commands.add_parser("jax-to-torch", help="a run directory's weights into a released state dict")
-    back.add_argument("run_dir", type=Path, help="what train.py or torch-to-jax wrote")
+    back.add_argument("run_dir", type=Path, help="what mmctr train or torch-to-jax wrote")
     back.add_argument("--out", required=True, type=Path, help="file for the state dict")
     args, rest = parser.parse_known_args(arguments)
     with interrupt.deferred():
@@ -35,7 +36,7 @@ def main(arguments: list[str]) -> int:
         if wrong:
             parser.error(f"unrecognized argument: {wrong}")
         weights = torch_to_jax(args.checkpoint, load_config(args.config, overrides), args.out)
-        log.info(f"{weights:,} weights are in {args.out}; score with: python predict.py --ckpt {args.out}")
+        log.info(f"{weights:,} weights are in {args.out}; score with: mmctr predict --ckpt {args.out}")
     else:
         if rest:
             parser.error(f"unrecognized argument: {rest[0]}")

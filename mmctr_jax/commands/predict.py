@@ -8,13 +8,14 @@ from mmctr_jax.devices.compilation import keep_compiled_programs
 
 
 def main(arguments: list[str]) -> int:
+    """Runs `mmctr predict`; returns the exit code. Raises: InputError."""
     with interrupt.deferred():
         from mmctr_jax.console import log, show
         from mmctr_jax.prediction.output import TASKS
         from mmctr_jax.prediction.predict import predict
 
     parser = argparse.ArgumentParser(prog="mmctr predict", description="Score samples with a trained model.")
-    parser.add_argument("--ckpt", required=True, type=Path, metavar="RUN_DIR", help="what train.py wrote")
+    parser.add_argument("--ckpt", required=True, type=Path, metavar="RUN_DIR", help="what mmctr train wrote")
     parser.add_argument("--data", help="Parquet file or folder (default: the config's test file)")
     parser.add_argument("--out", type=Path, help=".parquet, .csv or .zip (default: RUN_DIR/predictions.parquet)")
     parser.add_argument("--task", choices=TASKS, help="score column of a .zip submission")

@@ -8,6 +8,7 @@ from mmctr_jax.devices.compilation import keep_compiled_programs, make_determini
 
 
 def main(arguments: list[str]) -> int:
+    """Runs `mmctr train`; returns the exit code. Raises: InputError, TrainingError."""
     parser = argparse.ArgumentParser(prog="mmctr train", description="Train a multimodal CTR model.")
     parser.add_argument("--config", required=True, help="YAML file, see configs/")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that replace the file's")

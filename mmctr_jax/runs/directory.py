@@ -241,7 +241,7 @@ class RunDirectory:
     def read_config(self) -> Config:
         """The resolved configuration. Raises: InputError if this is no run directory, or the file is damaged."""
         if not self.is_started:
-            raise InputError(f"{self} is not a run directory (it has no config.yaml); give what train.py wrote.")
+            raise InputError(f"{self} is not a run directory (it has no config.yaml); give what mmctr train wrote.")
         config = load_config(self.config_file)
         if config.features.num_items is None:
             raise InputError(f"{self.config_file} is not as training wrote it: features.num_items is null.")
