@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 
+from benchmarks.harness import Table
 from mmctr_jax import cli
 from mmctr_jax.config import CodesFeature, NeighboursFeature
 from mmctr_jax.data.fitted import derive
@@ -42,8 +43,7 @@ def main(argv: list[str]) -> None:
         features = [CodesFeature(kind="codes", name="codes", levels=n, size=size, **common) for n, size in sizes]
         if not args.no_neighbours:
             features.append(NeighboursFeature(kind="neighbours", name="near", top_k=5, **common))
-        print("| feature | items | seconds | codes in use | squared error / variance, by level |")
-        print("|---|---|---|---|---|")
+        table = Table("feature", "items", "seconds", "codes in use", "squared error / variance, by level")
         for feature in features:
             with tempfile.TemporaryDirectory() as folder:
                 started = time.monotonic()
@@ -54,7 +54,7 @@ def main(argv: list[str]) -> None:
                     what = f"codes {feature.levels} × {feature.size}"
                     used = ", ".join(map(str, stored["used"]))
                     error = ", ".join(f"{x:.3f}" for x in stored["error"])
-                print(f"| {what} | {len(vectors):,} | {seconds:.1f} | {used} | {error} |", flush=True)
+                table.row(what, f"{len(vectors):,}", f"{seconds:.1f}", used, error)
         return 0
 
     cli.run_main(measure)

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.measured import run_measured
+from benchmarks.harness import run_command
 
 
 def main(argv: list[str]) -> None:
@@ -26,4 +26,4 @@ def main(argv: list[str]) -> None:
             vectors = hidden @ rng.normal(size=(300, width)) + 0.1 * rng.normal(size=(args.items, width))
             np.save(folder / f"{name}.npy", vectors.astype(np.float32))
         sources = ("--text", folder / "text.npy", "--image", folder / "image.npy")
-        print(f"{args.items:,} items, 768 + 1,024 → 128: {run_measured('embed', folder, *sources)}")
+        print(f"{args.items:,} items, 768 + 1,024 → 128: {run_command('embed', folder, *sources)}")

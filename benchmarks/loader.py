@@ -1,13 +1,16 @@
 """Loader alone: samples/s of shuffled training batches with full histories, by batch size."""
 
 import argparse
+import itertools
 import tempfile
 import time
+from collections import deque
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.generate import generated_split
+from benchmarks.generate import split_of
+from benchmarks.harness import Table, seconds
 from mmctr_jax.data.loader import train_batches
 
 
@@ -18,16 +21,17 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--seconds", type=float, default=5.0, help="measured for each batch size")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
-        split = generated_split(Path(folder), args.rows, np.full(args.rows, args.history))
+        split = split_of(Path(folder), np.full(args.rows, args.history))
         print(f"{args.rows:,} rows, histories of {args.history}, padded to {args.history}, shuffled")
-        print("| batch | samples/s |")
-        print("|---|---|")
+        table = Table("batch", "samples/s")
         for batch_size in (128, 512, 1024, 4096):
             batches = train_batches(split, batch_size=batch_size, lengths=(args.history,), seed=0, epochs=1000)
-            for _ in range(20):  # past the first epoch's permutation and the filling of the queue
-                next(batches)
-            taken, start = 0, time.perf_counter()
+
+            def take_fifty(batches=batches) -> None:
+                deque(itertools.islice(batches, 50), maxlen=0)
+
+            # The first call, which does not count, is past the first epoch's permutation and the filling of the queue.
+            taken, start = [], time.perf_counter()
             while time.perf_counter() - start < args.seconds:
-                next(batches)
-                taken += batch_size
-            print(f"| {batch_size} | {taken / (time.perf_counter() - start):,.0f} |", flush=True)
+                taken.append(seconds(take_fifty, times=1, warm_up=not taken))
+            table.row(batch_size, f"{50 * batch_size / np.mean(taken):,.0f}")

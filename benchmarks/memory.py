@@ -5,59 +5,47 @@ resident memory at its highest, JAX, libraries and mapped pages included).
 """
 
 import argparse
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.generate import write_item_info, write_samples
+from benchmarks.generate import LENGTHS, write_folder
+from benchmarks.harness import in_new_process
 
 
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run memory")
     parser.add_argument("--rows", type=int, default=3_600_000)
-    parser.add_argument("--child", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
-    if args.child:
-        return _child(Path(args.child))
-    with tempfile.TemporaryDirectory() as folder:
-        folder = Path(folder)
-        print(f"Generating {args.rows:,} rows ...", flush=True)
-        write_item_info(folder / "item_info.parquet")
-        write_samples(folder / "valid.parquet", 10_000, seed=1)
-        for lengths, padded in (("like MicroLens', mean 5", True), ("all 64", False)):
-            write_samples(folder / "train.parquet", args.rows, padded=padded)
+    for name, full in LENGTHS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            print(f"Generating {args.rows:,} rows ...", flush=True)
+            overrides = write_folder(Path(folder), args.rows, full)
             for state in ("cache built", "cache reused"):
-                print(f"\nHistories {lengths}, {state}:", flush=True)
-                subprocess.run([sys.executable, "-m", "benchmarks.run", "memory", "--child", str(folder)], check=True)
+                print(f"Histories {name}, {state}: {in_new_process(load_and_read, ' '.join(overrides))}", flush=True)
 
 
-def _child(folder: Path) -> None:
+def load_and_read(overrides: str) -> None:
+    """Loads all that a training loads, then an epoch of batches; prints seconds and peak memory of both."""
     import jax
 
-    from mmctr_jax.config import parse_config
+    from benchmarks.published import published_config
     from mmctr_jax.console import start_logging
     from mmctr_jax.data.loader import train_batches
     from mmctr_jax.devices.sharding import make_mesh, put_replicated
     from mmctr_jax.training.loop import load_training_data
 
     start_logging(quiet=True)
-    data = {name: str(folder / f"{name}.parquet") for name in ("train", "valid", "item_info")}
     start = time.perf_counter()
-    loaded = load_training_data(parse_config({"data": data | {"cache_dir": str(folder / "cache")}}))
+    loaded = load_training_data(published_config(*overrides.split(" ")))
     items = put_replicated(loaded.items.table, make_mesh())
     jax.block_until_ready(items)
-    loading = time.perf_counter() - start
-    peak_loading = _peak()
-    start = time.perf_counter()
-    rows = sum(
-        len(b["item"])
-        for b in train_batches(loaded.train, batch_size=1024, lengths=(4, 8, 16, 32, 64), seed=0, epochs=1)
-    )
+    loading, peak, start = time.perf_counter() - start, _peak(), time.perf_counter()
+    batches = train_batches(loaded.train, batch_size=1024, lengths=(4, 8, 16, 32, 64), seed=0, epochs=1)
+    rows = sum(len(batch["item"]) for batch in batches)
     reading = time.perf_counter() - start
-    print(f"  loading {loading:.1f} s, peak {peak_loading:.2f} GB; an epoch of batches {reading:.1f} s ", end="")
-    print(f"({rows / reading:,.0f} samples/s), peak {_peak():.2f} GB")
+    print(f"loading {loading:.1f} s, peak {peak:.2f} GB; an epoch of batches {reading:.1f} s ", end="")
+    print(f"({rows / reading:,.0f} samples/s), peak {_peak():.2f} GB", end="")
 
 
 def _peak() -> float:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from benchmarks.harness import Table
 from mmctr_jax.config import load_config
 from mmctr_jax.console import start_logging
 from mmctr_jax.data.labels import read_labels
@@ -29,11 +30,11 @@ def main(argv: list[str]) -> None:
     args = parser.parse_args(argv)
     start_logging(quiet=True)
     print(f"{args.config}, {args.epochs} epochs, {HELD_OUT:.0%} of the items held out\n")
-    print("| id_dropout | seed | AUC, target held out | AUC, target known |\n|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         config = load_config(args.config)
         data = _split(config, folder)
+        table = Table("id_dropout", "seed", "AUC, target held out", "AUC, target known")
         for rate in args.rates:
             for seed in range(1, args.seeds + 1):
                 changed = config.model_copy(
@@ -50,7 +51,7 @@ def main(argv: list[str]) -> None:
                 for name in ("held_out", "known"):
                     file = folder / f"{name}.parquet"
                     found.append(auc(read_labels(part_files(file), "label", None), predictor.logits(file)))
-                print(f"| {rate:g} | {seed} | {found[0]:.4f} | {found[1]:.4f} |", flush=True)
+                table.row(f"{rate:g}", seed, *(f"{value:.4f}" for value in found))
 
 
 def _split(config, folder: Path) -> dict[str, str]:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from benchmarks.measured import run_measured
+from benchmarks.harness import run_command
 
 
 def write_log(path: Path, rows: int, users: int, items: int, seed: int = 0) -> None:
@@ -41,6 +41,6 @@ def main(argv: list[str]) -> None:
         source, out = Path(folder) / ("log.csv" if args.csv else "log.parquet"), Path(folder) / "out"
         write_log(source, args.rows, args.users, args.items)
         print(f"{args.rows:,} interactions, {source.stat().st_size / 1e9:.2f} GB {source.suffix[1:]}", flush=True)
-        found = run_measured("prepare", "interactions", source, "--out", out, *args.options)
+        found = run_command("prepare", "interactions", source, "--out", out, *args.options)
         size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
         print(f"{found}, written {size / 1e9:.2f} GB")

@@ -2,10 +2,9 @@
 
 import argparse
 import importlib
-import importlib.metadata
-import os
-import platform
 import sys
+
+from benchmarks.harness import print_machine
 
 NAMES = (
     *("derived", "embed", "epoch", "inspect", "limit", "loader", "memory", "new_items", "peer", "prepare", "savings"),
@@ -13,14 +12,8 @@ NAMES = (
 )
 
 
-def print_machine() -> None:
-    versions = ", ".join(
-        f"{name} {importlib.metadata.version(name)}" for name in ("jax", "numpy", "pyarrow", "polars", "grain")
-    )
-    print(f"{os.cpu_count()} CPU cores, Python {platform.python_version()}, {versions}", flush=True)
-
-
 def main() -> None:
+    """Runs the benchmark of the name; the rest of the command line is the benchmark's own."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
     parser.add_argument("name", choices=NAMES)
     args = parser.parse_args(sys.argv[1:2])

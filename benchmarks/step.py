@@ -11,16 +11,10 @@ import jax
 import numpy as np
 
 from benchmarks import flops
-from benchmarks.published import (
-    N,
-    Ours,
-    copy_rate,
-    made_up_batch,
-    made_up_items,
-    matrix_rate,
-    published_config,
-    seconds,
-)
+from benchmarks.flops import N
+from benchmarks.generate import made_up_batch, made_up_items
+from benchmarks.harness import Table, copy_rate, matrix_rate, seconds
+from benchmarks.published import MeasuredModel, published_config
 
 RATES = {"float32": ("highest", np.float32), "tf32": ("tensorfloat32", np.float32), "bfloat16": ("default", "bfloat16")}
 
@@ -40,20 +34,18 @@ def main(argv: list[str]) -> None:
 def _table(precision: str, copy: float, args: argparse.Namespace) -> None:
     rate = matrix_rate(*RATES[precision], size=8192 if jax.default_backend() != "cpu" else 4096)
     print(f"\n{precision}: matrix rate {rate / 1e12:.2f} TFLOP/s\n")
-    print("| batch | length | ms | samples/s | Adam's floor, ms | share of matrix rate |\n|---|---|---|---|---|---|")
-    ours = Ours(published_config(train={"precision": precision}), made_up_items())
+    table = Table("batch", "length", "ms", "samples/s", "Adam's floor, ms", "share of matrix rate")
+    model = MeasuredModel(published_config(f"train.precision={precision}"), made_up_items())
 
-    def steps(batch, n):
-        for _ in range(n):
-            ours.state, metrics = ours.train_step(ours.state, batch, ours.items, np.float32(5e-4))
-        return metrics["loss"]
+    def steps(batch, number):
+        return [model.step(batch) for _ in range(number)]
 
     for batch_size in args.batch:
         for length in args.length:
             batch = jax.device_put(made_up_batch(batch_size, length))
             jax.block_until_ready(steps(batch, 2))
-            time = seconds(lambda batch=batch: steps(batch, args.steps)) / args.steps
-            floor = ours.adam_bytes(length) / copy
+            time = seconds(lambda batch=batch: steps(batch, args.steps), times=1, warm_up=False) / args.steps
+            floor = model.adam_bytes(length) / copy
             share = flops.step(length, batch_size) / time / rate
-            print(f"| {batch_size} | {length} | {time * 1e3:.2f} | {batch_size / time:,.0f} ", end="")
-            print(f"| {floor * 1e3:.2f} | {share:.0%} |", flush=True)
+            cells = f"{time * 1e3:.2f}", f"{batch_size / time:,.0f}", f"{floor * 1e3:.2f}", f"{share:.0%}"
+            table.row(batch_size, length, *cells)

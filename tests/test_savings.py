@@ -24,6 +24,7 @@ from mmctr_jax.training.step import (
     make_narrow,
     make_predict_step,
     make_train_step,
+    narrowed,
     parameter_shapes,
     summed_bce,
 )
@@ -78,7 +79,7 @@ def test_a_batch_at_the_length_it_needs_equals_the_padded_one(change, float64):
     items, batch = doubles(make_items(rng)), make_batch(rng, [2, 1, 0, 2, 0, 1])
     shapes = jax.eval_shape(lambda items: init_state(config, items, make_mesh(jax.devices()[:1])), items)
     params = doubles(randomised(shapes.params, rng))
-    small = config.model_copy(update={"model": config.model.narrowed(length)})
+    small = narrowed(config, length)
     leading = live.leading_columns(config.features, config.model)
     needed = parameter_shapes(small, items)
     cut = jax.tree.map(lambda x, like: live.cut(x, like.shape, leading), params, needed)

@@ -53,8 +53,8 @@ def _model(config: Config) -> Model:
     return build_model(config.model, config.features, _COMPUTE_DTYPE[config.train.precision])
 
 
-def _narrowed(config: Config, length: int) -> Config:
-    """With the model that is enough for histories of at most `length` clicks."""
+def narrowed(config: Config, length: int) -> Config:
+    """The config with the model that is enough for histories of at most `length` clicks, see `models.live`."""
     return config.model_copy(update={"model": config.model.narrowed(length)})
 
 
@@ -123,7 +123,7 @@ def make_train_step(config: Config, mesh: Mesh) -> Callable:
 
     def train_step(state: TrainState, batch, items, learning_rate):
         # With L2, λ·w is a gradient of every weight, whatever the histories.
-        small = config if train.net_l2 else _narrowed(config, batch["history"].shape[1])
+        small = config if train.net_l2 else narrowed(config, batch["history"].shape[1])
         model, params = _model(small), state.params
         if small != config:
             params = jax.tree.map(cut, params, parameter_shapes(small, items))
@@ -180,7 +180,7 @@ def make_narrow(config: Config, mesh: Mesh) -> Callable:
     shapes: dict[int, Any] = {}  # by length: finding them takes a trace of the model
 
     def narrow(params, items, length):
-        small = _narrowed(config, length)
+        small = narrowed(config, length)
         if small == config:
             return params
         if length not in shapes:
@@ -198,7 +198,7 @@ def make_predict_step(config: Config, mesh: Mesh) -> Callable:
     """
 
     def predict_step(params, batch_stats, batch, items):
-        model = _model(_narrowed(config, batch["history"].shape[1]))
+        model = _model(narrowed(config, batch["history"].shape[1]))
         with jax.default_matmul_precision(_MATMUL[config.train.precision]):
             variables = {"params": params, "batch_stats": batch_stats}
             return model.apply(variables, batch, items, train=False).astype(jnp.float32)
