@@ -5,6 +5,7 @@ import functools
 import json
 import math
 import shutil
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -338,6 +339,20 @@ def test_a_storage_that_fails_stops_the_search_with_one_sentence(base, trained, 
     monkeypatch.setattr(seeded_run, "train", losing)
     with pytest.raises(TrainingError, match="study of .* cannot be read or written"):
         search(space_of(base), tmp_path / "out", trials=3)
+
+
+HOLD = "import filelock, sys; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print('held', flush=True); input()"
+
+
+def test_a_trial_is_left_to_the_process_that_holds_it_until_that_is_killed(base, trained, tmp_path):
+    study = Study(space_of(base), tmp_path / "out", "random", True, 1, None)
+    study.claim(5).release()  # a trial that the study calls running
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "out" / "trials" / ".0000.lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        assert study.claim(5).number == 1
+        holder.kill()
+    assert study.claim(5).number == 0
 
 
 def test_a_trial_that_has_just_ended_elsewhere_is_not_taken_over(base, trained, tmp_path, monkeypatch):
