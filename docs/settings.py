@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel
 
-from mmctr_jax.config.schema import Config
+from mmctr_jax.config import Config
 
 PAGE = Path(__file__).with_name("settings.md")
 HEAD = """# Settings

@@ -15,7 +15,7 @@ from synthetic import CODES, SYSTEMS, merged, raw_config, summary_of
 
 from mmctr_jax.commands.compare import main
 from mmctr_jax.errors import FailedError, InputError, TrainingError
-from mmctr_jax.experiments import seeded_run as run
+from mmctr_jax.experiments import seeded_run
 from mmctr_jax.experiments.comparison import compare
 from mmctr_jax.experiments.tables import mean_and_deviation
 from mmctr_jax.runs.directory import RunDirectory
@@ -87,7 +87,7 @@ def test_mean_and_deviation_by_hand():
 def test_finished_runs_are_reused(finished, monkeypatch):
     folder, out = finished
     before = (out / "table.csv").read_text()
-    monkeypatch.setattr(run, "train", None)  # would fail
+    monkeypatch.setattr(seeded_run, "train", None)  # would fail
     assert compare(paths(folder), [], SEEDS, out)
     assert (out / "table.csv").read_text() == before
 
@@ -103,7 +103,7 @@ def test_an_interrupted_comparison_goes_on_and_ends_the_same(finished, tmp_path,
         shutil.copytree(out / trained[-1], directory)
         return RunDirectory(directory).read_summary()
 
-    monkeypatch.setattr(run, "train", interrupted_at_the_third)
+    monkeypatch.setattr(seeded_run, "train", interrupted_at_the_third)
     arguments = [*map(str, paths(folder)), "--seeds", "2", "--out", str(tmp_path / "out")]
     monkeypatch.setattr(sys, "argv", ["compare", *arguments])
     assert main(sys.argv[1:]) == 130 and "the same command" in capsys.readouterr().out
@@ -135,7 +135,7 @@ def test_a_failed_run_is_marked_and_the_others_go_on(finished, tmp_path, monkeyp
         shutil.copytree(out / "codes" / directory.name, directory)
         return RunDirectory(directory).read_summary()
 
-    monkeypatch.setattr(run, "train", diverging)
+    monkeypatch.setattr(seeded_run, "train", diverging)
     assert compare(paths(folder), [], SEEDS, tmp_path / "out")
     lines = (tmp_path / "out" / "table.md").read_text().splitlines()
     assert lines[2] == "| din | – | – | – | – | – | 2, 2 failed |" and lines[3].startswith("| codes | 0.")
@@ -191,7 +191,7 @@ def test_what_is_no_fault_of_the_run_stops_the_comparison_and_is_not_recorded(fi
     def full_disk(config, directory, resume, end_early):
         raise TrainingError("Training stopped: no space left on device.")
 
-    monkeypatch.setattr(run, "train", full_disk)
+    monkeypatch.setattr(seeded_run, "train", full_disk)
     with pytest.raises(TrainingError, match="no space"):
         compare(paths(folder), [], SEEDS, tmp_path / "out")
     assert json.loads((tmp_path / "out" / "din" / "seed1.json").read_text())["result"] is None

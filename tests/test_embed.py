@@ -157,7 +157,7 @@ def test_a_parquet_file_goes_by_item_in_any_order(folder, tmp_path, rng, key, ca
     )
     assert set(missing_in(folder)) == set(np.setdiff1d(np.arange(ITEMS), order) + 1)
     assert done["parts"][0]["rows_of_unknown_items"] == 1
-    assert "1 of 39 rows are of items not in the item_file" in capsys.readouterr().out
+    assert "1 of 39 rows are of items that item_feature.parquet lacks" in capsys.readouterr().out
 
 
 def test_columns_of_the_challenges_item_feature_can_be_named(tmp_path, rng):

@@ -8,7 +8,7 @@ import yaml
 from synthetic import raw_config, summary_of
 
 from mmctr_jax.errors import FailedError, InputError
-from mmctr_jax.experiments import seeded_run as run
+from mmctr_jax.experiments import seeded_run
 from mmctr_jax.experiments.sensitivity import COLLAPSED, one_at_a_time
 from mmctr_jax.experiments.space import read_space
 
@@ -39,8 +39,8 @@ def ready(dataset, tmp_path, monkeypatch):
             raise FailedError("Step 7 diverged.")
         return summary_of(validation={"auc": auc(config), "logloss": 0.5}, seconds=1.0)
 
-    monkeypatch.setattr(run, "train", at_once)
-    monkeypatch.setattr(run, "predict", None)  # the test file is not touched
+    monkeypatch.setattr(seeded_run, "train", at_once)
+    monkeypatch.setattr(seeded_run, "predict", None)  # the test file is not touched
     (tmp_path / "base.yaml").write_text(yaml.safe_dump(raw_config(dataset)))
     return tmp_path, done
 
@@ -84,14 +84,14 @@ def test_the_table_has_mean_and_deviation_and_marks_what_went_wrong(ready):
 
 def test_a_stopped_analysis_goes_on(ready, monkeypatch):
     folder, done = ready
-    at_once = run.train
+    at_once = seeded_run.train
 
     def interrupted(config, directory, resume, end_early):
         return at_once(config, directory, resume, end_early) if len(done) < 4 else summary_of("interrupted")
 
-    monkeypatch.setattr(run, "train", interrupted)
+    monkeypatch.setattr(seeded_run, "train", interrupted)
     assert not one_at_a_time(space_of(folder), SEEDS, folder / "out")
-    monkeypatch.setattr(run, "train", at_once)
+    monkeypatch.setattr(seeded_run, "train", at_once)
     assert one_at_a_time(space_of(folder), SEEDS, folder / "out") and len(done) == 18
 
 

@@ -5,6 +5,7 @@ import functools
 import json
 import math
 import shutil
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -19,7 +20,7 @@ from mmctr_jax.commands.tune import main
 from mmctr_jax.config import load_config, parse_config, set_field
 from mmctr_jax.errors import FailedError, InputError, TrainingError, UnfitError
 from mmctr_jax.experiments import search as search_module
-from mmctr_jax.experiments import seeded_run as run
+from mmctr_jax.experiments import seeded_run
 from mmctr_jax.experiments.search import search
 from mmctr_jax.experiments.space import Choice, Range, read_space
 from mmctr_jax.experiments.study import Study
@@ -67,7 +68,7 @@ def trained(monkeypatch):
         validation = {"auc": auc, "logloss": 1 - auc, "gauc": None}
         return summary_of(validation=validation)
 
-    monkeypatch.setattr(run, "train", at_once)
+    monkeypatch.setattr(seeded_run, "train", at_once)
     monkeypatch.setattr(search_module, "predict", None)  # nobody scores a test file unasked
     return done
 
@@ -190,7 +191,7 @@ def test_a_grid_is_gone_through_once_each_and_then_done(base, trained, tmp_path)
 def test_a_stopped_search_goes_on_and_ends_the_same(base, trained, tmp_path, monkeypatch, moment):
     space = space_of(base)
     assert search(space, tmp_path / "whole", trials=13)
-    count, at_once, tell = len(trained), run.train, Study.tell
+    count, at_once, tell = len(trained), seeded_run.train, Study.tell
 
     def stopping(config, directory, resume, end_early):
         if len(trained) == count + 11:
@@ -201,19 +202,19 @@ def test_a_stopped_search_goes_on_and_ends_the_same(base, trained, tmp_path, mon
                 return summary_of("interrupted")
         return at_once(config, directory, resume, end_early)
 
-    def dying(self, taken, *rest):
-        if taken.number == 11 and moment == "after training":
-            taken.release()  # as the system does for a process that ends
+    def dying(self, claimed, *rest):
+        if claimed.number == 11 and moment == "after training":
+            claimed.release()  # as the system does for a process that ends
             raise KeyboardInterrupt
-        tell(self, taken, *rest)
+        tell(self, claimed, *rest)
 
-    monkeypatch.setattr(run, "train", stopping)
+    monkeypatch.setattr(seeded_run, "train", stopping)
     monkeypatch.setattr(Study, "tell", dying)
     try:
         assert not search(space, tmp_path / "parts", trials=13)
     except (KeyboardInterrupt, TrainingError):
         assert moment != "in training"
-    monkeypatch.setattr(run, "train", at_once)
+    monkeypatch.setattr(seeded_run, "train", at_once)
     monkeypatch.setattr(Study, "tell", tell)
     assert search(space, tmp_path / "parts", trials=13)
     again = {"in training": ["0011", "0011"], "after training": ["0011"], "in an unforeseen way": ["0011"]}[moment]
@@ -223,13 +224,13 @@ def test_a_stopped_search_goes_on_and_ends_the_same(base, trained, tmp_path, mon
 
 
 def test_processes_share_a_search(base, trained, tmp_path, monkeypatch):
-    at_once, together = run.train, threading.Barrier(2)
+    at_once, together = seeded_run.train, threading.Barrier(2)
 
     def slowly(config, directory, **rest):
         together.wait(timeout=60)  # goes on only while two trials are at work
         return at_once(config, directory, **rest)
 
-    monkeypatch.setattr(run, "train", slowly)
+    monkeypatch.setattr(seeded_run, "train", slowly)
     space, ended = space_of(base), []
 
     def work():
@@ -256,7 +257,7 @@ def test_a_trial_below_the_median_is_ended_and_never_wins(base, trained, tmp_pat
                 return summary_of("pruned", validation={"auc": auc * number / 5})
         return summary_of("5 epochs done", validation={"auc": auc})
 
-    monkeypatch.setattr(run, "train", in_five_evaluations)
+    monkeypatch.setattr(seeded_run, "train", in_five_evaluations)
     search(space_of(base), tmp_path / "out", sampler="random", trials=20)
     pruned = [row for row in trials(tmp_path / "out") if row["state"] == "pruned"]
     assert [f"{int(row['trial']):04d}" for row in pruned] == [name for name, _ in ended] and len(pruned) > 3
@@ -269,7 +270,7 @@ def test_a_trial_below_the_median_is_ended_and_never_wins(base, trained, tmp_pat
 
 
 def test_a_failed_trial_is_marked_and_the_others_go_on(base, trained, tmp_path, monkeypatch):
-    at_once = run.train
+    at_once = seeded_run.train
 
     def diverging(config, directory, resume, end_early):
         if directory.name == "0001":
@@ -278,7 +279,7 @@ def test_a_failed_trial_is_marked_and_the_others_go_on(base, trained, tmp_path, 
             raise UnfitError("The table would not fit.")
         return at_once(config, directory, resume, end_early)
 
-    monkeypatch.setattr(run, "train", diverging)
+    monkeypatch.setattr(seeded_run, "train", diverging)
     assert search(space_of(base), tmp_path / "out", trials=4)
     assert [row["state"] for row in trials(tmp_path / "out")] == ["complete", "failed", "failed", "complete"]
     assert [row["failed"] for row in trials(tmp_path / "out")][1:3] == [
@@ -304,30 +305,30 @@ def test_what_failed_is_not_tried_again(base, trained, tmp_path, monkeypatch):
         tried.append(directory.name)
         raise FailedError("Step 3 diverged.")
 
-    monkeypatch.setattr(run, "train", diverging)
+    monkeypatch.setattr(seeded_run, "train", diverging)
     search(space_of(base, {"model.transformer.first_k": [0, 3]}), tmp_path / "out", sampler="random", trials=6)
     assert len(tried) == 2 and {row["state"] for row in trials(tmp_path / "out")} == {"failed"}
     assert not (tmp_path / "out" / "best.yaml").exists()
 
 
 def test_what_is_no_fault_of_the_trial_stops_the_search_which_goes_on_later(base, trained, tmp_path, monkeypatch):
-    at_once = run.train
+    at_once = seeded_run.train
 
     def full(config, directory, resume, end_early):
         if directory.name == "0001":
             raise InputError("Run directory cannot be written: No space left on device.")
         return at_once(config, directory, resume, end_early)
 
-    monkeypatch.setattr(run, "train", full)
+    monkeypatch.setattr(seeded_run, "train", full)
     with pytest.raises(InputError, match="No space left"):
         search(space_of(base), tmp_path / "out", trials=3)
-    monkeypatch.setattr(run, "train", at_once)
+    monkeypatch.setattr(seeded_run, "train", at_once)
     assert search(space_of(base), tmp_path / "out", trials=3) and trained == ["0000", "0001", "0002"]
     assert {row["state"] for row in trials(tmp_path / "out")} == {"complete"}
 
 
 def test_a_storage_that_fails_stops_the_search_with_one_sentence(base, trained, tmp_path, monkeypatch):
-    at_once = run.train
+    at_once = seeded_run.train
 
     def losing(config, directory, resume, end_early):
         if directory.name == "0001":
@@ -335,21 +336,35 @@ def test_a_storage_that_fails_stops_the_search_with_one_sentence(base, trained, 
         end_early(1, 0.5)
         return at_once(config, directory, resume, end_early)
 
-    monkeypatch.setattr(run, "train", losing)
+    monkeypatch.setattr(seeded_run, "train", losing)
     with pytest.raises(TrainingError, match="study of .* cannot be read or written"):
         search(space_of(base), tmp_path / "out", trials=3)
 
 
+HOLD = "import filelock, sys; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print('held', flush=True); input()"
+
+
+def test_a_trial_is_left_to_the_process_that_holds_it_until_that_is_killed(base, trained, tmp_path):
+    study = Study(space_of(base), tmp_path / "out", "random", True, 1, None)
+    study.claim(5).release()  # a trial that the study calls running
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "out" / "trials" / ".0000.lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        assert study.claim(5).number == 1
+        holder.kill()
+    assert study.claim(5).number == 0
+
+
 def test_a_trial_that_has_just_ended_elsewhere_is_not_taken_over(base, trained, tmp_path, monkeypatch):
     study = Study(space_of(base), tmp_path / "out", "random", True, 1, None)
-    elsewhere, listed = study.take(5), study.optuna.get_trials(deepcopy=True)
+    elsewhere, listed = study.claim(5), study.optuna.get_trials(deepcopy=True)
     study.tell(elsewhere, {"stopped": "done", "validation": {"auc": 0.7}})
     elsewhere.release()
     get_trials = study.optuna.get_trials
     monkeypatch.setattr(
         study.optuna, "get_trials", lambda **asked: listed if asked.get("states") else get_trials(**asked)
     )
-    assert study.take(5).number == 1
+    assert study.claim(5).number == 1
 
 
 @pytest.mark.parametrize("name", ["a?b", "a%20b", "a b#é"])

@@ -3,13 +3,11 @@
 import argparse
 from pathlib import Path
 
-from mmctr_jax.console import log
-from mmctr_jax.devices.compilation import keep_compiled_programs
-from mmctr_jax.experiments.comparison import compare
-from mmctr_jax.interrupt import EXIT_CODE
+from mmctr_jax import interrupt
 
 
 def main(arguments: list[str]) -> int:
+    """Runs `mmctr compare`; returns its exit code."""
     parser = argparse.ArgumentParser(
         prog="mmctr compare", description="Train and score several configs over several seeds."
     )
@@ -28,14 +26,20 @@ def main(arguments: list[str]) -> int:
     paths = [Path(text) for text in args.configs if "=" not in text]
     if not paths:
         parser.error("no config is named")
+
+    with interrupt.deferred():
+        from mmctr_jax.console import log
+        from mmctr_jax.devices.compilation import keep_compiled_programs
+        from mmctr_jax.experiments.comparison import compare
+
     keep_compiled_programs()
     try:
         finished = compare(paths, overrides, list(range(1, args.seeds + 1)), args.out)
     except KeyboardInterrupt:  # outside of a training, which saves
         finished = False
     if not finished:
-        log.info("Interrupted. To go on: the same command.")
-        return EXIT_CODE
+        log.info("Interrupted. To continue, run the same command again.")
+        return interrupt.EXIT_CODE
     print((args.out / "table.md").read_text(), end="")
     log.info(f"table.md, table.csv, table.png and runs.csv are in {args.out}.")
     return 0

@@ -3,17 +3,41 @@
 import argparse
 from pathlib import Path
 
-from mmctr_jax.console import log
-from mmctr_jax.embed.pipeline import embed
-from mmctr_jax.embed.precomputed import file_and_column
+from mmctr_jax import interrupt
 
 
 def main(arguments: list[str]) -> int:
+    """Runs `mmctr embed`; returns its exit code."""
+    parser = _parser()
+    args = parser.parse_args(arguments)
+
+    with interrupt.deferred():
+        from mmctr_jax.console import log
+        from mmctr_jax.embed.pipeline import embed
+        from mmctr_jax.embed.precomputed import file_and_column
+
+    def is_model(source: str | None) -> bool:
+        return source not in (None, "tfidf") and file_and_column(source) is None
+
+    if args.pictures and not is_model(args.image):
+        parser.error("--pictures is for a model, and --image names none")
+    if (args.batch_size or args.download) and not (is_model(args.text) or is_model(args.image)):
+        parser.error("--batch-size and --download are for models, and none is named")
+    args.batch_size = args.batch_size or 64
+    try:
+        embed(**vars(args))
+    except KeyboardInterrupt:
+        log.info("Interrupted. To continue, run the same command again.")
+        return interrupt.EXIT_CODE
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mmctr embed",
         description="Item vectors from titles and pictures: item_emb_d{dim} in DIR/item_info.parquet.",
-        epilog="What a model has encoded is kept in DIR/.embed, so that the same command goes on after an interruption "
-        "and other options for the PCA need no encoding; the folder is safe to delete.",
+        epilog="What a model has encoded is kept in DIR/.embed: after an interruption the same command continues from "
+        "there, and other options of the PCA encode nothing again. The folder is safe to delete.",
     )
     parser.add_argument("folder", metavar="DIR", type=Path, help="with item_feature.parquet and item_info.parquet")
     parser.add_argument(
@@ -36,22 +60,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--batch-size", type=_positive, help="of an encoder (default: 64)")
     parser.add_argument("--download", action="store_true", help="let a model come from the Hugging Face hub")
     parser.add_argument("--out", metavar="FILE", type=Path, help="write item_info there instead of into DIR")
-    args = parser.parse_args(arguments)
-    if args.pictures and not _is_model(args.image):
-        parser.error("--pictures is for a model, and --image names none")
-    if (args.batch_size or args.download) and not (_is_model(args.text) or _is_model(args.image)):
-        parser.error("--batch-size and --download are for models, and none is named")
-    args.batch_size = args.batch_size or 64
-    try:
-        embed(**vars(args))
-    except KeyboardInterrupt:
-        log.info("Interrupted. To go on: the same command.")
-        return 130
-    return 0
-
-
-def _is_model(source: str | None) -> bool:
-    return source not in (None, "tfidf") and file_and_column(source) is None
+    return parser
 
 
 def _positive(text: str) -> int:

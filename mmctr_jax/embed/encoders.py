@@ -1,4 +1,4 @@
-"""Texts and pictures → vectors, by a pretrained model, in batches that can be interrupted."""
+"""Texts and pictures → vectors, by a pretrained model; an interrupted encoding continues where it stopped."""
 
 from __future__ import annotations
 
@@ -18,21 +18,26 @@ from mmctr_jax.embed.resumable import encode_resumably
 from mmctr_jax.errors import InputError
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp")
-_NO_LIMIT = 512  # tokens, for a model that states none
+_DEFAULT_TOKENS = 512  # at most, for a model that states no limit
 
 
 def text_part(item_file: ItemFile, name: str, batch_size: int, download: bool) -> Part:
-    """Titles through the model's own text features (CLIP), else the mean of its outputs over the tokens (BERT).
+    """Vectors of the titles: the model's own text features (CLIP), else the mean of its outputs over the tokens (BERT).
 
-    Longer texts are cut at the model's limit. Raises InputError if the model cannot be loaded or used.
+    Texts are cut at the model's limit.
+
+    Args:
+      name: a folder, or a name on the hub, see `pretrained.load`.
+      batch_size: texts at once.
+    Raises: InputError if the model cannot be loaded or used.
     """
     texts = item_file.texts()
     model = pretrained.load(name, "AutoTokenizer", download)
     tokenizer = model.preprocessor
     tokenizer.padding_side = "right"  # position 0 is a text's first token, however it is batched
-    if tokenizer.pad_token is None:  # masked: any will do
+    if tokenizer.pad_token is None:  # any will do, since it is masked
         tokenizer.pad_token = tokenizer.eos_token
-    # Without a mask the model sees its padding: then always as much as it was trained with (SigLIP).
+    # A model without a mask sees its padding, and must always get as much as it was trained with (SigLIP).
     padding = "longest" if "attention_mask" in tokenizer.model_input_names else "max_length"
     cut = {"truncation": True, "max_length": _max_tokens(tokenizer, model.model.config)}
 
@@ -55,7 +60,8 @@ def text_part(item_file: ItemFile, name: str, batch_size: int, download: bool) -
             vectors = _text_vectors(model.model, inputs.to(model.device))
             return pretrained.checked(vectors, [item_file.name(row) for row in batch])
 
-    order = rows[np.argsort(-np.array(tokens), kind="stable")]  # little padding; what does not fit into memory is first
+    # By length, for little padding; the longest first, so that memory that is too small shows at once.
+    order = rows[np.argsort(-np.array(tokens), kind="stable")]
     log.info(f"Text encoder {name}, on {model.device.type}.")
     vectors = encode_resumably(_folder(item_file, digest), len(texts), order, batch_size, encode, "titles")
     return Part("text", name, vectors, digest.hexdigest())
@@ -65,7 +71,7 @@ def _max_tokens(tokenizer: Any, config: Any) -> int:
     positions = getattr(getattr(config, "text_config", config), "max_position_embeddings", None)
     if tokenizer.model_max_length < 10**6:  # else it knows none
         return min(tokenizer.model_max_length, positions or tokenizer.model_max_length)
-    return positions - 2 if positions else _NO_LIMIT  # RoBERTa's first two positions are never used
+    return positions - 2 if positions else _DEFAULT_TOKENS  # RoBERTa's first two positions are never used
 
 
 def _text_vectors(model: Any, inputs: Any) -> Any:
@@ -84,9 +90,15 @@ def _tensor(features: Any) -> Any:
 
 
 def image_part(item_file: ItemFile, name: str, pictures: Path, batch_size: int, download: bool) -> Part:
-    """Pictures through the model's own image features (CLIP), else its pooled output, else the mean of its outputs.
+    """Vectors of pictures: the model's own image features (CLIP), else its pooled output, else the mean of its outputs.
 
-    An unreadable picture counts as none. Raises InputError if there is no picture, or the model cannot be used.
+    A picture that cannot be read gives zeros, as if there were none, and is counted.
+
+    Args:
+      name: a folder, or a name on the hub, see `pretrained.load`.
+      pictures: folder with a file for each item, named as `ItemFile.name` does, ending in one of `PICTURES`.
+      batch_size: pictures at once.
+    Raises: InputError if there is no picture, or the model cannot be loaded or used.
     """
     files = _find_pictures(pictures, item_file)
     model = pretrained.load(name, "AutoImageProcessor", download)
@@ -101,7 +113,7 @@ def image_part(item_file: ItemFile, name: str, pictures: Path, batch_size: int, 
         blank = _pixels(Image.new("RGB", (32, 32)), model.preprocessor)
 
     def read(row: int) -> Any:
-        """Pixels as the model takes them; None for a picture that cannot be read."""
+        """(1, 3, height, width) as the model takes them; None for a picture that cannot be read."""
         try:
             with Image.open(files[row]) as picture:
                 return _pixels(picture, model.preprocessor)
@@ -130,7 +142,7 @@ def image_part(item_file: ItemFile, name: str, pictures: Path, batch_size: int, 
 
 
 def _find_pictures(folder: Path, item_file: ItemFile) -> dict[int, Path]:
-    """Row → its picture. Raises InputError if there is none at all, or two of one item."""
+    """Row → its picture. Raises: InputError if there is none at all, or two of one item."""
     row_of_item = {item_file.name(row): row for row in range(len(item_file))}
     found: dict[int, Path] = {}
     try:

@@ -12,23 +12,25 @@ from mmctr_jax.console import Progress
 from mmctr_jax.embed.parts import CHUNK_ROWS, Part, row_chunks
 from mmctr_jax.errors import InputError
 
-FULL_PCA_BYTES = 2**31  # of the fitted matrix in float64; beyond it the PCA goes through it in pieces
+FULL_PCA_BYTES = 2**31  # of the fitted matrix in float64; a larger one is fitted piece by piece
 _NO_VARIANCE = 1e-10  # of a component, relative to the first: what rounding float32 leaves (squared, times many)
 
 
 @dataclass(frozen=True)
 class Fused:
+    """The result of `fuse`."""
+
     vectors: np.ndarray  # (items, dim) float32; zeros for an item without any part
     explained_variance: float  # share of the fitted items' variance that `dim` components keep
     fitted_items: int
 
 
 def fuse(parts: list[Part], training: np.ndarray, dim: int, whiten: bool, l2: Collection[str]) -> Fused:
-    """PCA of the parts side by side.
+    """A PCA of the parts side by side.
 
     Args:
-      parts: one or more, rows in the same order. An item lacking one of them has zeros there, one lacking all of them
-        is left out of fitting and stays zero.
+      parts: one or more, rows in the same order. An item that lacks one has zeros there; one that lacks all is left
+        out of the fit and gets a zero vector.
       training: (items,) bool, the items to fit on.
       whiten: scale each component to unit variance over the fitted items.
       l2: of "parts" (each part's rows to unit length first) and "result" (the final rows to unit length).
@@ -41,7 +43,7 @@ def fuse(parts: list[Part], training: np.ndarray, dim: int, whiten: bool, l2: Co
     if len(fitted) < 2 or dim > largest:
         raise InputError(
             f"--dim {dim} is more than {len(fitted):,} items to fit on, with {width:,} numbers each, can give; "
-            + (f"the largest possible value is {largest}." if len(fitted) > 1 else "two items are the least.")
+            + (f"the largest possible value is {largest}." if len(fitted) > 1 else "at least two items are needed.")
         )
     unit_parts = "parts" in l2
     with np.errstate(invalid="ignore"):  # shares of no variance at all: refused below
@@ -64,7 +66,7 @@ def fuse(parts: list[Part], training: np.ndarray, dim: int, whiten: bool, l2: Co
 
 
 def _fit(parts: list[Part], rows: np.ndarray, dim: int, whiten: bool, unit_parts: bool) -> PCA | IncrementalPCA:
-    """The exact PCA in float64, or, for a matrix beyond FULL_PCA_BYTES, the incremental one in pieces of it."""
+    """The exact PCA in float64; for a matrix of more than FULL_PCA_BYTES, the incremental one."""
     width = sum(part.width for part in parts)
     if len(rows) * width * 8 <= FULL_PCA_BYTES:
         # By eigenvectors of the covariance where it is the smaller matrix: neither copies the data nor approximates.

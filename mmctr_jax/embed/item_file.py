@@ -1,4 +1,4 @@
-"""The folder whose items get vectors: item_feature.parquet, and what the manifest says of the training part."""
+"""The items that get vectors: item_feature.parquet, and which of them the manifest counts as training items."""
 
 from __future__ import annotations
 
@@ -16,30 +16,31 @@ from mmctr_jax.prepare.folder import read_manifest
 
 @dataclass(frozen=True)
 class ItemFile:
-    """The items in the order of item_feature.parquet, which is the order of every `Part`."""
+    """The items of a folder, in the order of item_feature.parquet, which is the order of every `Part`."""
 
     folder: Path
     files: list[Path]
     manifest: dict[str, Any] | None  # None: a folder that prepare did not write
     item_ids: np.ndarray  # (items,) int64
-    originals: list[str] | None  # the ids of the data set as published; None where item_feature does not have them
+    originals: list[str] | None  # the source's own ids, from column `item`; None where there is no such column
 
     def __len__(self) -> int:
+        """The number of items."""
         return len(self.item_ids)
 
     def name(self, row: int) -> str:
-        """What a user knows the item by."""
+        """The id by which users know the item in a row: the source's own, if it is there."""
         return self.originals[row] if self.originals else str(self.item_ids[row])
 
     @property
     def training(self) -> np.ndarray:
-        """(items,) bool: the items that vectors may be fitted on. All, where no manifest says which."""
+        """(items,) bool: the items that vectors may be fitted on; all of them where no manifest says which."""
         if self.manifest is None:
             return np.ones(len(self), bool)
         return self.item_ids <= self.manifest["training_items"]
 
     def texts(self) -> list[str]:
-        """The titles; empty where an item has none. Raises InputError if there is no title at all."""
+        """The titles, empty for items without one. Raises: InputError if there is no title at all."""
         texts = [(text or "").strip() for text in text_column(self.files, "item_title")]
         if not any(texts):
             raise InputError(f"{self.files[0]}: column item_title has no text at all; name another source with --text.")
@@ -47,7 +48,10 @@ class ItemFile:
 
 
 def read_item_file(folder: Path) -> ItemFile:
-    """Raises InputError if item_feature.parquet is not as it must be: each item once, numbered from 1."""
+    """Reads the items of a folder.
+
+    Raises: InputError if item_feature.parquet is not as it must be: each item once, numbered from 1.
+    """
     files = part_files(folder / "item_feature.parquet")
     _require(files, "item_id")
     chunks = [chunk["item_id"] for chunk in read_columns(files, ["item_id"])]
@@ -71,7 +75,7 @@ def read_item_file(folder: Path) -> ItemFile:
 
 
 def text_column(files: list[Path], column: str) -> list[str | None]:
-    """A column of text, or of integers as text. Raises InputError if it is missing, or something else."""
+    """A column of text, or of integers as text. Raises: InputError if it is missing, or of another type."""
     _require(files, column)
     values = read_whole(files, column)
     kind = values.type
@@ -81,7 +85,9 @@ def text_column(files: list[Path], column: str) -> list[str | None]:
     try:
         return values.cast(pa.large_string()).to_pylist()
     except UnicodeDecodeError:
-        raise InputError(f"{files[0]}: column {column} holds text that is not UTF-8; write it anew.") from None
+        raise InputError(
+            f"{files[0]}: column {column} holds text that is not UTF-8; write it again as UTF-8."
+        ) from None
 
 
 def _require(files: list[Path], column: str) -> None:
@@ -92,6 +98,7 @@ def _require(files: list[Path], column: str) -> None:
 
 
 def refuse_duplicates(keys: list, file: Path, column: str) -> None:
+    """Raises: InputError, with both rows, if a key stands in the column twice."""
     rows: dict = {}
     for row, key in enumerate(keys):
         first = rows.setdefault(key, row)

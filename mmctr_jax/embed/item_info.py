@@ -1,4 +1,4 @@
-"""item_info.parquet with a column of vectors, and the list of the items that have none."""
+"""item_info.parquet with a new column of vectors, and the list of items that lack one."""
 
 from __future__ import annotations
 
@@ -18,21 +18,26 @@ from mmctr_jax.errors import InputError
 from mmctr_jax.files import replacing, write_atomically, writing
 
 _ADVICE = "make room there, or name another file with --out"
-_OURS = {b"written_by": b"mmctr_jax.embed"}  # metadata of the column, by which it is known again
+_OURS = {b"written_by": b"mmctr_jax.embed"}  # metadata of the column, by which a later call recognises it
 
 
 @dataclass(frozen=True)
 class ItemInfo:
-    """item_info.parquet as it will be written again: every row and column but the one to come."""
+    """item_info.parquet as it will be written again, without the new column."""
 
     path: Path  # where it will be written
-    table: pa.Table
+    table: pa.Table  # all other columns
     item_ids: np.ndarray  # (rows,) int64
-    places: np.ndarray  # (rows,) row in the item_file; -1: padding item 0, or an item of which nothing is known
-    column: str
+    places: np.ndarray  # (rows,) row of the item in the `ItemFile`; -1: padding item 0, or an item unknown there
+    column: str  # name of the new column
 
     def write(self, vectors: np.ndarray) -> None:
-        """vectors: (items, dim) float32 in the item_file's order. Other rows get zeros."""
+        """Writes the table with the vectors; rows of padding and unknown items get zeros.
+
+        Args:
+          vectors: (items, dim) float32, in the order of the `ItemFile`.
+        Raises: InputError if the file cannot be written.
+        """
         rows = np.where(self.places[:, None] >= 0, vectors[self.places], np.float32(0))
         column = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), rows.shape[1])
         field = pa.field(self.column, column.type, metadata=_OURS)
@@ -41,7 +46,11 @@ class ItemInfo:
             pq.write_table(table, temporary)
 
     def write_missing(self, item_file: ItemFile, parts: list[Part]) -> list[str]:
-        """items_without_embedding.csv beside it: each item that lacks a part, and which. Names those that lack all."""
+        """Writes items_without_embedding.csv beside it: each item that lacks a part, and which parts it lacks.
+
+        Returns: the names of the items that lack all parts.
+        Raises: InputError if the file cannot be written.
+        """
         buffer, without = io.StringIO(), []
         writer = csv.writer(buffer, lineterminator="\n")
         writer.writerow(["item_id", "item", "missing"])
@@ -60,19 +69,24 @@ class ItemInfo:
 
 
 def read_item_info(item_file: ItemFile, column: str, out: Path | None) -> ItemInfo:
-    """Reads item_info.parquet less the column that is to be written anew.
+    """Reads item_info.parquet without the column that will be written.
 
-    In a prepared folder that is whatever embed wrote before; where `out` names another file, `column` too.
-    Raises: InputError if there is another `column`, or an item of the item_file has no row.
+    In a prepared folder, whatever `embed` wrote before is left out; where `out` names another file, also a column of
+    the same name.
+
+    Args:
+      column: name of the new column.
+      out: the file to be written; None: item_info.parquet itself.
+    Raises: InputError if there is another column of that name, or an item has no row.
     """
     source = item_file.folder / "item_info.parquet"
     path = out or source
     if not source.is_file():
-        raise InputError(f"{source} is not a file; write the items' table there, a row per item.")
+        raise InputError(f"{source} is not a file; write a table there with a row per item.")
     if out and (out.is_dir() or not out.parent.is_dir() or out.resolve() == source.resolve()):
         raise InputError(f"--out {out} cannot be written; name another file, in a folder that exists.")
     if "item_id" not in column_names([source]):
-        raise InputError(f"{source}: column item_id is missing; name the items' ids so.")
+        raise InputError(f"{source}: column item_id is missing; give the column of item ids that name.")
     item_ids = np.concatenate([chunk["item_id"].integers() for chunk in read_columns([source], ["item_id"])] or [[]])
     refuse_duplicates(item_ids.tolist(), source, "item_id")
     absent = np.setdiff1d(item_file.item_ids, item_ids)

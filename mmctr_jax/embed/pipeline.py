@@ -30,10 +30,21 @@ def embed(
     download: bool = False,
     out: Path | None = None,
 ) -> dict[str, Any]:
-    """Writes the column item_emb_d{dim} and items_without_embedding.csv; returns what the manifest records of it.
+    """Writes the column item_emb_d{dim} to item_info.parquet, and items_without_embedding.csv.
 
-    The options are those of `mmctr embed --help`. Raises InputError, before anything is written but the
-    encodings that are kept in `folder`/.embed.
+    Args:
+      folder: with item_feature.parquet and item_info.parquet.
+      text: source of vectors of the titles: "tfidf", a file (see `precomputed`) or a model (see `encoders`); None:
+        "tfidf" if `image` is None too, else no texts.
+      image: source of vectors of pictures: a file or a model.
+      pictures: folder of the items' pictures, for a model.
+      dim: width of the result.
+      whiten, l2: as in `fusion.fuse`.
+      batch_size: texts or pictures that a model encodes at once.
+      download: whether a model may be fetched from the Hugging Face hub.
+      out: file to write instead of the folder's item_info.parquet.
+    Returns: what the manifest records of it.
+    Raises: InputError; nothing is written then, except encodings, which are kept in `folder`/.embed.
     """
     if text is None and image is None:
         text = "tfidf"
@@ -101,6 +112,6 @@ def _report(embedding: dict[str, Any], items: int, without: list[str], path: Pat
     which = "training items" if fitted["training_only"] else "items"
     kept = f"keeps {embedding['explained_variance']:.1%} of their variance"
     log.info(f"PCA to {embedding['dim']}, fitted on {fitted['items']:,} {which}, {kept}.")
-    log.info(f"{embedding['column']} is in {path}; which items lack what is in items_without_embedding.csv beside it.")
+    log.info(f"{embedding['column']} is in {path}; items_without_embedding.csv beside it lists what items lack.")
     line = f"- {{kind: embedding, name: {embedding['column']}, dim: {embedding['dim']}}}"
     log.info(f"The folder's config uses it: {line}" if in_config else f"Add it to your config's item_features: {line}")

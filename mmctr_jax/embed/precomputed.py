@@ -1,4 +1,4 @@
-"""Vectors that somebody has computed already: a .npy array, or a column of a Parquet file."""
+"""Vectors that were computed elsewhere: a .npy array, or a column of a Parquet file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mmctr_jax.files import sha256
 
 
 def file_and_column(source: str) -> tuple[Path, str | None] | None:
-    """FILE.npy, FILE.parquet or FILE.parquet:COLUMN taken apart; None if `source` is none of these (but a model)."""
+    """The file and column of FILE.npy, FILE.parquet or FILE.parquet:COLUMN; None for anything else, such as a model."""
     if Path(source).suffix in (".npy", ".parquet"):
         return Path(source), None
     file, _, column = source.rpartition(":")
@@ -28,7 +28,14 @@ def file_and_column(source: str) -> tuple[Path, str | None] | None:
 
 
 def precomputed_part(item_file: ItemFile, kind: str, source: str) -> Part:
-    """Reads what `file_and_column` recognises. Raises InputError, with the row, for what cannot be right."""
+    """Reads the vectors.
+
+    Args:
+      kind: "text" or "image".
+      source: one that `file_and_column` recognises. Rows of a .npy are in the order of item_feature.parquet; those of
+        a Parquet file are matched by column `item` or `item_id`.
+    Raises: InputError, with the row, if a vector cannot be right.
+    """
     file, column = file_and_column(source)
     if not file.is_file():
         raise InputError(f"Vectors file {file} does not exist; check --{kind} (the path is relative to this folder).")
@@ -59,7 +66,7 @@ def _read_npy(file: Path, items: int) -> np.ndarray:
 
 
 def _read_parquet(file: Path, column: str | None, item_file: ItemFile) -> tuple[np.ndarray, int]:
-    """(items, width) float32 in the item_file's order, zeros where the file has no row; rows of unknown items."""
+    """(items, width) float32, zeros for items without a row in the file; and the number of rows of unknown items."""
     places = _places(file, item_file)
     vectors = None
     for cells in _cells(file, _vector_column(file, column)):
@@ -67,7 +74,7 @@ def _read_parquet(file: Path, column: str | None, item_file: ItemFile) -> tuple[
         if vectors is None:
             if not lengths[0]:
                 raise cells.refuse(0, "null, or a vector of 0 numbers; drop such rows.")
-            # On disk, under no name: large catalogues need not fit into memory.
+            # In a file without a name: the vectors of very many items need not fit into memory.
             shape = len(item_file), int(lengths[0])
             vectors = np.memmap(tempfile.TemporaryFile(), np.float32, "w+", shape=shape)
         width = vectors.shape[1]
@@ -78,7 +85,7 @@ def _read_parquet(file: Path, column: str | None, item_file: ItemFile) -> tuple[
         vectors[here[here >= 0]] = cells.vectors(width)[here >= 0]
     unknown = int((places < 0).sum())
     if unknown:
-        log.info(f"{file}: {unknown:,} of {len(places):,} rows are of items not in the item_file; they are left out.")
+        log.info(f"{file}: {unknown:,} of {len(places):,} rows are of items that item_feature.parquet lacks.")
     return vectors, unknown
 
 
@@ -94,11 +101,13 @@ def _cells(file: Path, column: str) -> Iterator[Column]:
 
 
 def _places(file: Path, item_file: ItemFile) -> np.ndarray:
-    """(rows,) the item_file's row of each row of the file, -1 for an item unknown there."""
+    """(rows,) int64: the item's row in the `ItemFile` for each row of the file, -1 for an unknown item."""
     names = column_names([file])
     key = "item" if "item" in names and (item_file.originals or "item_id" not in names) else "item_id"
     if key == "item" and not item_file.originals:
-        raise InputError(f"{file} goes by column item, which {item_file.files[0]} does not have; use item_id in both.")
+        raise InputError(
+            f"{file} names items by column item, which {item_file.files[0]} does not have; use item_id in both."
+        )
     keys = text_column([file], key)
     if None in keys:
         raise InputError(f"{file}: column {key} is null in row {keys.index(None)}; drop such rows.")

@@ -1,4 +1,9 @@
-"""Models of the `transformers` library, by folder or by name on the Hugging Face hub."""
+"""Models of the `transformers` library, by folder or by name on the Hugging Face hub.
+
+Not through sentence-transformers, which would carry only the mean over tokens and the call of a model's own features:
+it fills weights that a checkpoint lacks with random ones and does not say which, pads SigLIP's texts to the longest of
+a batch, which changes their vectors, pads on the left where a tokenizer says so, and returns NaN as vectors.
+"""
 
 from __future__ import annotations
 
@@ -19,21 +24,22 @@ _FORMAT = 1  # to be raised where the same model is to give other vectors
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A model for use alone: float32, evaluation mode, on the GPU if there is one."""
+    """A model that is only to be used, not trained: in float32, evaluation mode, on the GPU if there is one."""
 
     name: str
     model: Any  # torch.nn.Module
     preprocessor: Any  # its tokenizer, or image processor
-    has_pooler: bool  # false: the checkpoint has no weights for it, and what stands there is random
-    digest: str  # SHA-256 of configuration and weights, wherever they lie
+    has_pooler: bool  # false: the checkpoint has no weights for a pooler, so that the model's is random
+    digest: str  # SHA-256 of configuration and weights, the same wherever they are stored
 
     @property
     def device(self) -> Any:
+        """The torch.device of the weights."""
         return next(self.model.parameters()).device
 
     @contextmanager
     def encoding(self, what: str):
-        """Without gradients; the model's errors become one sentence that says what it was doing."""
+        """Within it there are no gradients, and the model's errors become an InputError: it cannot encode `what`."""
         import torch
 
         try:
@@ -42,7 +48,7 @@ class Pretrained:
         except torch.cuda.OutOfMemoryError:
             raise InputError(
                 f"The GPU's memory is too small to encode {what}; choose a smaller --batch-size. "
-                "What is done is kept: the same command goes on."
+                "What is done is kept: the same command continues from there."
             ) from None
         except InputError:
             raise
@@ -51,11 +57,13 @@ class Pretrained:
 
 
 def load(name: str, preprocessor: str, download: bool) -> Pretrained:
-    """Loads a model and its `preprocessor` ("AutoTokenizer", "AutoImageProcessor").
+    """Loads a model and what prepares its input.
 
-    Nothing that comes with a model is run as a program, and nothing but tensors is unpickled.
+    No code that comes with a model is run, and nothing but tensors is unpickled.
 
     Args:
+      name: a folder, or a name on the hub.
+      preprocessor: "AutoTokenizer" or "AutoImageProcessor", of transformers.
       download: whether the hub may be asked; otherwise the folder or the hub's local cache must have everything.
     Raises: InputError if a package is missing or the model cannot be loaded whole.
     """
@@ -80,10 +88,10 @@ def load(name: str, preprocessor: str, download: bool) -> Pretrained:
         raise InputError(f"Model {name} cannot be loaded: {_first_line(error)}.") from None
     random = set(found["missing_keys"])
     has_features = hasattr(model, "get_text_features") or hasattr(model, "get_image_features")
-    lost = sorted(key for key in random if has_features or "pooler" not in key)  # a pooler can be done without
-    if lost:
+    missing = sorted(key for key in random if has_features or "pooler" not in key)  # a pooler can be done without
+    if missing:
         raise InputError(
-            f"Model {name} has no weights for {lost[0]} ({len(lost)} lost in all); take a whole checkpoint."
+            f"Model {name} has no weights for {missing[0]} ({len(missing)} missing in all); take a whole checkpoint."
         )
     model = (model.get_encoder() if model.config.is_encoder_decoder else model).float().eval()
     digest = _digest(model, random)
@@ -93,7 +101,7 @@ def load(name: str, preprocessor: str, download: bool) -> Pretrained:
 
 
 def _find(name: str, download: bool) -> str:
-    """What `from_pretrained` is to load. Without `download` a folder, for which it never asks the hub."""
+    """What `from_pretrained` is to load: without `download` a folder, for which it never asks the hub."""
     from huggingface_hub import snapshot_download
 
     if Path(name).is_dir():
@@ -104,7 +112,7 @@ def _find(name: str, download: bool) -> str:
         return name
     try:
         return snapshot_download(name, local_files_only=True)  # `from_pretrained` may ask in spite of this option
-    except Exception:  # not there, or no name that the hub would give
+    except Exception:  # not there, or not a possible name
         raise InputError(
             f"Model {name} is not on this computer; add --download to fetch it from the Hugging Face hub, or name "
             "a folder that holds it."
@@ -122,7 +130,13 @@ def _digest(model: Any, random: set[str]) -> str:
 
 
 def checked(vectors: Any, names: list[str]) -> np.ndarray:
-    """(batch, width) float32 from a tensor. Raises an error if it is not that; with the item's name, if not finite."""
+    """A model's output as (batch, width) float32.
+
+    Args:
+      vectors: a torch tensor.
+      names: of the batch's items.
+    Raises: ValueError if it is of another shape; InputError, with the item's name, if it is not finite.
+    """
     vectors = vectors.float().cpu().numpy()
     if vectors.ndim != 2:
         raise ValueError(f"it gives an array of shape {vectors.shape}, not one vector for each")

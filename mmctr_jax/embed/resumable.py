@@ -1,8 +1,8 @@
-"""Hours of encoding, kept: a raw float32 array on disk and a small JSON that says how far it is filled.
+"""An encoding of hours, kept on disk while it is made: a float32 array, and a small JSON that says how much is done.
 
-DIR/.embed/DIGEST/vectors.f32 and progress.json, DIGEST standing for everything that goes into the encoder. The count
-of rows done is written after the rows themselves, so that a process killed anywhere goes on from a whole chunk, and
-what is finished is never encoded again. The folder .embed is safe to delete.
+They are DIR/.embed/DIGEST/vectors.f32 and progress.json, with a digest of everything that the vectors depend on. The
+number of rows done is written after the rows themselves, so that a process killed at any moment continues from the
+last whole chunk, and what is finished is never encoded again. The folder .embed is safe to delete.
 """
 
 from __future__ import annotations
@@ -16,18 +16,21 @@ import numpy as np
 from mmctr_jax.console import Progress, log
 from mmctr_jax.files import write_atomically, writing
 
-_CHUNK_BATCHES = 16  # between two saves: many batches cost little to save, few are little to lose
+_CHUNK_BATCHES = 16  # between two saves: more would cost less to save, fewer would be less to lose
 
 
 def encode_resumably(
     folder: Path, items: int, order: np.ndarray, batch_size: int, encode: Callable[[np.ndarray], np.ndarray], what: str
 ) -> np.ndarray:
-    """(items, width) float32, memory-mapped: encode(rows) for every row of `order`, zeros elsewhere.
+    """Encodes the rows that are not done yet.
 
     Args:
-      folder: of this encoding alone, named after a digest of all that it depends on.
-      order: (n,) rows in the order of encoding, the same at every call with this folder.
+      folder: of this encoding alone, named after a digest of everything that it depends on.
+      items: number of rows of the result.
+      order: (n,) the rows to encode, in the order of encoding, which is the same at every call with this folder.
       encode: (batch,) rows → (batch, width) float32.
+      what: is encoded, for messages ("titles").
+    Returns: (items, width) float32, memory-mapped; zeros for rows that are not in `order`.
     Raises: InputError if the folder cannot be written.
     """
     with writing(folder, "make room there, or delete it"):
@@ -53,7 +56,7 @@ def encode_resumably(
 
 
 def _read_progress(folder: Path, items: int) -> tuple[int, int]:
-    """Width and rows done; zeros where there is nothing to go on with."""
+    """Width and rows done; zeros where there is nothing to continue from."""
     try:
         progress = json.loads((folder / "progress.json").read_text())
         width, done = int(progress["width"]), int(progress["done"])
@@ -63,7 +66,7 @@ def _read_progress(folder: Path, items: int) -> tuple[int, int]:
 
 
 def _create(folder: Path, items: int, width: int) -> None:
-    """Writes the zeros out: in a file with holes, a full disk would show as a crash in the middle."""
+    """Writes an array of zeros. All of them: in a file with holes, a full disk would crash the process later on."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "progress.json").unlink(missing_ok=True)
     row = bytes(4 * width)

@@ -15,18 +15,20 @@ from mmctr_jax.embed.parts import Part
 from mmctr_jax.errors import InputError
 
 _SEED = 20242025
-# Chinese and Japanese are written without spaces: each character is a word. Elsewhere a word is letters and digits,
-# the accents and vowel signs that combine with them (Indic scripts), and what an apostrophe or hyphen joins.
+# Chinese and Japanese are written without spaces: each character is a word. In other scripts a word is letters and
+# digits, with the accents and vowel signs that combine with them (Indic), joined by apostrophes or hyphens.
 _SIGNS, _MARKS = "\u3040-\u30ff\u3400-\u9fff", "\u0300-\u036f\u0900-\u0dff"
 _LETTERS = rf"(?:[^\W{_SIGNS}]|[{_MARKS}])+"
 WORDS = rf"[{_SIGNS}]|{_LETTERS}(?:['’-]{_LETTERS})*"
 
 
 def tfidf_part(item_file: ItemFile, dim: int) -> Part:
-    """Words, their weights and the SVD come from the titles of `item_file.training` items alone.
+    """Vectors of the titles. Words, their weights and the SVD are those of the training items' titles alone.
 
-    An item none of whose words is among them counts as one without text.
+    A title none of whose words is known counts as no text.
 
+    Args:
+      dim: width of the fused vectors; the part is at most twice as wide.
     Raises: InputError if there is nothing to learn words from.
     """
     texts = item_file.texts()
@@ -54,7 +56,7 @@ def tfidf_part(item_file: ItemFile, dim: int) -> Part:
 
 
 def _count_words(texts: list[str], dim: int):
-    """TF-IDF by text, and the vectorizer. Words of one text alone are left out unless there are too few others."""
+    """(texts, words) sparse TF-IDF and its vectorizer. Words of a single text are left out if enough others remain."""
     for min_df in (2, 1):
         vectorizer = TfidfVectorizer(sublinear_tf=True, min_df=min_df, token_pattern=WORDS)
         try:

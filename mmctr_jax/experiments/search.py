@@ -1,4 +1,4 @@
-"""Tries settings, trial by trial, and keeps the best by validation AUC; a stopped search goes on with the same call."""
+"""Tries settings, trial by trial, and keeps the best by validation AUC; a stopped search can be continued."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from mmctr_jax.errors import InputError
 from mmctr_jax.experiments.search_results import write_results
 from mmctr_jax.experiments.seeded_run import Run, digests
 from mmctr_jax.experiments.space import Range, Space, label
-from mmctr_jax.experiments.study import Study, Taken
+from mmctr_jax.experiments.study import ClaimedTrial, Study
 from mmctr_jax.prediction.predict import predict
 from mmctr_jax.training.loop import load_training_data
 
-_DRAW_SECONDS = 10.0
+_DRAW_SECONDS = 10.0  # at least, between two pictures
 
 
 def search(
@@ -32,13 +32,20 @@ def search(
     storage: str | None = None,
     score_test: bool = False,
 ) -> bool:
-    """Goes on until the search in `out` has so many trials (None: 20, or the whole grid) and writes its results.
+    """Runs the search in `out` until it has enough trials, and writes its results, see `search_results`.
 
-    Processes that call this with the same `out` share the trials. sampler: tpe, random or grid. pruning: a trial whose
-    validation AUC stays below the median of the trials before it is ended. storage: another place for the study than
-    SQLite in `out`, as a URL. score_test: the winner, and nothing else, scores the test file.
-    Returns whether all is done (False: interrupted, having saved). Raises: InputError, before any training where the
-    config refuses a value or the data are wrong; TrainingError where another attempt may end well.
+    Processes that call this with the same `out` share the trials.
+
+    Args:
+      sampler: what to try next: tpe, random or grid.
+      trials: how many in all, of every process; None: 20, or the whole grid.
+      pruning: whether a trial is ended whose validation AUC stays below the median of the trials before it.
+      seed: of the sampler, not of the trainings.
+      storage: Optuna's URL of another place for the study than SQLite in `out`.
+      score_test: whether the winner, and nothing else, scores the test file.
+    Returns: whether all is done (False: interrupted, having saved).
+    Raises: InputError, before any training, where the config refuses a value or the data are wrong; TrainingError where
+      another attempt may end well.
     """
     if sampler == "grid" and any(isinstance(field, Range) for field in space.fields.values()):
         name = next(name for name, field in space.fields.items() if isinstance(field, Range))
@@ -50,60 +57,63 @@ def search(
     load_training_data(base)
     study = Study(space, out, sampler, pruning, seed, storage)
     most = trials or (space.size if sampler == "grid" else 20)
-    with study.reached():
-        finished = _go(study, most)
+    with study.storage_errors():
+        finished = _run_trials(study, most)
         if finished:
-            with study.alone():
+            with study.exclusive():
                 if score_test:
                     _score_test(study)
                 write_results(study, picture=True)
     return finished
 
 
-def _go(study: Study, most: int) -> bool:
-    """Trial by trial until there are so many; False: interrupted."""
+def _run_trials(study: Study, most: int) -> bool:
+    """Trial by trial until there are `most`; False: interrupted."""
     known: dict[str, str] = {}
     started = drawn = time.monotonic()
     here = 0
-    while (taken := study.take(most)) is not None:
-        left = most - len(study.done)
-        eta = f"; ETA {clock((time.monotonic() - started) / here * left)}" if here else ""
-        best = f"; best so far {show(study.best.value)}, trial {study.best.number}" if study.best else ""
-        values = ", ".join(f"{name} {label(value)}" for name, value in taken.values.items())
-        log.info(f"Trial {taken.number} ({len(study.done) + 1} of {most}): {values}{best}{eta}.")
-        if not _try(study, taken, known):
+    while (claimed := study.claim(most)) is not None:
+        try:
+            finished = len(study.finished)
+            eta = f"; ETA {clock((time.monotonic() - started) / here * (most - finished))}" if here else ""
+            best = f"; best so far {show(study.best.value)}, trial {study.best.number}" if study.best else ""
+            values = ", ".join(f"{name} {label(value)}" for name, value in claimed.values.items())
+            log.info(f"Trial {claimed.number} ({finished + 1} of {most}): {values}{best}{eta}.")
+            result = _run_trial(study, claimed, known)
+        finally:
+            claimed.release()
+        if result is None:
             return False
-        taken.release()
         here += 1
         draw = time.monotonic() - drawn > _DRAW_SECONDS
-        with study.alone():
+        with study.exclusive():
             write_results(study, picture=draw)
         drawn = time.monotonic() if draw else drawn
-        jax.clear_caches()  # compiled programs of a model that is done with
+        jax.clear_caches()  # the compiled programs of this trial are of no use to the next
     return True
 
 
-def _try(study: Study, taken: Taken, known: dict[str, str]) -> bool:
-    """Runs a trial, or what is left of it; False: interrupted."""
-    before = study.same_before(taken)
+def _run_trial(study: Study, claimed: ClaimedTrial, known: dict[str, str]) -> dict[str, Any] | None:
+    """Runs a trial, or what is left of it, and tells the study its result; None: interrupted."""
+    before = study.earlier_with_same_values(claimed)
     if before is not None:
         log.info(f"The same values as trial {before.number}, whose result it takes.")
-        study.tell(taken, before.user_attrs["result"], same_as=before.number)
-        return True
+        result = before.user_attrs["result"]
+        study.tell(claimed, result, same_as=before.number)
+        return result
     try:
-        config = study.space.config(taken.values)
-    except InputError as error:  # values that only together are refused
+        config = study.space.config(claimed.values)
+    except InputError as error:  # values that are refused only together
         log.error(f"{error}")
-        study.tell(taken, {"failed": str(error)})
-        return True
-    run = Run(study.out / "trials" / f"{taken.number:04d}", config, digests(config, known, with_test=False))
-    result = run.result()
-    if result is None:
-        result = run.go(score_test=False, end_early=lambda number, auc: study.report(taken, number, auc))
-    if result is None:
-        return False
-    study.tell(taken, result)
-    return True
+        result = {"failed": str(error)}
+    else:
+        run = Run(study.out / "trials" / f"{claimed.number:04d}", config, digests(config, known, with_test=False))
+        result = run.result()
+        if result is None:
+            result = run.go(score_test=False, end_early=lambda number, auc: study.report(claimed, number, auc))
+    if result is not None:
+        study.tell(claimed, result)
+    return result
 
 
 def _score_test(study: Study) -> None:
@@ -112,7 +122,7 @@ def _score_test(study: Study) -> None:
     if best is None:
         log.warning("No trial is complete: there is no winner to score the test file with.")
         return
-    unfinished = len(study.trials) - len(study.done)
+    unfinished = len(study.trials) - len(study.finished)
     if unfinished:
         log.warning(f"{unfinished} trials are still running elsewhere; the last process to end scores the test file.")
         return

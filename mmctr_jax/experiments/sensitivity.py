@@ -1,6 +1,6 @@
-"""Which settings matter (the paper's Figure 2): each field varied around the base, over several seeds.
+"""Which settings matter (the paper's Figure 2): each field is varied around the base, over several seeds.
 
-Runs are those of a comparison: OUT/FIELD=VALUE/seedN, the base's in OUT/base; finished ones are reused.
+The runs are laid out as `variants` says: OUT/FIELD=VALUE/seedN, those of the base in OUT/base.
 """
 
 from __future__ import annotations
@@ -18,41 +18,50 @@ from matplotlib.axes import Axes
 
 from mmctr_jax.config import Config
 from mmctr_jax.errors import InputError
-from mmctr_jax.experiments.comparison import run_all
-from mmctr_jax.experiments.space import Range, Space, in_table, label
-from mmctr_jax.experiments.tables import System, as_csv, cell, mean_and_deviation
+from mmctr_jax.experiments.space import Range, Space, label
+from mmctr_jax.experiments.tables import csv_table, markdown_table, mean_and_deviation, mean_text
+from mmctr_jax.experiments.variants import Variant, train_variants, value_of
 from mmctr_jax.files import write_atomically
 from mmctr_jax.runs.recorder import save_figure
 
-COLLAPSED = 0.52  # a validation AUC below this has learned nothing worth the name
+COLLAPSED = 0.52  # a validation AUC below this is no better than chance
+_BASE = "base"
+_LONGEST_LABEL = 14  # characters below a panel
 
 
 @dataclass
-class Point:
-    """One value of one field: its runs."""
+class FieldValue:
+    """One value of one field, and the variant that has it: the base, where it is the base's value."""
 
     value: Any
-    system: System
+    variant: Variant
 
     @property
     def aucs(self) -> list[float]:
         """Validation AUCs of the runs that learned something."""
-        return [auc for auc in self.system.values("validation.auc") if auc >= COLLAPSED]
+        return [auc for auc in self.variant.values("validation.auc") if auc >= COLLAPSED]
 
     @property
-    def collapsed(self) -> list[float]:
-        return [auc for auc in self.system.values("validation.auc") if auc < COLLAPSED]
+    def collapsed(self) -> int:
+        """How many runs ended with a validation AUC below `COLLAPSED`."""
+        return sum(auc < COLLAPSED for auc in self.variant.values("validation.auc"))
+
+    @property
+    def is_base(self) -> bool:
+        """Whether this is the base's own value."""
+        return self.variant.name == _BASE
 
 
-Points = dict[str, list[Point]]  # by field, in the space's order
-_BASE = "base"
+ValuesByField = dict[str, list[FieldValue]]  # in the space's order
 
 
 def one_at_a_time(space: Space, seeds: list[int], out: Path) -> bool:
-    """Runs each value of each field with the base's others and writes sensitivity.md, .csv, .png and a FIELD.png each.
+    """Trains the base with each value of each field; writes sensitivity.md, .csv and .png, and a FIELD.png for each.
 
-    Validation AUC alone: the test file is not touched. Returns whether all is done (False: interrupted, having saved).
-    Raises: InputError, before any training where the config refuses a value or the data are wrong.
+    Only validation AUCs count: the test file is not read.
+
+    Returns: whether all is done (False: interrupted, having saved).
+    Raises: InputError, before any training, where the config refuses a value or the data are wrong.
     """
     ranges = [name for name, field in space.fields.items() if isinstance(field, Range)]
     if ranges:
@@ -60,119 +69,110 @@ def one_at_a_time(space: Space, seeds: list[int], out: Path) -> bool:
     if "train.seed" in space.fields:
         raise InputError(f"{space.where}: train.seed cannot be varied here, where every value has seeds 1 … N.")
     space.check_each_value()
-    configs: dict[str, dict[int, Config]] = {_BASE: _by_seed(space, {}, seeds)}
-    systems = {_BASE: System(_BASE)}
-    points: Points = {}
+    base = Variant(_BASE, _by_seed(space, {}, seeds))
+    variants = [base]
+    by_field: ValuesByField = {}
     for name, field in space.fields.items():
-        points[name] = []
+        by_field[name] = []
         for value in field.values:
-            by_seed = _by_seed(space, {name: value}, seeds)
-            system_name = _BASE if by_seed == configs[_BASE] else _folder(name, value)
-            configs[system_name] = by_seed
-            system = systems.setdefault(system_name, System(system_name))
-            points[name].append(Point(value, system))
-    plan = [(system, configs[name]) for name, system in systems.items()]
-    return run_all(plan, seeds, out, lambda: write_sensitivity(points, systems[_BASE], out), score_test=False)
+            variant = Variant(_variant_name(name, value), _by_seed(space, {name: value}, seeds))
+            if variant.configs == base.configs:
+                variant = base
+            else:
+                variants.append(variant)
+            by_field[name].append(FieldValue(value, variant))
+    return train_variants(variants, seeds, out, lambda: write_sensitivity(by_field, base, out), score_test=False)
 
 
 def _by_seed(space: Space, values: dict[str, Any], seeds: list[int]) -> dict[int, Config]:
     return {seed: space.config(values | {"train.seed": seed}) for seed in seeds}
 
 
-def _folder(name: str, value: Any) -> str:
-    """A folder's name for a field's value: the two themselves, where no system minds."""
+def _variant_name(name: str, value: Any) -> str:
+    """FIELD=VALUE where every file system takes that as the name of a folder, else a hash in the value's place."""
     text = f"{name}={label(value)}"
     plain = re.fullmatch(r"[\w.=,+-]{1,100}", text)
     return text if plain else f"{name}={hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def write_sensitivity(points: Points, base: System, out: Path) -> None:
-    """Tables and pictures of the runs that there are."""
+def write_sensitivity(by_field: ValuesByField, base: Variant, out: Path) -> None:
+    """Writes the tables and pictures of the runs that are done."""
     out.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / "sensitivity.md", _markdown(points))
-    write_atomically(out / "sensitivity.csv", _csv(points))
-    for name in points:
-        _draw({name: points[name]}, base, out / f"{name}.png")
-    _draw(points, base, out / "sensitivity.png")
-
-
-def _markdown(points: Points) -> str:
-    lines = ["| field | value | validation AUC | runs | |", "|---|---|---|---|---|"]
-    for name, of_field in points.items():
-        for point in of_field:
-            remarks = [f"{len(point.collapsed)} collapsed (AUC below {COLLAPSED})"] if point.collapsed else []
-            remarks += [f"{point.system.failed} failed"] if point.system.failed else []
-            remarks += ["base"] if point.system.name == _BASE else []
-            texts = (
-                name,
-                in_table(label(point.value)),
-                cell(point.aucs),
-                str(len(point.system.results)),
-                ", ".join(remarks),
-            )
-            lines.append(f"| {' | '.join(texts)} |")
-    lines += ["", "Mean ± standard deviation over the seeds, of the runs that neither collapsed nor failed."]
-    return "\n".join(lines) + "\n"
-
-
-def _csv(points: Points) -> str:
-    rows = []
-    for name, of_field in points.items():
-        for point in of_field:
-            for seed, result in sorted(point.system.results.items()):
-                auc = result.get("validation", {}).get("auc")
-                collapsed = auc is not None and auc < COLLAPSED
-                logloss = result.get("validation", {}).get("logloss")
-                row = [name, label(point.value), point.system.name, seed, auc, logloss, int(collapsed)]
-                rows.append([*row, result.get("seconds"), result.get("failed")])
-    header = ["field", "value", "runs_in", "seed", "validation_auc", "validation_logloss", "collapsed", "seconds"]
-    return as_csv([*header, "failed"], rows)
-
-
-def _draw(points: Points, base: System, path: Path) -> None:
-    """A panel per field, AUC axes alike: mean ± standard deviation, single seeds beside it; dashed: the base's mean;
-    red: how many collapsed or failed, whose AUC would leave no room for the others."""
+    write_atomically(out / "sensitivity.md", _markdown(by_field))
+    write_atomically(out / "sensitivity.csv", _csv(by_field))
     with matplotlib.rc_context({"text.parse_math": False}):  # a $ in a value is a $
-        _draw_panels(points, base, path)
+        for name, values in by_field.items():
+            _draw({name: values}, base, out / f"{name}.png")
+        _draw(by_field, base, out / "sensitivity.png")
 
 
-def _draw_panels(points: Points, base: System, path: Path) -> None:
-    columns = min(len(points), 3)
-    rows = math.ceil(len(points) / columns)
+def _markdown(by_field: ValuesByField) -> str:
+    rows = []
+    for name, values in by_field.items():
+        for each in values:
+            remarks = [f"{each.collapsed} collapsed (AUC below {COLLAPSED})"] if each.collapsed else []
+            remarks += [f"{each.variant.failed} failed"] if each.variant.failed else []
+            remarks += ["base"] if each.is_base else []
+            runs = str(len(each.variant.results))
+            rows.append([name, label(each.value), mean_text(each.aucs), runs, ", ".join(remarks)])
+    note = "Mean ± standard deviation over the seeds, of the runs that neither collapsed nor failed."
+    return f"{markdown_table(['field', 'value', 'validation AUC', 'runs', ''], rows)}\n{note}\n"
+
+
+def _csv(by_field: ValuesByField) -> str:
+    header = ["field", "value", "runs_in", "seed", "validation_auc", "validation_logloss", "collapsed", "seconds"]
+    rows = []
+    for name, values in by_field.items():
+        for each in values:
+            for seed, result in sorted(each.variant.results.items()):
+                auc, logloss = value_of(result, "validation.auc"), value_of(result, "validation.logloss")
+                collapsed = int(auc is not None and auc < COLLAPSED)
+                row = [name, label(each.value), each.variant.name, seed, auc, logloss, collapsed]
+                rows.append([*row, result.get("seconds"), result.get("failed")])
+    return csv_table([*header, "failed"], rows)
+
+
+def _draw(by_field: ValuesByField, base: Variant, path: Path) -> None:
+    """A panel per field, all with the same AUC axis; dashed: the base's mean."""
+    columns = min(len(by_field), 3)
+    rows = math.ceil(len(by_field) / columns)
     figure, panels = plt.subplots(
         rows, columns, figsize=(4.2 * columns, 3.2 * rows), layout="constrained", squeeze=False, sharey=True
     )
-    for axes, (name, of_field) in zip(panels.flat, points.items(), strict=False):
-        _panel(axes, name, of_field)
-        mean, _ = mean_and_deviation(Point(None, base).aucs)
+    mean, _ = mean_and_deviation(FieldValue(None, base).aucs)
+    for axes, (name, values) in zip(panels.flat, by_field.items(), strict=False):
+        _draw_panel(axes, name, values)
         if mean is not None:
             axes.axhline(mean, color="0.6", linestyle="--", linewidth=1, zorder=0)
     for row in panels:
         row[0].set_ylabel("validation AUC")
-    for axes in panels.flat[len(points) :]:
+    for axes in panels.flat[len(by_field) :]:
         axes.set_visible(False)
     save_figure(figure, path)
 
 
-def _panel(axes: Axes, name: str, of_field: list[Point]) -> None:
-    summary = [mean_and_deviation(point.aucs) for point in of_field]
-    places = [i for i, (mean, _) in enumerate(summary) if mean is not None]
-    means, deviations = [summary[i][0] for i in places], [summary[i][1] or 0 for i in places]
+def _draw_panel(axes: Axes, name: str, values: list[FieldValue]) -> None:
+    """Mean ± standard deviation, single seeds beside it; in red, how many collapsed or failed.
+
+    The AUCs of collapsed runs are not drawn: they would leave no room for the others.
+    """
+    summary = [mean_and_deviation(each.aucs) for each in values]
+    places = [place for place, (mean, _) in enumerate(summary) if mean is not None]
+    means, deviations = [summary[place][0] for place in places], [summary[place][1] or 0 for place in places]
     if places:
         axes.errorbar(places, means, yerr=deviations, fmt="o-", color="C0", capsize=3)
-    for i, point in enumerate(of_field):
-        axes.plot([i + 0.12] * len(point.aucs), point.aucs, ".", color="C1", markersize=4)
-        lost = [f"{len(point.collapsed)} collapsed"] if point.collapsed else []
-        lost += [f"{point.system.failed} failed"] if point.system.failed else []
-        if lost:
-            place = ("data", "axes fraction")
-            axes.annotate("\n".join(lost), (i, 0.03), xycoords=place, ha="center", va="bottom", color="C3", fontsize=8)
-    labels = [_short(label(p.value)) + ("\n(base)" if p.system.name == _BASE else "") for p in of_field]
-    axes.set_xticks(range(len(of_field)), labels)
-    axes.set_xlim(-0.5, len(of_field) - 0.5)
+    for place, each in enumerate(values):
+        axes.plot([place + 0.12] * len(each.aucs), each.aucs, ".", color="C1", markersize=4)
+        lost = [f"{each.collapsed} collapsed"] if each.collapsed else []
+        lost += [f"{each.variant.failed} failed"] if each.variant.failed else []
+        style = {"ha": "center", "va": "bottom", "color": "C3", "fontsize": 8}
+        axes.annotate("\n".join(lost), (place, 0.03), xycoords=("data", "axes fraction"), **style)
+    labels = [_shortened(label(each.value)) + ("\n(base)" if each.is_base else "") for each in values]
+    axes.set_xticks(range(len(values)), labels)
+    axes.set_xlim(-0.5, len(values) - 0.5)
     axes.set_title(name, fontsize=10)
     axes.grid(alpha=0.3)
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= 14 else f"{text[:13]}…"
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST_LABEL else f"{text[: _LONGEST_LABEL - 1]}…"

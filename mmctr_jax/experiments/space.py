@@ -1,4 +1,4 @@
-"""What a search varies: config fields, each with its values or its range, all of them taken by the config.
+"""What a search varies: config fields, each with a list or a range of values, all of which the config accepts.
 
 train.learning_rate: [1e-3, 5e-4, 1e-4]               # a list: one of these values
 model.dcn.deep: [[256, 128], [512, 256, 128]]         # of any kind
@@ -20,8 +20,8 @@ from mmctr_jax.config import Config, parse_config, read_settings, set_field, yam
 from mmctr_jax.config.differences import Marker, marked_fields
 from mmctr_jax.errors import InputError
 
-_MOST_COMBINATIONS = 10_000  # that are tried on the config one by one; of more, each value by itself
-_MANY = 100  # whole numbers: of so long a range only the ends are tried
+_MOST_COMBINATIONS = 10_000  # so many are checked one by one; of more, only each value by itself
+_LONG_RANGE = 100  # whole numbers; of a range as long as this, only the ends are checked
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,13 @@ class Choice:
 
     @property
     def examples(self) -> tuple[Any, ...]:
-        """Values that stand for all in checks."""
+        """The values that checks try: all of them."""
         return self.values
 
 
 @dataclass(frozen=True)
 class Range:
-    """Any number from `low` to `high`, both included; whole ones where both are. `log`: evenly by its logarithm."""
+    """Any number from `low` to `high`, both included; whole numbers where both are. log: evenly on a log scale."""
 
     low: float
     high: float
@@ -46,35 +46,32 @@ class Range:
 
     @property
     def whole(self) -> bool:
+        """Whether it has whole numbers alone."""
         return isinstance(self.low, int) and isinstance(self.high, int)
 
     @property
     def examples(self) -> tuple[Any, ...]:
-        if self.whole and self.high - self.low < _MANY:
+        """The values that checks try: the whole numbers of a short range, else both ends."""
+        if self.whole and self.high - self.low < _LONG_RANGE:
             return tuple(range(self.low, self.high + 1))
         return self.low, self.high
 
 
 def label(value: Any) -> str:
-    """A value in one line, as config files have it."""
+    """A value in one line, as a config file would have it."""
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def in_table(text: str) -> str:
-    """What a cell of a Markdown table can hold."""
-    return " ".join(text.replace("|", "/").split())
 
 
 @dataclass(frozen=True)
 class Space:
-    """The base config's settings and what is varied of them."""
+    """The base config and the fields that are varied around it."""
 
-    settings: dict[str, Any]  # plain data of the base
+    settings: dict[str, Any]  # the base's, as plain data
     fields: dict[str, Choice | Range]  # by dotted name
-    where: str  # the file that says so
+    where: str  # the space file, for messages
 
     def config(self, values: dict[str, Any]) -> Config:
-        """The base with these values. Raises: InputError if the config refuses them."""
+        """The base with these values of fields. Raises: InputError if the config refuses them."""
         settings = copy.deepcopy(self.settings)
         where = f"{self.where}: with " + ", ".join(f"{name} {label(value)}" for name, value in values.items())
         for name, value in values.items():
@@ -82,22 +79,23 @@ class Space:
         return parse_config(settings, where)
 
     def combinations(self) -> Iterator[dict[str, Any]]:
-        """Of one value of every field; of ranges, their examples."""
+        """Every combination of the fields' examples, as field → value."""
         for values in itertools.product(*(field.examples for field in self.fields.values())):
             yield dict(zip(self.fields, values, strict=True))
 
     @property
     def size(self) -> int:
+        """The number of combinations."""
         return math.prod(len(field.examples) for field in self.fields.values())
 
     def check_each_value(self) -> None:
-        """Raises: InputError if the config refuses a value of a field beside the base's other settings."""
+        """Raises: InputError if the config refuses a value of a field together with the base's other settings."""
         for name, field in self.fields.items():
             for value in field.examples:
                 self.config({name: value})
 
     def check(self) -> None:
-        """Raises: InputError if the config refuses a combination (of very many: a value by itself)."""
+        """Raises: InputError if the config refuses a combination, or a value by itself where they are very many."""
         if self.size > _MOST_COMBINATIONS:
             self.check_each_value()
             return
@@ -106,7 +104,7 @@ class Space:
 
 
 def read_space(base: Path, overrides: list[str], path: Path) -> Space:
-    """The base config with overrides, and the space file laid over it. Raises: InputError if either is none."""
+    """Reads the base config, with overrides, and the space file. Raises: InputError if either is wrong."""
     settings = read_settings(base, overrides)
     parse_config(settings, str(base))
     raw = yaml.read(path, f"Space {path}")
@@ -147,5 +145,5 @@ def _plain(values: list[Any], where: str) -> list[Any]:
     try:
         json.dumps(values, allow_nan=False)
     except (TypeError, ValueError):
-        raise InputError(f"{where} has a value that is neither text, number, list nor mapping; mend it.") from None
+        raise InputError(f"{where} has a value that is neither text, number, list nor mapping; correct it.") from None
     return values

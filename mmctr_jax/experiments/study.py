@@ -1,14 +1,13 @@
-"""The trials of a search, in an Optuna study that stopped, continuing and parallel processes share.
+"""The trials of a search, in an Optuna study that stopped, continued and parallel processes share.
 
-Each trial is an ordinary run directory, OUT/trials/NNNN, with its record beside it. A process holds a lock on the trial
-it is at; a trial that is running by the study's word and held by nobody was left by a process that ended, and is taken
-over where that one stopped.
+Each trial is an ordinary run directory, OUT/trials/NNNN, with its record beside it. A process locks the trial that it
+trains, and the system lets go of the lock when the process ends, however it ends. So a trial that the study calls
+running and that nobody has locked was left behind, and is continued by the next process that looks for work.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import itertools
 import json
 import random
@@ -17,7 +16,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from mmctr_jax.config import parse_config
 from mmctr_jax.errors import InputError, TrainingError
@@ -28,34 +27,40 @@ from mmctr_jax.files import write_atomically, writing
 try:
     import optuna
     import sqlalchemy
+    from filelock import FileLock, Timeout
     from optuna.trial import FrozenTrial, Trial, TrialState
-except ImportError:  # an optional extra
-    raise InputError("mmctr tune needs Optuna for a search; pip install optuna.") from None
+except ImportError as error:  # an optional extra
+    raise InputError(f"mmctr tune needs {error.name} for a search: pip install optuna filelock.") from None
 
-_DONE = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+_FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
 @dataclass
-class Taken:
-    """A trial that this process is at. Ours until `release`, or the end of the process."""
+class ClaimedTrial:
+    """A trial that this process trains. No other process takes it before `release`, or the end of this one."""
 
     trial: Trial
-    values: dict[str, Any]  # of the space's fields
-    lock: IO
+    values: dict[str, Any]  # by field of the space
+    lock: FileLock
 
     @property
     def number(self) -> int:
+        """The trial's number in the study, from 0."""
         return self.trial.number
 
     def release(self) -> None:
-        self.lock.close()
+        """Lets others take the trial, if it is still unfinished."""
+        self.lock.release()
 
 
 class Study:
     """Which trials there are, and what is to be tried next."""
 
     def __init__(self, space: Space, out: Path, sampler: str, pruning: bool, seed: int, storage: str | None):
-        """Raises: InputError if the folder or the storage cannot be used, or holds another search."""
+        """Opens the study of `out`, or begins one; the arguments are those of `search.search`.
+
+        Raises: InputError if the folder or the storage cannot be used, or has another search.
+        """
         self.space, self.out, self.sampler, self.seed = space, out, sampler, seed
         with writing(out, "name another folder with --out"):
             (out / "trials").mkdir(parents=True, exist_ok=True)
@@ -63,7 +68,7 @@ class Study:
         # From the second validation on: the first comes too early to judge a low learning rate by.
         pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=2)
         database = sqlalchemy.URL.create("sqlite", database=str(out.resolve() / "study.db"))
-        with self.alone():
+        with self.exclusive():
             try:
                 self.optuna = optuna.create_study(
                     study_name=self._name(),
@@ -75,8 +80,8 @@ class Study:
             except Exception as error:  # of as many kinds as there are storages
                 problem = str(error).partition("\n")[0].replace(storage or "\n", "the URL")  # which may hold a password
                 raise InputError(
-                    f"The study {'of --storage' if storage else out / 'study.db'} cannot be opened ({problem}); mend "
-                    "that, or name another place."
+                    f"The study {'of --storage' if storage else out / 'study.db'} cannot be opened ({problem}); "
+                    "correct that, or name another place."
                 ) from None
             self._check_same()
 
@@ -104,59 +109,63 @@ class Study:
             found = f"{name} of the space"
         if found:
             raise InputError(
-                f"{self.out} has a search that was begun otherwise ({found}, there ≠ now); name another folder with "
-                "--out, or go on with what it was begun with."
+                f"{self.out} has a search with other settings ({found}, there ≠ now); name another folder with --out, "
+                "or use the settings that it was begun with."
             )
 
     @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
-        """Processes of one search choose their trials, and write its tables, one after the other."""
-        with writing(self.out, "name another folder with --out"), open(self.out / ".lock", "w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+    def exclusive(self) -> Iterator[None]:
+        """Within it, no other process of the search chooses a trial or writes the results. Waits for its turn."""
+        with writing(self.out, "name another folder with --out"), _lock(self.out / ".lock"):
             yield
 
     @contextlib.contextmanager
-    def reached(self) -> Iterator[None]:
-        """A storage that fails in here becomes a TrainingError."""
+    def storage_errors(self) -> Iterator[None]:
+        """Within it, a storage that fails becomes a TrainingError."""
         try:
             yield
         except optuna.exceptions.StorageInternalError as error:
             raise TrainingError(
-                f"The study of {self.out} cannot be read or written ({error.__cause__ or error}); mend that, then go "
-                "on with the same command."
+                f"The study of {self.out} cannot be read or written ({error.__cause__ or error}); correct that, then "
+                "continue with the same command."
             ) from None
 
     @property
     def trials(self) -> list[FrozenTrial]:
+        """All trials, by number, as the storage has them now."""
         return self.optuna.get_trials(deepcopy=False)
 
     @property
-    def done(self) -> list[FrozenTrial]:
-        return [trial for trial in self.trials if trial.state in _DONE]
+    def finished(self) -> list[FrozenTrial]:
+        """The trials that are complete, pruned or failed."""
+        return [trial for trial in self.trials if trial.state in _FINISHED]
 
     @property
     def best(self) -> FrozenTrial | None:
-        """Of the complete trials, the one of the best validation AUC; of equals the first."""
+        """The complete trial with the best validation AUC, the first of equals; None where none is complete."""
         complete = [trial for trial in self.trials if trial.state == TrialState.COMPLETE]
         return max(complete, key=lambda trial: (trial.value, -trial.number), default=None)
 
     def values(self, trial: FrozenTrial) -> dict[str, Any]:
-        """What a trial has the fields set to; fewer than all where its process ended while choosing them."""
+        """A trial's value of each field; fewer than all where its process ended while choosing them."""
         return {
             name: _decoded(field, trial.params[name])
             for name, field in self.space.fields.items()
             if name in trial.params
         }
 
-    # What comes next
+    # What is tried next
 
-    def take(self, most: int) -> Taken | None:
-        """The next trial: one that was left unfinished, or a new one while there are fewer than `most` in all."""
-        with self.alone():
+    def claim(self, most: int) -> ClaimedTrial | None:
+        """A trial that was left unfinished, or a new one while there are fewer than `most` in all; else None."""
+        with self.exclusive():
             for left in self.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-                lock = self._claim(left.number)
-                if lock and self.frozen(left.number).state == TrialState.RUNNING:  # not ended since it was listed
-                    return self._taken(Trial(self.optuna, left._trial_id), lock)
+                lock = _lock(self._lock_file(left.number), blocking=False)
+                with contextlib.suppress(Timeout):
+                    lock.acquire()
+                    if self._frozen(left.number).state == TrialState.RUNNING:  # not finished since it was listed
+                        return self._claimed(Trial(self.optuna, left._trial_id), lock)
+                    lock.release()
             begun = [trial for trial in self.trials if trial.state != TrialState.WAITING]
             if len(begun) >= most:
                 return None
@@ -167,18 +176,14 @@ class Study:
                 self.optuna.enqueue_trial(combination, skip_if_exists=True)
             self.optuna.sampler = self._sampler(self.seed + len(begun))
             trial = self.optuna.ask()
-            return self._taken(trial, self._claim(trial.number))
+            lock = _lock(self._lock_file(trial.number))
+            lock.acquire()
+            return self._claimed(trial, lock)
 
-    def _claim(self, number: int) -> IO | None:
-        handle = open(self.out / "trials" / f".{number:04d}.lock", "w")
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return handle
-        except OSError:
-            handle.close()
-            return None
+    def _lock_file(self, number: int) -> Path:
+        return self.out / "trials" / f".{number:04d}.lock"
 
-    def _taken(self, trial: Trial, lock: IO) -> Taken:
+    def _claimed(self, trial: Trial, lock: FileLock) -> ClaimedTrial:
         for name, field in self.space.fields.items():
             if isinstance(field, Choice):
                 trial.suggest_categorical(name, _choices(field))
@@ -186,13 +191,13 @@ class Study:
                 trial.suggest_int(name, field.low, field.high, log=field.log)
             else:
                 trial.suggest_float(name, field.low, field.high, log=field.log)
-        return Taken(trial, self.values(self.frozen(trial.number)), lock)
+        return ClaimedTrial(trial, self.values(self._frozen(trial.number)), lock)
 
-    def frozen(self, number: int) -> FrozenTrial:
+    def _frozen(self, number: int) -> FrozenTrial:
         return self.optuna.trials[number]
 
     def _sampler(self, seed: int) -> optuna.samplers.BaseSampler:
-        """Seeded anew for each trial: what is tried depends on the trials before, not on who asks."""
+        """Seeded anew for each trial: what is tried depends on the trials before, not on which process asks."""
         if self.sampler != "tpe":
             return optuna.samplers.RandomSampler(seed=seed)
         with warnings.catch_warnings():
@@ -208,39 +213,52 @@ class Study:
         tried = {tuple(trial.params.get(name) for name in choices) for trial in begun}
         return next((c for c in combinations if tuple(c.values()) not in tried), None)
 
-    # What came out
+    # How trials end
 
-    def same_before(self, taken: Taken) -> FrozenTrial | None:
-        """An earlier trial of the same values that is done."""
-        earlier = (trial for trial in self.trials[: taken.number] if trial.state in _DONE)
-        return next((trial for trial in earlier if self.values(trial) == taken.values), None)
+    def earlier_with_same_values(self, claimed: ClaimedTrial) -> FrozenTrial | None:
+        """An earlier, finished trial of the same values, which need not be trained again."""
+        earlier = (trial for trial in self.trials[: claimed.number] if trial.state in _FINISHED)
+        return next((trial for trial in earlier if self.values(trial) == claimed.values), None)
 
-    def report(self, taken: Taken, evaluation: int, auc: float) -> bool:
-        """Takes a validation AUC; returns whether the trial is not worth going on with."""
-        if evaluation not in self.frozen(taken.number).intermediate_values:  # known where a run was resumed
-            taken.trial.report(auc, evaluation)
-        return taken.trial.should_prune()
+    def report(self, claimed: ClaimedTrial, evaluation: int, auc: float) -> bool:
+        """Records the AUC of a trial's n-th validation (from 1); returns whether the trial is to be ended early."""
+        if evaluation not in self._frozen(claimed.number).intermediate_values:  # it is where a run was resumed
+            claimed.trial.report(auc, evaluation)
+        return claimed.trial.should_prune()
 
-    def tell(self, taken: Taken, result: dict[str, Any], same_as: int | None = None) -> None:
-        """Writes down how a trial ended: `compare.run.Run`'s result."""
-        taken.trial.set_user_attr("result", result)
+    def tell(self, claimed: ClaimedTrial, result: dict[str, Any], same_as: int | None = None) -> None:
+        """Records how a trial ended.
+
+        Args:
+          result: as `seeded_run.Run` gives it.
+          same_as: the trial whose result this is, where it was not trained again.
+        """
+        claimed.trial.set_user_attr("result", result)
         if same_as is not None:
-            taken.trial.set_user_attr("same_as", same_as)
+            claimed.trial.set_user_attr("same_as", same_as)
         if "failed" in result:
-            self.optuna.tell(taken.trial, state=TrialState.FAIL)
+            self.optuna.tell(claimed.trial, state=TrialState.FAIL)
         elif result["stopped"] == "pruned":
-            self.optuna.tell(taken.trial, state=TrialState.PRUNED)
+            self.optuna.tell(claimed.trial, state=TrialState.PRUNED)
         else:
-            self.optuna.tell(taken.trial, result["validation"]["auc"])
+            self.optuna.tell(claimed.trial, result["validation"]["auc"])
 
     def importances(self) -> dict[str, float]:
-        """How much of the AUC's variation each field explains (PED-ANOVA), summing to 1; empty while unknown."""
+        """The share of the AUC's variation that each field explains (PED-ANOVA); empty with too few trials to tell.
+
+        Source: Watanabe, Bansal & Hutter, PED-ANOVA (IJCAI 2023), as Optuna has it.
+        """
         with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)  # that trials are too few to tell
+            warnings.simplefilter("error", UserWarning)  # that trials are too few
             try:
                 return optuna.importance.get_param_importances(self.optuna)
             except (RuntimeError, ValueError, UserWarning):
                 return {}
+
+
+def _lock(path: Path, blocking: bool = True) -> FileLock:
+    """A lock of the kernel's, which ends with its process; never the substitute that a kill would leave behind."""
+    return FileLock(path, blocking=blocking, fallback_to_soft=False)
 
 
 def _choices(field: Choice | Range) -> list[Any]:

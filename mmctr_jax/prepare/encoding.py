@@ -1,4 +1,4 @@
-"""Items of the prepared data: their numbers, tags, levels and texts."""
+"""Users, items, tags and numbers as the small integers of the prepared files; the items as a table of those."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from mmctr_jax.errors import InputError
 from mmctr_jax.prepare.options import Options
 
 
-def numbers(first: np.ndarray, rest: np.ndarray) -> np.ndarray:
-    """(n,) numbers from 1: those in `first`, in order, then those in `rest`, in order; 0 for neither. Both are masks.
+def numbers_from_one(first: np.ndarray, rest: np.ndarray) -> np.ndarray:
+    """(n,) int64: numbers from 1 for what is in `first`, in order, then for what is in `rest`; 0 for neither.
 
-    So what appears only later never changes the numbers of what is in training.
+    With the training part as `first`, what appears only later never changes the numbers of what is in training.
+
+    Args:
+      first, rest: (n,) bool.
     """
     rest = rest & ~first
     number = np.zeros(len(first), np.int64)
@@ -24,7 +27,7 @@ def numbers(first: np.ndarray, rest: np.ndarray) -> np.ndarray:
 
 
 def vocabulary(values: pl.Series, least: int) -> pl.DataFrame:
-    """`id`, `value`, `count` of the values, the most frequent first; those seen fewer than `least` times have none."""
+    """`id` (from 1), `value`, `count` of the values seen at least `least` times, the most frequent first."""
     counts = values.drop_nulls().cast(pl.String).to_frame("value").group_by("value").len("count")
     counts = counts.filter(pl.col("count") >= least).sort("count", "value", descending=[True, False])
     return counts.select(
@@ -32,17 +35,22 @@ def vocabulary(values: pl.Series, least: int) -> pl.DataFrame:
     )
 
 
-def encode(values: pl.Series, known: pl.DataFrame) -> np.ndarray:
-    """(rows,) int64 ids of `values` in a vocabulary; 0 where it has none."""
+def ids_of(values: pl.Series, known: pl.DataFrame) -> np.ndarray:
+    """(rows,) int64: the ids of `values` in the vocabulary `known`; 0 for those that it does not have."""
     frame = pl.DataFrame({"value": values.cast(pl.String)})
     joined = frame.join(known.select("value", "id"), on="value", how="left", maintain_order="left")
     return joined["id"].fill_null(0).to_numpy()
 
 
-def level(values: np.ndarray, training: np.ndarray, bins: int) -> tuple[np.ndarray, list[float]]:
-    """(n,) int64 levels 1 … bins by the quantiles of the `training` items' values (NaN: level 0), and their bounds.
+def quantile_levels(values: np.ndarray, training: np.ndarray, bins: int) -> tuple[np.ndarray, list[float]]:
+    """Levels 1 … bins by the quantiles of the training items' values, and the bins − 1 bounds between them.
 
     A value equal to a bound is below it. Equal quantiles leave levels empty.
+
+    Args:
+      values: (n,) float, NaN where unknown.
+      training: (n,) bool, the items whose quantiles count.
+    Returns: (n,) int64, 0 for unknown values; and the bounds, empty where no training item has a value.
     """
     known = values[training & ~np.isnan(values)]
     if not len(known):
@@ -53,25 +61,25 @@ def level(values: np.ndarray, training: np.ndarray, bins: int) -> tuple[np.ndarr
 
 @dataclass(frozen=True)
 class EncodedItems:
-    """Items 1 … V of the prepared data, as item_feature.parquet has them; row i is item i + 1."""
+    """Items 1 … V of the prepared data, with all that their features are made from."""
 
-    features: pl.DataFrame  # item_id, item, item_title, item_tags (ids), levels, numeric columns
-    tags: pl.DataFrame  # vocabulary
+    features: pl.DataFrame  # V rows: item_id, item, item_title, item_tags (ids), levels, numeric columns
+    tags: pl.DataFrame  # their vocabulary
     levels: dict[str, np.ndarray]  # column → (V + 1,) level by item id, 0 for padding
-    bounds: dict[str, list[float]]
-    unknown: int  # items of the log that the source says nothing of
+    bounds: dict[str, list[float]]  # column → bounds between its levels
+    unknown: int  # items of the log that the source says nothing about
 
 
-def build(
+def encode_items(
     keys: pl.Series, item_id: np.ndarray, items: pl.DataFrame, clicks: np.ndarray, training_items: int, options: Options
 ) -> EncodedItems:
-    """What the source says of the items, by their numbers; tags and levels as the training items have them.
+    """The source's table of items, by their numbers. Training items alone decide which tags and levels there are.
 
     Args:
-      keys: (n,) the source's ids.
+      keys: (n,) the source's item ids.
       item_id: (n,) their numbers; 0 for items that are dropped.
-      items: a `Source`'s.
-      clicks: (V + 1,) in training, by number.
+      items: as `Source.items`.
+      clicks: (V + 1,) clicks in training, by number.
       training_items: items up to this number are in training.
     Raises: InputError if `options.levels` names no numeric column.
     """
@@ -92,10 +100,10 @@ def build(
         elif name in numeric.columns:
             values = numeric[name].cast(pl.Float64).fill_null(np.nan).to_numpy()
         else:
-            there = ", ".join(["clicks", *numeric.columns])
-            raise InputError(f"--levels {name}: there is no such numeric item column; there are {there}.")
-        mine, bounds[name] = level(values, training, options.bins)
-        levels[f"{name}_level"] = np.concatenate([[0], mine])
+            known = ", ".join(["clicks", *numeric.columns])
+            raise InputError(f"--levels {name}: there is no such numeric item column; there are {known}.")
+        by_item, bounds[name] = quantile_levels(values, training, options.bins)
+        levels[f"{name}_level"] = np.concatenate([[0], by_item])
 
     features = pl.DataFrame(
         {
@@ -112,7 +120,7 @@ def build(
 
 
 def _encode_lists(lists: pl.Series, known: pl.DataFrame) -> pl.Series:
-    """(n,) lists of ids, without those that the vocabulary lacks; empty for null."""
+    """(n,) lists of ids of the values that the vocabulary has; empty for null."""
     flat = pl.DataFrame({"row": np.arange(len(lists)), "value": lists}).explode("value")
     flat = flat.join(known, on="value", how="inner", maintain_order="left")
     grouped = flat.group_by("row", maintain_order=True).agg("id")

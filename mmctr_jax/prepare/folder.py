@@ -14,7 +14,7 @@ _MANIFEST = "manifest.json"
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """What prepare wrote; None in a folder that it did not write. Raises InputError if it cannot be read."""
+    """The manifest of a prepared folder; None in a folder without one. Raises: InputError if it cannot be read."""
     path = folder / _MANIFEST
     if not path.is_file():
         return None
@@ -28,20 +28,24 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def config_path(folder: Path, manifest: dict[str, Any]) -> Path:
-    """The ready config, wherever the folder was moved to."""
+    """The ready config in `folder`, even where that was moved since."""
     return folder / f"{Path(manifest['folder']).name}.yaml"
 
 
 def write(where: Path, manifest: dict[str, Any]) -> None:
-    """Manifest and config into `where`, which is or will become the manifest's `folder`."""
+    """Writes manifest and config into `where`, which is or will become the manifest's `folder`."""
     write_atomically(config_path(where, manifest), config_text(manifest))
     write_atomically(where / _MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
 
 
 def record_embedding(folder: Path, embedding: dict[str, Any]) -> bool:
-    """Notes in the manifest what `embed` wrote to item_info; says whether the config has the column now.
+    """Records in the manifest what `embed` wrote to item_info, and adds the column to the ready config.
 
-    A config that was changed since it was written is left as it is. embedding: at least `column` and `dim`.
+    A config that was changed since it was written is left as it is.
+
+    Args:
+      embedding: at least `column` and `dim`.
+    Returns: whether the config has the column now.
     """
     before = read_manifest(folder)
     after = before | {"embedding": embedding}
@@ -54,7 +58,7 @@ def record_embedding(folder: Path, embedding: dict[str, Any]) -> bool:
 
 
 def config_text(manifest: dict[str, Any]) -> str:
-    """A training config for the folder, at sizes that a CPU trains."""
+    """The YAML of a training config for the folder, with a model small enough for a CPU."""
     folder = Path(manifest["folder"])
     p90 = manifest["splits"]["train"]["history_p90"]
     longest = min(max(4, -(-p90 // 4) * 4), manifest["options"]["history"], 32)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import argparse
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import polars as pl
 
 from mmctr_jax.errors import InputError
-from mmctr_jax.prepare.source import (
-    Source,
+from mmctr_jax.prepare.raw_tables import (
     as_keys,
     as_numbers,
     as_times,
@@ -19,14 +19,15 @@ from mmctr_jax.prepare.source import (
     scan,
     table_files,
 )
+from mmctr_jax.prepare.source import Source, SourceKind, comma_separated
 
-# Columns that prepared files, or the log on its way there, have of their own.
+# Columns that prepared files, or the log on its way to them, have of their own.
 _TAKEN = ("user_id", "item_id", "item_seq", "ID", "label", "weight", "item_tags", "user", "item", "time", "click")
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns of the log and of the item file hold what. Every field is an option of the command line."""
+    """Which columns of the log and of the item file hold what. All but `numeric` are options of the command line."""
 
     user: str = "user"
     item: str = "item"
@@ -42,15 +43,21 @@ class Columns:
 
 
 def read(path: Path, items: Path | None, columns: Columns) -> Source:
-    """The log and the item file. Raises InputError on missing columns, and on values that are not as they must be."""
+    """Reads a log of clicks and a file of items.
+
+    Args:
+      path: the log: a CSV, TSV or Parquet file, or a folder of Parquet part files.
+      items: the item file, of the same formats; None: nothing but their ids is known of the items.
+    Raises: InputError on missing columns, and on values that are not as they must be.
+    """
     for option in ("tags", "text", "numeric"):
         if getattr(columns, option) and not items:
             name = "levels" if option == "numeric" else option
             raise InputError(f"--{name} names a column of the item file; name that file with --items.")
     log = _read_log(path, columns)
-    catalogue = _read_items(items, columns) if items else pl.DataFrame({"item": log["item"].head(0)})
+    item_table = _read_items(items, columns) if items else pl.DataFrame({"item": log["item"].head(0)})
     files = table_files(path) + (table_files(items) if items else [])
-    return Source(log, catalogue, files, side=list(columns.side))
+    return Source(log, item_table, files, side=list(columns.side))
 
 
 def _read_log(path: Path, columns: Columns) -> pl.DataFrame:
@@ -132,3 +139,43 @@ def _tags(values: pl.Series, path: Path, columns: Columns) -> pl.Series:
 def _is_category(kind: pl.DataType) -> bool:
     """Text or whole numbers."""
     return kind.is_integer() or kind in (pl.String, pl.Categorical, pl.Enum, pl.Boolean, pl.Date)
+
+
+def _read_arguments(args: argparse.Namespace) -> Source:
+    given = {field.name: getattr(args, field.name) for field in fields(Columns) if field.name != "numeric"}
+    given["item_key"] = args.item_key or args.item
+    numeric = tuple(name for name in args.levels if name != "clicks")
+    return read(args.path, args.items, Columns(**given, numeric=numeric))
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("columns of the log").add_argument
+    add("--user", default=Columns.user, metavar="COLUMN", help="user ids (default: %(default)s)")
+    add("--item", default=Columns.item, metavar="COLUMN", help="item ids (default: %(default)s)")
+    add("--time", default=Columns.time, metavar="COLUMN", help="numbers, dates or ISO 8601 text (default: %(default)s)")
+    add("--label", metavar="COLUMN", help="1 clicked, 0 shown and not clicked (without: all are clicks)")
+    add("--weight", metavar="COLUMN", help="how much a row counts in the training loss")
+    add("--side", type=comma_separated, default=(), metavar="COLUMN,…", help="categorical features of a row")
+    add = parser.add_argument_group("items").add_argument
+    add("--items", type=Path, metavar="FILE", help="one row per item: CSV, TSV or Parquet")
+    add("--item-key", metavar="COLUMN", help="item ids there (default: as --item)")
+    add("--tags", metavar="COLUMN", help="lists, or text with separators")
+    separator = "between tags in text (default: %(default)s)"
+    add("--tag-separator", type=_separator, default=Columns.tag_separator, metavar="TEXT", help=separator)
+    add("--text", type=comma_separated, default=(), metavar="COLUMN,…", help="joined to the item's text, for embed")
+
+
+def _separator(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("a separator has at least one character")
+    return text
+
+
+KIND = SourceKind(
+    help="any log of clicks: CSV, TSV, Parquet, or a folder of Parquet part files",
+    read=_read_arguments,
+    split="time",
+    path="the log",
+    logged_negatives=True,
+    add_arguments=_add_arguments,
+)

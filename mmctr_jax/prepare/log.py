@@ -15,7 +15,7 @@ class Log:
     """R interactions, sorted by user, then time, then place in the source. Users and items are numbered from 0."""
 
     users: pl.Series  # (U,) the source's ids, in order
-    items: pl.Series  # (V,) likewise: those of the log and of the item file
+    items: pl.Series  # (V,) the source's ids, in order, of the log and of the table of items
     user: np.ndarray  # (R,) int32
     item: np.ndarray  # (R,) int32
     time: np.ndarray  # (R,) int64 or float64
@@ -24,7 +24,7 @@ class Log:
     side: dict[str, pl.Series]  # name → (R,) the source's values
 
     def select(self, rows: np.ndarray) -> Log:
-        """The log with these rows alone (a mask)."""
+        """The log with these rows alone. rows: (R,) bool."""
         weight = None if self.weight is None else self.weight[rows]
         kept = {name: getattr(self, name)[rows] for name in ("user", "item", "time", "click")}
         side = {name: values.filter(pl.Series(rows)) for name, values in self.side.items()}
@@ -32,7 +32,12 @@ class Log:
 
 
 def sorted_log(source: Source) -> tuple[Log, int]:
-    """The log, and how many rows it lost: those that repeat a user, item and time are one, its click if one is."""
+    """Sorts and numbers a source's interactions; rows that repeat a user, item and time become one.
+
+    Of such rows the first click stays, or the first row where none is a click.
+
+    Returns: the log, and how many rows it lost.
+    """
     frame = source.log
     users = _in_order(frame["user"].unique())
     keys, more = frame["item"], source.items["item"]

@@ -7,8 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from mmctr_jax.errors import InputError
-from mmctr_jax.prepare.source import (
-    Source,
+from mmctr_jax.prepare.raw_tables import (
     as_keys,
     as_numbers,
     as_times,
@@ -17,8 +16,9 @@ from mmctr_jax.prepare.source import (
     refuse_duplicates,
     scan,
 )
+from mmctr_jax.prepare.source import Source, SourceKind
 
-_TAG_WORDS = 6  # a hashtag ends at the next one; what runs on beyond so many words is no longer tag
+_TAG_WORDS = 6  # a hashtag runs on to the next one; words beyond so many are no longer part of it
 _NOTE = (
     "Likes and views carry no date: they were counted after the clicks, so likes_level and views_level hold some "
     "knowledge of the future of every sample. Prepare with --levels clicks to do without."
@@ -26,8 +26,13 @@ _NOTE = (
 
 
 def read(folder: Path) -> Source:
-    """Clicks from `*_pairs.csv` (with timestamps) or else `*_pairs.tsv` (each user's videos in order); `*_titles.csv`,
-    whose #hashtags are tags; `*_likes_and_views.txt`. Raises InputError if a file is missing or not as published."""
+    """Reads the published files.
+
+    Clicks are in `*_pairs.csv` (with timestamps) or else `*_pairs.tsv` (each user's videos in order), titles in
+    `*_titles.csv`, whose #hashtags are tags, and numbers in `*_likes_and_views.txt`.
+
+    Raises: InputError if a file is missing or not as published.
+    """
     with_times = sorted(folder.glob("*_pairs.csv"))
     pairs = with_times[0] if with_times else _file(folder, "_pairs.tsv")
     titles, counts = _file(folder, "_titles.csv"), _file(folder, "_likes_and_views.txt")
@@ -90,6 +95,14 @@ def _read_ordered(path: Path) -> pl.DataFrame:
 
 
 def _hashtags(text: pl.Expr) -> pl.Expr:
-    """Lists of tags: lower case, letters and digits, at most _TAG_WORDS words of each."""
+    """Lists of tags: lower case, letters and digits, the first _TAG_WORDS words of each."""
     words = pl.element().str.to_lowercase().str.extract_all(r"[\p{L}\p{M}\p{N}]+").list.head(_TAG_WORDS).list.join(" ")
     return text.str.extract_all(r"#[^#]+").list.eval(words).list.eval(pl.element().filter(pl.element() != ""))
+
+
+KIND = SourceKind(
+    help="the published MicroLens files",
+    read=lambda args: read(args.path),
+    split="last",
+    levels=("likes", "views"),
+)

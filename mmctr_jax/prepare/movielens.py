@@ -6,15 +6,21 @@ from pathlib import Path
 
 import polars as pl
 
-from mmctr_jax.prepare.source import Source, as_keys, as_numbers, collect, refuse_duplicates, scan
+from mmctr_jax.prepare.raw_tables import as_keys, as_numbers, collect, refuse_duplicates, scan
+from mmctr_jax.prepare.source import Source, SourceKind
 
 CLICK = 4.0  # stars
 _NO_GENRES = "(no genres listed)"
 
 
 def read(folder: Path) -> Source:
-    """A rating of 4 or more is a click, a lower one is a non-click; genres and decade are tags; title and genres are
-    the text. Raises InputError if the files are not as published."""
+    """Reads the published files.
+
+    A rating of 4 stars or more is a click, a lower one a non-click. Genres and decade are tags; title and genres are
+    the text.
+
+    Raises: InputError if the files are not as published.
+    """
     ratings, movies = folder / "ratings.csv", folder / "movies.csv"
     names = {"user": "userId", "item": "movieId", "rating": "rating", "time": "timestamp"}
     log = collect(scan(ratings, names), ratings)
@@ -41,3 +47,10 @@ def read(folder: Path) -> Source:
         text=pl.concat_str(plain_title, pl.lit(" "), genres.str.replace_all("|", " ", literal=True)).str.strip_chars(),
     )
     return Source(log, items, [ratings, movies])
+
+
+KIND = SourceKind(
+    help="ratings.csv and movies.csv; 4 stars or more is a click",
+    read=lambda args: read(args.path),
+    split="user",
+)

@@ -1,4 +1,4 @@
-"""The choices of a preparation, the same for every source."""
+"""The choices of a preparation, which are the same for every kind of source."""
 
 from __future__ import annotations
 
@@ -11,30 +11,34 @@ _TAKEN = ("item_id", "item", "item_title", "item_tags", "tags", "text")
 
 @dataclass(frozen=True)
 class Options:
-    """Every field is an option of `mmctr prepare`, recorded in the manifest."""
+    """The choices of a preparation; each is an option of `mmctr prepare` and recorded in the manifest."""
 
     split: str  # user, time or last; see split.split_log
     valid: float = 0.1  # share of users (user, last) or of clicks (time)
     test: float = 0.1
-    history: int = 64  # the most recent clicks that a sample keeps
-    min_history: int = 1  # a sample has at least so many earlier clicks
-    clicks: str | None = None  # samples: "all" clicks, or "new": a user's first on the item; None: see only_new
-    per_user: int | None = None  # only the most recent so many samples of each user and split; None: all
-    negatives: int | None = 3  # sampled non-clicks a click; None: the log's own
+    history: int = 64  # earlier clicks that a sample keeps, the most recent ones
+    min_history: int = 1  # earlier clicks that a sample needs
+    clicks: str | None = None  # which are samples: "all", or "new", a user's first on each item; None: see only_new
+    per_user: int | None = None  # samples kept of each user and split, the most recent ones; None: all
+    negatives: int | None = 3  # sampled non-clicks per click; None: the log's own
     alpha: float = 0.75  # negatives are drawn by popularity ** alpha; 0: uniformly among items clicked in training
     min_item_clicks: int = 0  # items with fewer clicks in training are dropped everywhere
     min_value_count: int = 1  # tags on fewer training items, and side values in fewer training rows, become unknown
     levels: tuple[str, ...] = ()  # numeric item columns, or "clicks", that become a level of the target
-    bins: int = 10  # levels a column has; 0 is unknown
+    bins: int = 10  # levels per column, from 1; 0 is unknown
     seed: int = 20242025  # of the choice of users and negatives
 
     @property
     def only_new(self) -> bool:
-        """Unless told otherwise, where negatives are sampled: as these are never clicked, a target from the user's own
-        history would be known for a click by that alone."""
+        """Whether a user's later clicks on the same item are no samples; without a choice, where negatives are sampled.
+
+        Sampled negatives are never items of the user's history, so a target from there would be known as a click by
+        that alone.
+        """
         return self.clicks == "new" if self.clicks else self.negatives is not None
 
     def __post_init__(self):
+        """Raises: InputError for a value that makes no sense."""
         shares = self.valid, self.test
         if not all(0 < share <= 1 for share in shares) or (self.split != "last" and sum(shares) >= 1):
             raise InputError(

@@ -1,4 +1,4 @@
-"""Interactions → the sample rows of a split, chunk by chunk: histories, targets, negatives."""
+"""A log of interactions → sample rows, chunk by chunk: histories, targets, negatives. Arrays in, tables out."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ class Histories:
     """Each interaction's earlier clicks: those of the same user at strictly earlier times."""
 
     def __init__(self, log: Log):
+        """Finds where in the list of all clicks each interaction's history begins and ends."""
         rows = np.arange(len(log.user))
         new_user = np.append(True, np.diff(log.user) != 0)[: len(rows)]
         new_time = new_user | np.append(True, np.diff(log.time) != 0)[: len(rows)]
         before = np.cumsum(log.click) - log.click
-        # All users' clicks, one user's together, oldest first; the others are places there.
+        # All users' clicks, one user's together, oldest first; _first and _end are places in that list.
         self._clicked = log.item[log.click].astype(np.int64)
         self._end = before[np.maximum.accumulate(np.where(new_time, rows, 0))]
         self._first = before[np.maximum.accumulate(np.where(new_user, rows, 0))]
 
     @property
     def lengths(self) -> np.ndarray:
-        """(R,) earlier clicks, all of them."""
+        """(R,) how many earlier clicks there are."""
         return self._end - self._first
 
     def lists(self, rows: np.ndarray, length: int) -> pa.ListArray:
@@ -42,8 +43,11 @@ class Histories:
 
 
 def candidates(log: Log, options: Options) -> np.ndarray:
-    """(R,) bool: may become a sample. Clicks, with `only_new` the user's first on each item; non-clicks where they are
-    the negatives. All with enough earlier clicks."""
+    """(R,) bool: which interactions may become samples; all of these have `options.min_history` earlier clicks.
+
+    Clicks may, with `options.only_new` only a user's first on each item, and where the log's own non-clicks are the
+    negatives, these too.
+    """
     may = log.click.copy()
     if options.only_new:
         clicks = np.flatnonzero(log.click)
@@ -56,7 +60,7 @@ def candidates(log: Log, options: Options) -> np.ndarray:
 
 
 def most_recent(log: Log, rows: np.ndarray, count: int | None) -> np.ndarray:
-    """The last `count` of each user's `rows`; all for None."""
+    """The last `count` of each user's rows; None: all of them. rows: (n,) in order."""
     if count is None:
         return rows
     last = np.flatnonzero(np.append(np.diff(log.user[rows]) != 0, True))  # of each user
@@ -64,7 +68,7 @@ def most_recent(log: Log, rows: np.ndarray, count: int | None) -> np.ndarray:
     return rows[from_end < count]
 
 
-def tables(
+def sample_tables(
     log: Log,
     rows: np.ndarray,
     code: int,
@@ -74,13 +78,18 @@ def tables(
     levels: dict[str, np.ndarray],
     options: Options,
 ) -> Iterator[tuple[int, pa.Table]]:
-    """The samples of `rows`, in order, chunk by chunk: how many interactions, and their user_id, item_seq, item_id,
-    side features, levels[, weight] and label.
+    """The samples of some interactions, in order, chunk by chunk.
 
-    Each click stands among its negatives at a random place, so that the order of rows says nothing about the label;
-    they share its history, side features and weight.
+    A click's negatives share its history, side features and weight. It stands among them at a random place, so that
+    the order of rows says nothing about the label.
 
-    side: name → (R,) id. levels: name → (V,) level of each item.
+    Args:
+      rows: (n,) the interactions, as row numbers of `log`.
+      code: of the split; other splits draw other negatives.
+      side: name → (R,) ids.
+      levels: name → (V + 1,) level by item.
+    Yields: the number of interactions in the chunk, and their table: user_id, item_seq, item_id, side features, levels,
+      weight (if the log has it), label.
     """
     for chunk, start in enumerate(range(0, len(rows), _ROWS_PER_CHUNK)):
         row = rows[start : start + _ROWS_PER_CHUNK]

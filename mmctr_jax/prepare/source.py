@@ -1,183 +1,56 @@
-"""What a source hands over, and reading tables (CSV or Parquet) into it."""
+"""A source of raw data: what it hands over, and how `mmctr prepare` reads it.
+
+A new source is a file with a function from its files to a `Source` and a `SourceKind` that says how it is called, and
+a line in `SOURCES` of `commands/prepare.py`.
+"""
 
 from __future__ import annotations
 
-import difflib
+import argparse
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
 
-from mmctr_jax.data.parquet import part_files
-from mmctr_jax.errors import InputError
-
-_SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
-
 
 @dataclass(frozen=True)
 class Source:
-    """Interactions and items as a source has them.
-
-    log: one row per interaction, oldest first among equal times: `user`, `item` (integers or text), `time` (any number;
-      only its order counts), and where the source has them `click` (bool; without it every row is a click), `weight`
-      (float) and side features (integers or text), named in `side`.
-    items: one row per item: `item`, and where known `tags` (lists of text), `text`, and numeric columns.
-    """
+    """Interactions and items as a source has them."""
 
     log: pl.DataFrame
-    items: pl.DataFrame
+    """One row per interaction, oldest first among equal times: `user`, `item` (integers or text), `time` (any number;
+    only its order counts), and where the source has them `click` (bool; without it every row is a click), `weight`
+    (float) and the features in `side` (integers or text)."""
+    items: pl.DataFrame  # a row per item: `item`, and where known `tags` (lists of text), `text` and numeric columns
     files: list[Path]
-    side: list[str] = field(default_factory=list)
+    side: list[str] = field(default_factory=list)  # columns of `log`: features of the interaction
     notes: list[str] = field(default_factory=list)  # what users of the prepared files must know
     has_times: bool = True  # false: `time` counts a user's clicks and says nothing across users
 
     @property
     def has_non_clicks(self) -> bool:
+        """Whether the log says of some item that it was shown and not clicked."""
         return "click" in self.log.columns and not self.log["click"].all()
 
 
-def table_files(path: Path) -> list[Path]:
-    """The file itself, or a folder's Parquet part files. Raises InputError if there is none."""
-    if not str(path).isprintable():
-        raise InputError(f"File name {ascii(str(path))} holds characters that cannot be printed; rename it.")
-    if path.is_file() and path.suffix.lower() not in (*_SEPARATORS, ".parquet"):
-        raise InputError(
-            f"{path} is neither .csv, .tsv, .txt nor .parquet, nor a folder of .parquet files; convert it."
-        )
-    return [path] if path.is_file() else part_files(path)
+def comma_separated(text: str) -> tuple[str, ...]:
+    """An argument that lists names: `a, b` → ("a", "b")."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def scan(path: Path, columns: dict[str, str], header: list[str] | None = None) -> pl.LazyFrame:
-    """The named columns of a CSV file or of Parquet files, lazily, under new names. CSV columns are text.
-
-    columns: new name → name in the file.
-    header: names of the columns of a file without a header line.
-    Raises: InputError if the file cannot be read or lacks a column.
-    """
-    frame = _scan(path, header)
-    present = frame.collect_schema().names()
-    for column in columns.values():
-        if column not in present:
-            near = difflib.get_close_matches(column, present, 1)
-            meant = f"did you mean {near[0]!r}? It" if near else "it"
-            raise InputError(f"{path} has no column {column!r}; {meant} has {', '.join(present[:20])}.")
-    return frame.select(pl.col(column).alias(name) for name, column in columns.items())
+def _no_arguments(parser: argparse.ArgumentParser) -> None:
+    pass
 
 
-def column_names(path: Path) -> list[str]:
-    """Of a CSV file with a header line or of Parquet files. Raises InputError if the file cannot be read."""
-    return _scan(path).collect_schema().names()
+@dataclass(frozen=True)
+class SourceKind:
+    """What `mmctr prepare` knows of a kind of source: its help, its arguments, how it is read, and its defaults."""
 
-
-def _scan(path: Path, header: list[str] | None = None) -> pl.LazyFrame:
-    files = table_files(path)
-    try:
-        if files[0].suffix.lower() in _SEPARATORS:
-            frame = pl.scan_csv(
-                files[0],
-                separator=_SEPARATORS[files[0].suffix.lower()],
-                has_header=header is None,
-                infer_schema=False,  # guessing from the first lines would fail on later ones
-                quote_char=None if header else '"',
-                glob=False,
-            )
-        else:
-            parts = [pl.scan_parquet(file, glob=False, hive_partitioning=False) for file in files]
-            columns = [part.collect_schema().names() for part in parts]
-            common = [name for name in columns[0] if all(name in others for others in columns)]
-            frame = pl.concat([part.select(common) for part in parts], how="vertical_relaxed")  # to the wider type
-        present = frame.collect_schema().names()
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise unreadable(path, error) from None
-    if header and len(present) != len(header):
-        raise InputError(f"{path} has {len(present)} columns, {len(header)} are expected: {', '.join(header)}.")
-    return frame.rename(dict(zip(present, header, strict=True))) if header else frame
-
-
-def collect(frame: pl.LazyFrame, path: Path) -> pl.DataFrame:
-    """The frame's rows, in order. Raises InputError, naming `path`, if they cannot be read."""
-    try:
-        return frame.collect(engine="streaming")
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise unreadable(path, error) from None
-
-
-def unreadable(path: Path, error: Exception) -> InputError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-    return InputError(f"{path} cannot be read: {reason}.")
-
-
-def refuse_row(path: Path, column: str, row: int, problem: str, first_line: int = 2) -> InputError:
-    """`row` counts from 0; `first_line` is where a text file has it: 1 without a header."""
-    place = f"line {row + first_line}" if path.suffix.lower() in _SEPARATORS else f"row {row}"
-    return InputError(f"{path}, column {column}, {place}: {problem}")
-
-
-def as_keys(values: pl.Series, path: Path, column: str, first_line: int = 2) -> pl.Series:
-    """User or item ids: integers if all are, in text too; otherwise text. Raises InputError on nulls."""
-    if values.dtype.is_integer():
-        keys = values.cast(pl.Int64, strict=False)
-    elif values.dtype in (pl.String, pl.Categorical, pl.Enum):
-        keys = values.cast(pl.String).replace("", None)
-        numbers = keys.cast(pl.Int64, strict=False)
-        if numbers.null_count() == keys.null_count() and (numbers.cast(pl.String) == keys).all():
-            keys = numbers
-    else:
-        raise InputError(f"{path}: column {column} has type {values.dtype}; ids must be integers or text.")
-    if keys.null_count():
-        row = keys.is_null().arg_true()[0]
-        raise refuse_row(path, column, row, "no id, or one beyond 64 bits; fill or drop it.", first_line)
-    return keys
-
-
-def as_numbers(values: pl.Series, path: Path, column: str, nulls: bool = False, first_line: int = 2) -> pl.Series:
-    """Numbers, or text that is numbers, as Float64 (integers stay Int64). Raises InputError at the first other value.
-
-    nulls: empty values are taken, and become null.
-    """
-    empty = values.is_null() | (values == "") if values.dtype == pl.String else values.is_null()
-    if values.dtype.is_integer() or values.dtype == pl.Boolean:
-        numbers = values.cast(pl.Int64, strict=False)
-    elif values.dtype == pl.String:
-        numbers = values.cast(pl.Int64, strict=False)
-        if numbers.null_count() > empty.sum():
-            numbers = values.cast(pl.Float64, strict=False)
-    elif values.dtype.is_float() or values.dtype.is_decimal():
-        numbers = values.cast(pl.Float64)
-    else:
-        raise InputError(f"{path}: column {column} has type {values.dtype}; it must be numbers.")
-    wrong = numbers.is_null() if numbers.dtype == pl.Int64 else numbers.is_null() | ~numbers.is_finite()
-    if nulls:
-        wrong = wrong.fill_null(True) & ~empty
-    if wrong.any():
-        row = wrong.arg_true()[0]
-        found = "nothing" if values[row] is None else repr(values[row])
-        raise refuse_row(path, column, row, f"{found} is not a number that fits; correct or drop it.", first_line)
-    return numbers
-
-
-def as_times(values: pl.Series, path: Path, column: str) -> pl.Series:
-    """Numbers, dates and times as numbers, in the file's own unit, or text of numbers or of ISO 8601 times."""
-    if values.dtype == pl.String:
-        first = values.drop_nulls().head(1)
-        if len(first) and first.cast(pl.Float64, strict=False).null_count():
-            iso = values.str.contains(r"^\d{4}-\d\d-\d\d").fill_null(False)  # 03/04/2024 could be either month
-            times = values.str.to_datetime(strict=False, time_unit="ns", time_zone="UTC")
-            wrong = times.is_null() | ~iso
-            if wrong.any():
-                row = wrong.arg_true()[0]
-                raise refuse_row(path, column, row, f"{values[row]!r} is not a time; write numbers or ISO 8601.")
-            return times.to_physical()
-    if values.dtype == pl.Date or isinstance(values.dtype, pl.Datetime):
-        if values.null_count():
-            raise refuse_row(path, column, values.is_null().arg_true()[0], "no time; fill or drop such rows.")
-        return values.to_physical().cast(pl.Int64)
-    return as_numbers(values, path, column)
-
-
-def refuse_duplicates(items: pl.Series, path: Path, column: str, first_line: int = 2) -> None:
-    """Raises InputError at the second row of an item."""
-    second = ~items.is_first_distinct()
-    if second.any():
-        row = second.arg_true()[0]
-        raise refuse_row(path, column, row, f"item {items[row]} stands there twice; keep one row of it.", first_line)
+    help: str
+    read: Callable[[argparse.Namespace], Source]  # of `path` and the arguments that it added itself
+    split: str  # unless --split says otherwise
+    path: str = "folder of the files"  # what PATH names
+    levels: tuple[str, ...] = ("clicks",)  # unless --levels says otherwise
+    logged_negatives: bool = False  # whether the log's own non-clicks, where it has any, are the default negatives
+    add_arguments: Callable[[argparse.ArgumentParser], None] = _no_arguments

@@ -14,14 +14,16 @@ TRAIN, VALID, TEST = range(3)
 
 
 def split_log(log: Log, candidates: np.ndarray, options: Options) -> np.ndarray:
-    """(R,) int8 TRAIN, VALID or TEST for each interaction, by `options.split`.
+    """(R,) int8: TRAIN, VALID or TEST for each interaction, by `options.split`.
 
-    user: a share of the users is validation, another test, each with all they did.
+    user: a share of the users is test, another share validation, with all they did.
     time: the most recent share of the clicks is test, the share before it validation; equal times stay together.
-    last: of a share of the users the last candidate click is test; of a share, the last one that is not test is
-      validation. All else belongs to the candidate click that follows it (after the last one, to the last).
+    last: of a share of the users, the last candidate click is test; of a share, the last one that is not test is
+      validation. Every other interaction belongs to the same part as the candidate click that follows it, or as the
+      last one where none follows.
 
-    candidates: (R,) the clicks that may become samples, with enough earlier clicks for that.
+    Args:
+      candidates: (R,) bool, the clicks that may become samples, see `samples.candidates`.
     """
     if options.split == "last":
         return _by_last_click(log, candidates, options)
@@ -29,9 +31,9 @@ def split_log(log: Log, candidates: np.ndarray, options: Options) -> np.ndarray:
 
 
 def ranks_of_users(log: Log, seed: int) -> np.ndarray:
-    """(U,) each user's rank in an order that looks random and depends on seed and id alone.
+    """(U,) int64: each user's rank in an order by a hash of seed and id.
 
-    So a user stays where they are, or nearly, when others come or go.
+    A user hardly changes place when others come or go, and so mostly stays in the same split.
     """
     hashes = [hashlib.blake2b(f"{seed}\t{user}".encode(), digest_size=8).digest() for user in log.users]
     order = np.argsort(np.array(hashes, dtype=">V8").view(">u8"), kind="stable")

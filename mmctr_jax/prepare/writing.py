@@ -1,0 +1,109 @@
+"""The Parquet files of a prepared folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mmctr_jax.console import Progress, log
+from mmctr_jax.prepare import encoding
+from mmctr_jax.prepare.dataset import Dataset
+from mmctr_jax.prepare.negatives import NegativeSampler
+from mmctr_jax.prepare.options import Options
+from mmctr_jax.prepare.samples import Histories, sample_tables
+from mmctr_jax.prepare.split import SPLITS
+
+_NEW = 0.01  # share of a split's clicks on items new to it, above which a warning is given
+
+
+def write_items(out: Path, dataset: Dataset) -> None:
+    """Writes vocabularies/, item_feature.parquet and item_info.parquet, the latter with padding item 0."""
+    vocabularies = {"user_id": dataset.users, "item_id": dataset.item_ids, "item_tags": dataset.items.tags}
+    (out / "vocabularies").mkdir()
+    for name, values in (vocabularies | dataset.side).items():
+        pq.write_table(_without_large_types(values.to_arrow()), out / "vocabularies" / f"{name}.parquet")
+    features = dataset.items.features
+    pq.write_table(_without_large_types(features.to_arrow()), out / "item_feature.parquet", compression="zstd")
+    schema = {"item_id": pl.Int64, "item_tags": pl.List(pl.Int64)}
+    padding = pl.DataFrame({"item_id": [0], "item_tags": [[]]}, schema=schema)
+    info = pl.concat([padding, features.select("item_id", "item_tags")])
+    pq.write_table(_without_large_types(info.to_arrow()), out / "item_info.parquet", compression="zstd")
+
+
+def write_samples(out: Path, dataset: Dataset, options: Options) -> dict[str, dict[str, Any]]:
+    """Writes train, valid, test and test_labels .parquet; returns numbers that describe each split, by its name."""
+    interactions = dataset.log
+    histories = Histories(interactions)
+    clicked = interactions.user[interactions.click], interactions.item[interactions.click]
+    sampler = NegativeSampler(dataset.clicks, *clicked, options.alpha, options.seed)
+    side = {name: encoding.ids_of(interactions.side[name], values) for name, values in dataset.side.items()}
+    described = {}
+    for code, name in enumerate(SPLITS):
+        rows = dataset.rows[code]
+        chunks = sample_tables(interactions, rows, code, histories, sampler, side, dataset.items.levels, options)
+        with Progress(f"Writing {name}", len(rows), "interactions") as progress:
+            found = _write_split(out, name, chunks, progress)
+        kept = np.minimum(histories.lengths[rows], options.history)
+        on_new = int((dataset.clicks[interactions.item[rows[interactions.click[rows]]]] == 0).sum())
+        missing = len(rows) * (1 + (options.negatives or 0)) - found["rows"]
+        described[name] = found | {
+            "users": len(np.unique(interactions.user[rows])),
+            "history_mean": round(float(kept.mean()), 3),
+            "history_p50": int(np.quantile(kept, 0.5)),
+            "history_p90": int(np.quantile(kept, 0.9)),
+            "clicks_on_items_not_clicked_in_training": on_new,
+            "missing_negatives": missing,
+        }
+        log.info(f"{name}: {found['rows']:,} rows, {found['positives']:,} of them clicks")
+        if missing:
+            log.warning(f"{name} has {missing:,} negatives fewer than asked for: some users clicked nearly every item.")
+        if options.negatives and on_new > _NEW * found["positives"]:
+            log.warning(
+                f"{on_new:,} clicks of {name} are on items that were never clicked in training, and sampled negatives "
+                "never are: such rows give their label away, and the AUC flatters. With real non-clicks (--label) it "
+                "would not."
+            )
+    return described
+
+
+def _write_split(out: Path, name: str, chunks: Iterator[tuple[int, pa.Table]], progress: Progress) -> dict[str, int]:
+    """Writes one split, the labels of the test split to a file of their own; returns `rows` and `positives`."""
+    rows = positives = 0
+    writer = labels = None
+    try:
+        for interactions, table in chunks:
+            label = table["label"]
+            if name == "test":
+                ids = pa.array(np.arange(rows, rows + table.num_rows))
+                table = table.drop_columns("label").add_column(0, "ID", ids)
+                labels = labels or pq.ParquetWriter(
+                    out / "test_labels.parquet", pa.schema({"ID": ids.type, "label": label.type})
+                )
+                labels.write_table(pa.table({"ID": ids, "label": label}))
+            writer = writer or pq.ParquetWriter(out / f"{name}.parquet", table.schema, compression="zstd")
+            writer.write_table(table)
+            progress.advance(interactions)
+            rows, positives = rows + table.num_rows, positives + int(label.to_numpy().sum())
+    finally:
+        for each in (writer, labels):
+            if each:
+                each.close()
+    return {"rows": rows, "positives": positives}
+
+
+def _without_large_types(table: pa.Table) -> pa.Table:
+    """Without Arrow's large_ types, which not every reader accepts."""
+    schema = pa.schema([(f.name, _small_type(f.type)) for f in table.schema])
+    return table.cast(schema)
+
+
+def _small_type(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_large_list(kind):
+        return pa.list_(_small_type(kind.value_type))
+    return pa.string() if pa.types.is_large_string(kind) or kind == pa.string_view() else kind
