@@ -45,6 +45,7 @@ class Split:
 
     @property
     def rows(self) -> int:
+        """How many."""
         return len(self.item)
 
 

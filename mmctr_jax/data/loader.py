@@ -155,4 +155,5 @@ def eval_batches(
 
 
 def batches_per_epoch(rows: int, batch_size: int) -> int:
+    """How many batches hold so many rows; the last may be a partial one."""
     return -(-rows // batch_size)

@@ -55,6 +55,7 @@ def _first_line(error: Exception) -> str:
 
 
 def count_rows(files: list[Path]) -> int:
+    """Rows of all files, as their footers say. Raises: InputError if one cannot be read."""
     return sum(_open(file).metadata.num_rows for file in files)
 
 

@@ -29,10 +29,12 @@ def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
+    """The whole of an array on each device."""
     return NamedSharding(mesh, P())
 
 
 def split_rows(mesh: Mesh) -> NamedSharding:
+    """An array's first axis in equal parts over the devices."""
     return NamedSharding(mesh, P("data"))
 
 

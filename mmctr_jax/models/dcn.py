@@ -17,6 +17,8 @@ from mmctr_jax.settings import Depth, Rate, Settings, Width
 
 
 class DCNSettings(Settings):
+    """DCNv2 in its parallel structure (Eq. 7–8)."""
+
     cross_layers: Depth = 3
     """Layers of the cross network."""
     cross_dropout: Rate = 0.0

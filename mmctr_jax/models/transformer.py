@@ -20,6 +20,8 @@ from mmctr_jax.settings import Count, Depth, Rate, Settings, Width
 
 
 class TransformerSettings(Settings):
+    """The Transformer over the clicks (Eq. 4–6)."""
+
     layers: Depth = 2
     """Encoder layers."""
     heads: Width = 1

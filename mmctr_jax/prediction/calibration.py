@@ -87,10 +87,12 @@ def _useless(auc: float) -> InputError:
 
 
 def path(directory: Path) -> Path:
+    """Where a run directory keeps its calibration."""
     return RunDirectory(directory).calibration_file
 
 
 def write(directory: Path, calibration: Calibration) -> None:
+    """Keeps a calibration in its run directory, in place of an older one."""
     write_atomically(path(directory), json.dumps(asdict(calibration)) + "\n")
 
 

@@ -89,6 +89,7 @@ class Checkpoints:
 
     @property
     def last_step(self) -> int | None:
+        """Of the newest checkpoint on disk; None where there is none."""
         return next(iter(self.steps), None)
 
     @property

@@ -53,18 +53,22 @@ class RunDirectory:
 
     @property
     def config_file(self) -> Path:
+        """The resolved configuration; its presence says that the run was begun."""
         return self.path / "config.yaml"
 
     @property
     def metadata_file(self) -> Path:
+        """Versions, devices, fingerprints of the data."""
         return self.path / "metadata.json"
 
     @property
     def items_file(self) -> Path:
+        """The item table, and what deriving features gave."""
         return self.path / "items.npz"
 
     @property
     def checkpoint_folder(self) -> Path:
+        """The best and the last checkpoint."""
         return self.path / "checkpoints"
 
     @property
@@ -74,26 +78,32 @@ class RunDirectory:
 
     @property
     def records_file(self) -> Path:
+        """A line for each training record and each validation."""
         return self.path / "metrics.jsonl"
 
     @property
     def events_folder(self) -> Path:
+        """The same records as TensorBoard events."""
         return self.path / "tensorboard"
 
     @property
     def curves_file(self) -> Path:
+        """Loss, AUC and learning rate over the steps, as a picture."""
         return self.path / "curves.png"
 
     @property
     def log_file(self) -> Path:
+        """What the terminal showed."""
         return self.path / "train.log"
 
     @property
     def summary_file(self) -> Path:
+        """The result, whenever training stops."""
         return self.path / "summary.json"
 
     @property
     def calibration_file(self) -> Path:
+        """The map from logits to calibrated ones, if one was fitted."""
         return self.path / "calibration.json"
 
     @property
@@ -234,6 +244,7 @@ class RunDirectory:
         return Recorder(self.records_file, self.events_folder, self.curves_file)
 
     def write_summary(self, summary: Summary) -> None:
+        """Replaces the summary, whole or not at all."""
         write_atomically(self.summary_file, json.dumps(summary.to_json(), indent=1) + "\n")
 
     # Reading
