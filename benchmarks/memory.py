@@ -40,7 +40,7 @@ def _child(folder: Path) -> None:
     from mmctr_jax.console import start_logging
     from mmctr_jax.data.loader import train_batches
     from mmctr_jax.devices.sharding import make_mesh, put_replicated
-    from mmctr_jax.training.loop import load_training_data
+    from mmctr_jax.training.data import load_training_data
 
     start_logging(quiet=True)
     data = {name: str(folder / f"{name}.parquet") for name in ("train", "valid", "item_info")}
