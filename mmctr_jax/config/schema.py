@@ -9,25 +9,31 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from mmctr_jax.config.differences import Marker
 from mmctr_jax.features import Features
 from mmctr_jax.models import MODELS
+from mmctr_jax.optimization import AnyOptimizer, AnySchedule, WeightDecay
+from mmctr_jax.optimization.optimizers import Adam
+from mmctr_jax.optimization.schedules import OnPlateau
+from mmctr_jax.optimization.weight_decay import DecayRate
 from mmctr_jax.settings import Name, NonNegative, Positive, Rows, Settings, Width
+
+_FILE = Marker.FREE_ON_RESUME | Marker.FREE_IN_COMPARISON  # it may have moved: what it contains is compared
+_SCORED_FILE = _FILE | Marker.FIXED_IN_SEARCH
 
 
 class DataConfig(Settings):
-    # Of a file that may be moved, what it contains is compared instead of its path.
-    # Parquet file, or folder of part files (read in name order)
-    train: Annotated[Name, Marker.FREE_ON_RESUME | Marker.FREE_IN_COMPARISON]
-    # likewise; must have labels of both classes: early stopping needs its AUC
-    valid: Annotated[Name, Marker.FREE_ON_RESUME | Marker.FREE_IN_COMPARISON | Marker.FIXED_IN_SEARCH]
-    # scored by predict.py when no --data is given; null: --data is required
-    test: Annotated[Name | None, Marker.FREE_ON_RESUME | Marker.FREE_IN_COMPARISON | Marker.FIXED_IN_SEARCH] = None
-    # labels of the test file's rows, in their order; null: it has them, or has none
-    test_labels: Annotated[Name | None, Marker.FREE_ON_RESUME | Marker.FREE_IN_COMPARISON | Marker.FIXED_IN_SEARCH] = (
-        None
-    )
-    # one row per item: item id and the columns listed under features.item_features
-    item_info: Annotated[Name, Marker.FREE_ON_RESUME | Marker.FREE_IN_COMPARISON]
-    # where the binary copies of train and valid go; safe to delete at any time
+    """The files."""
+
+    train: Annotated[Name, _FILE]
+    """Parquet file, or folder of part files (read in name order)."""
+    valid: Annotated[Name, _SCORED_FILE]
+    """Likewise; must have labels of both classes: early stopping needs its AUC."""
+    test: Annotated[Name | None, _SCORED_FILE] = None
+    """What `mmctr predict` scores when no --data is given. null: --data is required."""
+    test_labels: Annotated[Name | None, _SCORED_FILE] = None
+    """Labels of the test file's rows, in their order. null: the file has them itself, or has none."""
+    item_info: Annotated[Name, _FILE]
+    """One row per item: item id and the columns listed under features.item_features."""
     cache_dir: Annotated[Name, Marker.FREE_ON_RESUME | Marker.FREE_IN_COMPARISON] = "cache"
+    """Where the binary copies of train and valid go; safe to delete at any time."""
 
     @model_validator(mode="after")
     def _labels_are_of_something(self) -> DataConfig:
@@ -37,29 +43,76 @@ class DataConfig(Settings):
 
 
 class TrainConfig(Settings):
-    batch_size: Rows = 128  # rows per step over all devices and hosts together
-    # rows per scoring step; changes memory and speed, not results
+    """How to train."""
+
+    batch_size: Rows = 128
+    """Rows per step, over all devices and hosts together."""
     eval_batch_size: Annotated[Rows, Marker.FREE_ON_RESUME | Marker.FREE_IN_COMPARISON] = 1024
-    # Lengths besides model.max_history that a batch's histories are padded to, rising; a batch has rows of one length.
-    # null: those of 1, 2, 3, 4, 6, 8, 12, 16, … that pay, where that is exact; []: none. See docs/performance.md.
+    """Rows per scoring step; changes memory and speed, not results."""
     length_buckets: tuple[Width, ...] | None = None
-    # at most; early stopping usually ends sooner
+    """Lengths besides model.max_history that a batch's histories are padded to, rising; a batch has rows of one length.
+    null: those of 1, 2, 3, 4, 6, 8, 12, 16, … that pay, where that is exact. []: none."""
     epochs: Annotated[int, Field(ge=1, le=10**6), Marker.FREE_ON_RESUME] = 100
+    """At most; early stopping usually ends sooner."""
     learning_rate: Annotated[float, Field(ge=1e-12)] = 5e-4
-    clip_norm: Positive = 10.0  # global norm of all gradients
-    embedding_l2: NonNegative = 0.0  # λ of λ/2·‖w‖² on the embedding tables
-    net_l2: NonNegative = 0.0  # λ of λ/2·‖w‖² on all other weight matrices
-    eval_every: Width | None = None  # steps between validations; null: once per epoch
-    # steps between extra checkpoints; null: at validations only
+    """The highest that `schedule` comes to."""
+    clip_norm: Positive = 10.0
+    """Gradients are scaled down to this global norm."""
+    embedding_l2: NonNegative = 0.0
+    """λ of λ/2·‖w‖² on the embedding tables, as a part of the loss."""
+    net_l2: NonNegative = 0.0
+    """λ of λ/2·‖w‖² on all other weight matrices."""
+    eval_every: Width | None = None
+    """Steps between validations. null: once per epoch."""
     checkpoint_every: Annotated[Width | None, Marker.FREE_ON_RESUME | Marker.FREE_IN_COMPARISON] = None
-    patience: Annotated[Width, Marker.FREE_ON_RESUME] = 5  # validations without improvement before training stops
-    lr_factor: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1  # on a validation without improvement
+    """Steps between extra checkpoints. null: at validations only."""
+    patience: Annotated[Width, Marker.FREE_ON_RESUME] = 5
+    """Validations without improvement before training stops."""
+    lr_factor: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
+    """With the schedule plateau: what the learning rate is multiplied by on a validation without improvement."""
     min_learning_rate: NonNegative = 1e-6
-    min_delta: NonNegative = 1e-6  # an improvement is an AUC above best + min_delta
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 20242025  # of weights, dropout and row order
-    # fsdp: large parameters, their moments and the item table are split over the devices instead of being on each.
+    """With the schedule plateau: the learning rate does not fall below this."""
+    min_delta: NonNegative = 1e-6
+    """An improvement is an AUC above best + min_delta."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 20242025
+    """Of weights, dropout and row order."""
     sharding: Literal["replicated", "fsdp"] = "replicated"
-    precision: Literal["float32", "tf32", "bfloat16"] = "float32"  # of matrix products; weights and loss stay float32
+    """fsdp: large parameters, their moments and the item table are split over the devices instead of being on each."""
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    """Of matrix products; weights and loss stay float32."""
+    optimizer: AnyOptimizer = Adam()
+    """What turns gradients into steps: adam, adamw, adagrad, lamb, lion or sgd. Arguments go beside the name, as in
+    `{name: sgd, momentum: 0.9}`; they are optax's, with its defaults."""
+    schedule: AnySchedule = OnPlateau()
+    """How the learning rate changes: plateau, constant, warmup or cosine. Arguments go beside the name, as in
+    `{name: cosine, warmup_epochs: 0.5}`. `patience` ends the training whatever the schedule."""
+    weight_decay: WeightDecay = WeightDecay()
+    """Decoupled: what weights lose in each step besides the optimizer's step, as in AdamW."""
+    ema: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    """Decay of an exponential moving average of the weights (0.999, say), which is then what is validated, what scores
+    and what is exported; training goes on from the weights themselves. null: none. Running means of batch norm are
+    averages already, and stay what they are."""
+
+    @model_validator(mode="after")
+    def _schedule_fits(self) -> TrainConfig:
+        self.schedule.resolved(self.epochs)
+        for name in ("lr_factor", "min_learning_rate"):
+            if not self.schedule.falls_on_plateaus and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(
+                    f"train.{name} is for the schedule plateau, and train.schedule is {self.schedule.name}; drop one "
+                    "of the two"
+                )
+        return self
+
+    @property
+    def resolved(self) -> TrainConfig:
+        """With the schedule's null fields filled in: what a run keeps, and compares when it is resumed."""
+        return self.model_copy(update={"schedule": self.schedule.resolved(self.epochs)})
+
+    @property
+    def decay_rate(self) -> DecayRate:
+        """The weight decay of each parameter."""
+        return self.weight_decay.rate(self.optimizer.weight_decay)
 
 
 def _model_name(raw: Any) -> Any:
