@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from batches import make_items
 from synthetic import raw_config, resolved_config
-from test_model import make_items
 
 from mmctr_jax.config import parse_config
 from mmctr_jax.errors import InputError
@@ -102,15 +102,17 @@ def test_a_narrowed_gradient_is_the_whole_one_with_zeros(name):
     """Of the parameters of the model that histories of one click need; some steps, so that the moments are in play."""
     rng, optimizer = np.random.default_rng(0), OPTIMIZERS[name]()
     config = resolved_config()
+    leading = live.leading_columns(config.features, config.model)
     items = make_items(rng)
-    whole, narrow = (parameter_shapes(c, items) for c in (config, live.narrowed(config, 1)))
+    small = config.model_copy(update={"model": config.model.narrowed(1)})
+    whole, narrow = (parameter_shapes(c, items) for c in (config, small))
     assert whole["cross"]["layer_0"]["kernel"].shape != narrow["cross"]["layer_0"]["kernel"].shape
 
     def draw(shapes):
         return jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), jnp.float32), shapes)
 
     def add(x, g):
-        return live.add(x, g, config)
+        return live.add(x, g, leading)
 
     narrowed = padded = draw(whole)
     state = same = optimizer.init(narrowed)

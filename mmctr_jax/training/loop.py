@@ -109,7 +109,7 @@ def _opened(run: RunDirectory, data: TrainingData, begun: bool) -> Iterator[Reco
                     if begun:
                         run.write_config(data.config)
                     else:
-                        run.write_start(data.items, data.fingerprints, training_lengths=data.lengths)
+                        run.write_start(data.config, data.items, data.fingerprints, training_lengths=data.lengths)
                     stack.enter_context(log_to_file(run.log_file))
                 recorder = stack.enter_context(run.recorder())
         yield recorder
