@@ -33,7 +33,7 @@ def load_and_read(overrides: str) -> None:
     from mmctr_jax.console import start_logging
     from mmctr_jax.data.loader import train_batches
     from mmctr_jax.devices.sharding import make_mesh, put_replicated
-    from mmctr_jax.training.loop import load_training_data
+    from mmctr_jax.training.data import load_training_data
 
     start_logging(quiet=True)
     start = time.perf_counter()

@@ -46,9 +46,9 @@ import sys
 from mmctr_jax.devices import hosts
 from mmctr_jax.errors import InputError
 hosts.join(sys.argv[1], 2, int(sys.argv[2]))
-hosts.agree({"train": "a", "items": "b"})
+hosts.check_equal_on_all_hosts({"train": "a", "items": "b"})
 try:
-    hosts.agree({"train": "a", "items": sys.argv[2]})
+    hosts.check_equal_on_all_hosts({"train": "a", "items": sys.argv[2]})
 except InputError as error:
     print(error)
 """

@@ -21,7 +21,7 @@ from mmctr_jax.prepare.negatives import NegativeSampler
 from mmctr_jax.prepare.options import Options
 from mmctr_jax.prepare.pipeline import prepare
 from mmctr_jax.prepare.source import Source
-from mmctr_jax.training.loop import load_training_data
+from mmctr_jax.training.data import load_training_data
 
 
 def make_log(seed=0, rows=1500, users=40, items=60, non_clicks=False) -> pl.DataFrame:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
 from mmctr_jax.errors import InputError
-
-T = TypeVar("T")
-
 
 _ENVIRONMENT = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
@@ -57,11 +54,12 @@ def _from_environment() -> tuple[str, int, int]:
     return coordinator, int(number), int(process)
 
 
-def together(action: Callable[[], T]) -> T:
-    """Runs `action` on every process; where it raises InputError on one, it does so on all, and none waits in vain."""
-    problem, result = None, None
+@contextmanager
+def raising_on_all_hosts() -> Iterator[None]:
+    """Where the block raises InputError on one process, it does so on all of them, and none waits in vain."""
+    problem = None
     try:
-        result = action()
+        yield
     except InputError as error:
         problem = error
     if jax.process_count() > 1:
@@ -70,11 +68,12 @@ def together(action: Callable[[], T]) -> T:
             problem = InputError(f"Process {failed[0]} stopped; its own message says why.")
     if problem:
         raise problem
-    return result
 
 
-def agree(values: dict[str, str]) -> None:
-    """Raises InputError on every process, naming the first of `values` that is not the same on all of them."""
+def check_equal_on_all_hosts(values: dict[str, str]) -> None:
+    """Raises: InputError on every process, naming the first of `values` that is not the same on all of them."""
+    if jax.process_count() == 1:
+        return
     digests = [np.frombuffer(hashlib.sha256(value.encode()).digest(), np.uint8) for value in values.values()]
     of_all = multihost_utils.process_allgather(np.stack(digests))
     for i, name in enumerate(values):

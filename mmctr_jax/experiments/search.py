@@ -16,7 +16,7 @@ from mmctr_jax.experiments.seeded_run import Run, digests
 from mmctr_jax.experiments.space import Range, Space, label
 from mmctr_jax.experiments.study import ClaimedTrial, Study
 from mmctr_jax.prediction.predict import predict
-from mmctr_jax.training.loop import load_training_data
+from mmctr_jax.training.data import load_training_data
 
 _DRAW_SECONDS = 10.0  # at least, between two pictures
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +14,11 @@ import numpy as np
 
 from mmctr_jax.config import Config
 from mmctr_jax.console import Progress, log, log_to_file, show
-from mmctr_jax.data.cache import Split, load_split
-from mmctr_jax.data.items import Items, ItemTable, fingerprint, load_items
-from mmctr_jax.data.lengths import training_lengths
-from mmctr_jax.data.loader import batches_per_epoch, history_lengths, train_batches
-from mmctr_jax.data.parquet import column_names, part_files, read_keys
-from mmctr_jax.devices.hosts import agree, together
-from mmctr_jax.devices.sharding import make_mesh, memory_per_device, on_devices, put_items, share
-from mmctr_jax.errors import FailedError, InputError, TrainingError, UnfitError
+from mmctr_jax.data.items import fingerprint
+from mmctr_jax.data.loader import batches_per_epoch, train_batches
+from mmctr_jax.devices.hosts import check_equal_on_all_hosts, raising_on_all_hosts
+from mmctr_jax.devices.sharding import make_mesh, on_devices, put_items, share
+from mmctr_jax.errors import FailedError, TrainingError
 from mmctr_jax.files import writing
 from mmctr_jax.interrupt import Interrupt
 from mmctr_jax.runs.checkpoint import Checkpoints
@@ -31,9 +26,16 @@ from mmctr_jax.runs.directory import RunDirectory
 from mmctr_jax.runs.recorder import Recorder
 from mmctr_jax.runs.summary import StopReason, Summary
 from mmctr_jax.training import metrics
+from mmctr_jax.training.data import (
+    TrainingData,
+    check_batch_fills_devices,
+    check_tables_fit_devices,
+    load_training_data,
+)
 from mmctr_jax.training.plateau import Plateau
 from mmctr_jax.training.scoring import make_score
 from mmctr_jax.training.step import all_finite, init_state, make_train_step
+from mmctr_jax.training.stopwatch import Stopwatch
 
 _RECORDS_PER_VALIDATION = 20  # training records between two validations
 _DRAW_SECONDS = 10.0
@@ -43,144 +45,85 @@ _DRAW_SECONDS = 10.0
 class Position:
     """Where the run stands, apart from the device's state. Saved with it; equal positions continue equally."""
 
-    step: int = 0  # steps done: the loader's position, too
-    loss_sum: float = 0.0  # over the rows trained on since the last training record
+    step: int = 0
+    """Steps done: the loader's position, too."""
+    loss_sum: float = 0.0
+    """Over the rows trained on since the last training record."""
     row_sum: int = 0
-    # For reporting alone, all sessions together:
-    seconds: float = 0.0  # at work
-    stepping_rows: int = 0  # trained on, and the time that took, without the steps that compile
-    stepping_seconds: float = 0.0
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    config: Config  # resolved
-    items: Items
-    train: Split
-    valid: Split
-    valid_users: np.ndarray | None  # group keys for grouped AUC
-
-    @cached_property
-    def lengths(self) -> tuple[int, ...]:
-        return training_lengths(self.config.model, self.config.train, history_lengths(self.train))
-
-    @property
-    def fingerprints(self) -> dict[str, str]:
-        return {
-            "train": self.train.fingerprint,
-            "valid": self.valid.fingerprint,
-            "item_info": self.items.fingerprint,
-        }
-
-
-def load_training_data(config: Config, known: ItemTable | None = None) -> TrainingData:
-    """Reads and checks all that training needs; `known` as in `load_items`. Raises InputError."""
-    items = load_items(config.data.item_info, config.features, config.data.cache_dir, known)
-    config = config.with_features(items.features)
-    cache_dir, features = config.data.cache_dir, config.features
-    valid = load_split(config.data.valid, features, cache_dir, with_labels=True)
-    if valid.label.min() == valid.label.max():
-        raise InputError(
-            f"{config.data.valid}: every label is {valid.label[0]}; validation AUC needs rows of both classes."
-        )
-    train = load_split(config.data.train, features, cache_dir, with_labels=True, weight=features.weight)
-    files = part_files(config.data.valid)
-    users = read_keys(files, features.user) if features.user in column_names(files) else None
-    return TrainingData(config, items, train, valid, users)
-
-
-_COPIES = 4  # of a table: itself, its gradient, Adam's two moments
-
-
-def _check_tables_fit(config: Config) -> None:
-    """Raises UnfitError if the embedding tables cannot fit a device: one stray id may ask for billions of rows."""
-    bytes_per_id, memory = 4 * _COPIES * config.model.embedding_dim, memory_per_device()
-    if config.train.sharding == "fsdp":
-        memory *= jax.device_count()
-    sizes = config.features.table_sizes
-    if sum(sizes.values()) * bytes_per_id > memory:
-        name = max(sizes, key=sizes.get)
-        raise UnfitError(
-            f"The embedding table of {name} would have {sizes[name]:,} ids and take "
-            f"{sizes[name] * bytes_per_id / 2**30:,.0f} GiB in training, of {memory / 2**30:,.0f} GiB that there are; "
-            "number its ids from 1 without large gaps, or lower vocab_size or model.embedding_dim."
-        )
 
 
 def train(
     config: Config, directory: Path, resume: bool = False, end_early: Callable[[int, float], bool] | None = None
 ) -> Summary:
-    """Trains, keeping everything in `directory`; returns the summary that is also written there as summary.json.
+    """Trains, keeping everything in `directory`; returns the summary that is also written there.
 
-    end_early: called after each validation with its number, from 1, and its AUC; where it returns true, training stops
-    (`StopReason.PRUNED`).
-    Raises: InputError before anything is overwritten; FailedError if the loss is not finite or the memory not enough;
-    TrainingError if something cannot be written.
+    Args:
+        config: What to train, on which data.
+        directory: The run directory; new, or with `resume` that of a run of the same config and data.
+        resume: Goes on where the run stopped; begins if there is none.
+        end_early: Called after each validation with its number, from 1, and its AUC. Where it returns true, training
+            stops (`StopReason.PRUNED`).
+
+    Raises:
+        InputError: Something is wrong with config, data or directory; nothing was overwritten.
+        FailedError: The loss is not finite, or the memory not enough.
+        TrainingError: Something cannot be written.
     """
-
     run = RunDirectory(directory)
-
-    def check() -> tuple[TrainingData, bool]:
+    with raising_on_all_hosts():
         run.check_free(resume)
-        if config.train.batch_size < jax.device_count():
-            raise UnfitError(
-                f"train.batch_size {config.train.batch_size} is smaller than the number of devices, "
-                f"{jax.device_count()}; raise it, or make fewer devices visible."
-            )
+        check_batch_fills_devices(config)
         begun = resume and run.is_started
         data = load_training_data(config, run.read_items() if begun else None)
-        _check_tables_fit(data.config)
+        check_tables_fit_devices(data.config)
         if begun:
             run.check_same_run(data.config, data.fingerprints, data.lengths)
-        return data, begun
-
-    data, begun = together(check)
-    if jax.process_count() > 1:
-        agree(data.fingerprints | {"item table": fingerprint(data.items.table)})
-    with ExitStack() as stack:
-
-        def prepare() -> Recorder | None:
-            if jax.process_index() != 0:
-                return None
-            stack.enter_context(run.lock())
-            with writing(f"Run directory {directory}", "make room there, or name another with --run-dir"):
-                if begun:
-                    run.write_config(data.config)
-                else:
-                    run.write_start(data.config, data.items, data.fingerprints, training_lengths=data.lengths)
-                stack.enter_context(log_to_file(run.log_file))
-            return stack.enter_context(run.recorder())
-
-        recorder = together(prepare)
-        checkpoints = stack.enter_context(run.checkpoints(writable=True))
-        stack.enter_context(_writing(directory, checkpoints))
-        stack.enter_context(_memory())
+    check_equal_on_all_hosts(data.fingerprints | {"item table": fingerprint(data.items.table)})
+    with (
+        _opened(run, data, begun) as recorder,
+        run.checkpoints(writable=True) as checkpoints,
+        _failures_explained(run, checkpoints),
+    ):
         trainer = _Trainer(data, checkpoints, recorder, end_early)
-        interrupt = stack.enter_context(Interrupt())
-        summary = trainer.run(interrupt)
-        if recorder:
-            recorder.draw()
-            run.write_summary(summary)
+        with Interrupt() as interrupt:
+            summary = trainer.run(interrupt)
+            if recorder:
+                recorder.draw()
+                run.write_summary(summary)
     return summary
 
 
 @contextmanager
-def _writing(directory: Path, checkpoints: Checkpoints) -> Iterator[None]:
-    """What the system refuses during training becomes a TrainingError."""
+def _opened(run: RunDirectory, data: TrainingData, begun: bool) -> Iterator[Recorder | None]:
+    """Locks the run directory, begins it unless it is `begun`, and keeps log and records in it: on process 0 alone.
+
+    Raises: InputError, on all processes, if another training is at work there, or the system refuses.
+    """
+    with ExitStack() as stack:
+        recorder = None
+        with raising_on_all_hosts():
+            if jax.process_index() == 0:
+                stack.enter_context(run.lock())
+                with writing(f"Run directory {run}", "make room there, or name another with --run-dir"):
+                    if begun:
+                        run.write_config(data.config)
+                    else:
+                        run.write_start(data.config, data.items, data.fingerprints, training_lengths=data.lengths)
+                    stack.enter_context(log_to_file(run.log_file))
+                recorder = stack.enter_context(run.recorder())
+        yield recorder
+
+
+@contextmanager
+def _failures_explained(run: RunDirectory, checkpoints: Checkpoints) -> Iterator[None]:
+    """What the system refuses during training becomes a TrainingError; what does not fit the device, a FailedError."""
     try:
         yield
     except OSError as error:
         raise TrainingError(
-            f"Training stopped: {error.filename or directory}: {error.strerror or error}; {checkpoints.kept}. Mend "
+            f"Training stopped: {error.filename or run}: {error.strerror or error}; {checkpoints.kept}. Mend "
             "that, then go on with --resume."
         ) from None
-
-
-@contextmanager
-def _memory() -> Iterator[None]:
-    """What does not fit the device becomes a FailedError."""
-    try:
-        yield
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -209,7 +152,8 @@ class _Trainer:
         self.train_step = make_train_step(config, self.mesh)
         self.score = make_score(config, self.mesh)
         self.state = init_state(config, self.items, self.mesh)
-        self.position, self.plateau = Position(), Plateau(config.train.learning_rate)
+        self.position, self.stopwatch = Position(), Stopwatch()
+        self.plateau = Plateau(config.train.learning_rate)
         self.best_metrics: dict[str, float] = {}
 
         self.steps_per_epoch = batches_per_epoch(data.train.rows, config.train.batch_size)
@@ -220,11 +164,9 @@ class _Trainer:
         self._smoothed_loss = self._last_auc = None
         self._group_norms: dict[str, jax.Array] = {}  # of the last step that was read
         self._compiled: set[int] = set()  # lengths of histories
-        self._lap_start: float | None = None
         self._restore()
         if recorder:
             recorder.open_at(self.position.step)
-        self._session_start = time.monotonic() - self.position.seconds
 
     # The loop
 
@@ -254,14 +196,14 @@ class _Trainer:
                     self._record_training()
                 validate = position.step % self.validate_every == 0 or position.step == self.total_steps
                 save = validate or (train.checkpoint_every and position.step % train.checkpoint_every == 0)
-                if save:
+                if save or not self.stopwatch.running:  # where time begins or ends to count, the step must be done
                     self._read_metrics()
-                self._count_time(rows)
+                self.stopwatch.lap(rows)
                 if validate:
                     self._validate()
                 if save:
                     self._save()
-                    self._lap_start = time.monotonic()
+                    self.stopwatch.restart()
         self._save()
         self.checkpoints.wait()
         return self._summary(stop)
@@ -288,8 +230,8 @@ class _Trainer:
         if compiles:
             self._compiled.add(length)
             self._read_metrics()
-            self._count_time(0)  # of the step before
-            self._lap_start = None
+            self.stopwatch.lap(0)  # of the step before, which is done only now
+            self.stopwatch.stop()
         learning_rate = np.float32(self.plateau.learning_rate)
         with bar.pause() if compiles else nullcontext():
             self.state, metrics = self.train_step(self.state, batch, self.items, learning_rate)
@@ -297,15 +239,6 @@ class _Trainer:
         self.position.step += 1
         self._pending = metrics, rows
         return rows
-
-    def _count_time(self, rows: int) -> None:
-        """Adds what passed since the last call, loading included, to the time that `rows` rows took."""
-        if self._lap_start is None:  # this step compiled, and does not count
-            self._read_metrics()
-        else:
-            self.position.stepping_rows += rows
-            self.position.stepping_seconds += time.monotonic() - self._lap_start
-        self._lap_start = time.monotonic()
 
     def _read_metrics(self) -> None:
         """Waits for the pending step, `position.step`. Raises FailedError if its loss or gradient is not finite."""
@@ -346,7 +279,7 @@ class _Trainer:
                 epoch=position.step / self.steps_per_epoch,
                 loss=position.loss_sum / max(position.row_sum, 1),  # weighted by rows
                 learning_rate=self.plateau.learning_rate,
-                samples_per_second=self._samples_per_second,
+                samples_per_second=self.stopwatch.samples_per_second,
             )
         position.loss_sum, position.row_sum = 0.0, 0
 
@@ -383,9 +316,9 @@ class _Trainer:
         self._read_metrics()
         if not all_finite(self.state):
             raise self._diverged("parameters or moments are not finite")
-        self.position.seconds = time.monotonic() - self._session_start
+        self.stopwatch.update()
         progress = {
-            "position": asdict(self.position),
+            "position": asdict(self.position) | asdict(self.stopwatch),
             "plateau": asdict(self.plateau),
             "best_metrics": self.best_metrics,
         }
@@ -396,16 +329,13 @@ class _Trainer:
         if restored is None:
             return
         self.state, progress = restored
-        self.position, self.plateau = Position(**progress["position"]), Plateau(**progress["plateau"])
+        position = progress["position"]
+        self.stopwatch = Stopwatch(**{field.name: position.pop(field.name) for field in fields(Stopwatch)})
+        self.position, self.plateau = Position(**position), Plateau(**progress["plateau"])
         self.best_metrics = progress["best_metrics"]
         log.info(f"Resuming at step {self.position.step:,}; best validation AUC so far {show(self.plateau.best_auc)}.")
 
     # Reporting
-
-    @property
-    def _samples_per_second(self) -> float | None:
-        position = self.position
-        return position.stepping_rows / position.stepping_seconds if position.stepping_seconds else None
 
     def _status(self) -> str:
         return f"loss {show(self._smoothed_loss)}  AUC {show(self._last_auc)}, best {show(self.plateau.best_auc)}"
@@ -420,8 +350,8 @@ class _Trainer:
             epochs=self.position.step / self.steps_per_epoch,
             best_step=self.plateau.best_step,
             validation=self.best_metrics,
-            samples_per_second=self._samples_per_second,
-            seconds=self.position.seconds,
+            samples_per_second=self.stopwatch.samples_per_second,
+            seconds=self.stopwatch.seconds,
             parameters=count_parameters(self.state.params),
         )
 

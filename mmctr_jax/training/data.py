@@ -1,0 +1,96 @@
+"""All that a training reads, checked before anything is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import jax
+import numpy as np
+
+from mmctr_jax.config import Config
+from mmctr_jax.data.cache import Split, load_split
+from mmctr_jax.data.items import Items, ItemTable, load_items
+from mmctr_jax.data.lengths import training_lengths
+from mmctr_jax.data.loader import history_lengths
+from mmctr_jax.data.parquet import column_names, part_files, read_keys
+from mmctr_jax.devices.sharding import memory_per_device
+from mmctr_jax.errors import InputError, UnfitError
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Items and rows of a training, and the configuration that they resolve."""
+
+    config: Config
+    """With the vocabularies found in the items."""
+    items: Items
+    train: Split
+    valid: Split
+    valid_users: np.ndarray | None
+    """(rows of valid,) groups for grouped AUC; None where users are not known."""
+
+    @cached_property
+    def lengths(self) -> tuple[int, ...]:
+        """What the histories of a batch are padded to, rising."""
+        return training_lengths(self.config.model, self.config.train, history_lengths(self.train))
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """Of what was read, by the names of the files' settings in `data`."""
+        return {
+            "train": self.train.fingerprint,
+            "valid": self.valid.fingerprint,
+            "item_info": self.items.fingerprint,
+        }
+
+
+def load_training_data(config: Config, known: ItemTable | None = None) -> TrainingData:
+    """Reads and checks all that training needs.
+
+    Args:
+        config: As the user wrote it, or resolved.
+        known: As in `load_items`: the table of a run that goes on.
+
+    Raises:
+        InputError: Something in the files is not as it must be.
+    """
+    items = load_items(config.data.item_info, config.features, config.data.cache_dir, known)
+    config = config.with_features(items.features)
+    cache_dir, features = config.data.cache_dir, config.features
+    valid = load_split(config.data.valid, features, cache_dir, with_labels=True)
+    if valid.label.min() == valid.label.max():
+        raise InputError(
+            f"{config.data.valid}: every label is {valid.label[0]}; validation AUC needs rows of both classes."
+        )
+    train = load_split(config.data.train, features, cache_dir, with_labels=True, weight=features.weight)
+    files = part_files(config.data.valid)
+    users = read_keys(files, features.user) if features.user in column_names(files) else None
+    return TrainingData(config, items, train, valid, users)
+
+
+_COPIES = 4  # of a table: itself, its gradient, Adam's two moments
+
+
+def check_batch_fills_devices(config: Config) -> None:
+    """Raises: UnfitError if there are more devices than rows in a batch."""
+    if config.train.batch_size < jax.device_count():
+        raise UnfitError(
+            f"train.batch_size {config.train.batch_size} is smaller than the number of devices, "
+            f"{jax.device_count()}; raise it, or make fewer devices visible."
+        )
+
+
+def check_tables_fit_devices(config: Config) -> None:
+    """Raises: UnfitError if the embedding tables are too large: one stray id may ask for billions of rows."""
+    bytes_per_id, memory = 4 * _COPIES * config.model.embedding_dim, memory_per_device()
+    if config.train.sharding == "fsdp":
+        memory *= jax.device_count()
+    sizes = config.features.table_sizes
+    if sum(sizes.values()) * bytes_per_id > memory:
+        name = max(sizes, key=sizes.get)
+        raise UnfitError(
+            f"The embedding table of {name} would have {sizes[name]:,} ids and take "
+            f"{sizes[name] * bytes_per_id / 2**30:,.0f} GiB in training, of {memory / 2**30:,.0f} GiB that there are; "
+            "number its ids from 1 without large gaps, or lower vocab_size or model.embedding_dim."
+        )
