@@ -451,7 +451,7 @@ def test_the_winners_config_trains_to_the_winners_score(base, tmp_path, monkeypa
         summary = json.loads((tmp_path / "out" / "trials" / f"{int(row['trial']):04d}" / "summary.json").read_text())
         assert float(row["validation_auc"]) == summary["validation"]["auc"]
     again = train(load_config(tmp_path / "out" / "best.yaml"), tmp_path / "again")
-    assert again["validation"]["auc"] == max(float(row["validation_auc"]) for row in rows)
+    assert again.validation["auc"] == max(float(row["validation_auc"]) for row in rows)
     scored = [
         row["trial"]
         for row in rows
