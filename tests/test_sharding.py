@@ -16,7 +16,7 @@ from mmctr_jax.training.step import abstract_state, init_state, make_train_step,
 ITEMS = 4_201  # more than fit in a whole number of rows for each device
 
 
-def config_with(sharding):
+def config_with(sharding, **train):
     change = {
         "features": {
             "num_items": ITEMS,
@@ -26,7 +26,7 @@ def config_with(sharding):
             ],
         },
         "model": {"dcn": {"cross_layers": 1, "deep": [16]}},
-        "train": {"sharding": sharding, "length_buckets": [2], "embedding_l2": 1e-4, "batch_size": 16},
+        "train": {"sharding": sharding, "length_buckets": [2], "embedding_l2": 1e-4, "batch_size": 16} | train,
     }
     return resolved_config(change)
 
@@ -54,8 +54,8 @@ def batch(length, seed):
     }
 
 
-def trained(items, sharding, devices):
-    config, mesh = config_with(sharding), make_mesh(jax.devices()[:devices])
+def trained(items, sharding, devices, **train):
+    config, mesh = config_with(sharding, **train), make_mesh(jax.devices()[:devices])
     on_device = put_items(items, mesh, config)
     state, step, losses = init_state(config, on_device, mesh), make_train_step(config, mesh), []
     for i, length in enumerate((10, 2, 10, 2)):
@@ -87,6 +87,25 @@ def test_losses_and_moments_are_those_of_replicated_ones(both):
             np.testing.assert_allclose(x, y, atol=1e-4 * max(np.abs(y).max(), 1e-3))
     filling = np.asarray(split.params["embedding"]["item_id"])[ITEMS:]
     assert len(filling) == 4_608 - ITEMS and not filling.any()
+
+
+def test_whole_gradients_momentum_and_average_are_split_likewise(items):
+    """Of an optimiser that is not narrowed; in proportion to the gradients, so parameters can be compared, too."""
+    settings = {
+        "optimizer": {"name": "sgd", "momentum": 0.9},
+        "weight_decay": {"tables": 0.1, "matrices": 0.1},
+        "ema": 0.9,
+    }
+    (_, _, _, whole, losses), (_, _, _, split, again) = (
+        trained(items, sharding, 8, **settings) for sharding in ("replicated", "fsdp")
+    )
+    np.testing.assert_allclose(again, losses, rtol=2e-5)
+    (momentum, *_), (theirs, *_) = split.opt_state, whole.opt_state
+    for a, b in ((split.params, whole.params), (split.averaged, whole.averaged), (momentum.trace, theirs.trace)):
+        for x, y in zip(jax.tree.leaves(unfilled(a)), jax.tree.leaves(b), strict=True):
+            np.testing.assert_allclose(x, y, atol=1e-4 * max(np.abs(y).max(), 1e-3))
+        table = a["embedding"]["item_id"]
+        assert table.addressable_shards[0].data.shape[0] * 8 == 4_608 and not np.asarray(table)[ITEMS:].any()
 
 
 def test_large_tensors_are_on_each_device_in_part(both, items):

@@ -13,6 +13,7 @@ from synthetic import config_for, write_dataset
 
 from mmctr_jax.config import load_config
 from mmctr_jax.errors import InputError, TrainingError
+from mmctr_jax.optimization.schedules import Cosine
 from mmctr_jax.prediction.predictor import Predictor
 from mmctr_jax.runs import checkpoint
 from mmctr_jax.runs.checkpoint import Checkpoints
@@ -113,6 +114,92 @@ def test_an_interrupted_and_resumed_run_equals_the_uninterrupted_one(whole, tmp_
     resumed = train(config, tmp_path / "run", resume=True)
     assert resumed.validation == summary.validation and resumed.best_step == summary.best_step
     assert_same_run(directory, tmp_path / "run")
+
+
+AVERAGED = {
+    "optimizer": "adamw",
+    "schedule": {"name": "cosine", "warmup_epochs": 0.6, "final_factor": 0.1},
+    "weight_decay": {"matrices": 0.1},
+    "ema": 0.8,
+    "epochs": 3,
+}
+WARMED_UP = {"optimizer": "sgd", "schedule": "warmup", "epochs": 2}  # an optimiser without a state
+
+
+@pytest.fixture(scope="module")
+def averaged(dataset, tmp_path_factory):
+    """A run with a moving average and a schedule, and its weights after each step."""
+    config, make, weights = config_for(dataset, train=AVERAGED), training.make_train_step, []
+
+    def watched(*args):
+        step = make(*args)
+
+        def run(*args):
+            state, metrics = step(*args)
+            weights.append(jax.tree.map(np.array, state.params))  # copied: the next step takes the state's memory
+            return state, metrics
+
+        return run
+
+    directory = tmp_path_factory.mktemp("averaged") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "make_train_step", watched)
+        summary = train(config, directory)
+    return config, directory, summary, weights
+
+
+def test_a_run_resumed_in_the_middle_of_its_schedule_equals_the_uninterrupted_one(averaged, tmp_path, monkeypatch):
+    config, directory, summary, _ = averaged
+    for i, step in enumerate((2, 7)):  # in the warm-up, and after
+        monkeypatch.setattr(training, "Interrupt", lambda step=step: StopAt(step))
+        train(config, tmp_path / "run", resume=i > 0)
+    monkeypatch.undo()
+    assert train(config, tmp_path / "run", resume=True).validation == summary.validation
+    assert_same_run(directory, tmp_path / "run")
+
+
+def test_an_optimiser_without_a_state_is_saved_and_resumed(dataset, tmp_path, monkeypatch):
+    config = config_for(dataset, train=WARMED_UP)
+    train(config, tmp_path / "whole")
+    monkeypatch.setattr(training, "Interrupt", lambda: StopAt(3))
+    train(config, tmp_path / "run")
+    monkeypatch.undo()
+    train(config, tmp_path / "run", resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
+def test_the_average_of_the_weights_is_saved_validated_and_predicted_with(averaged):
+    config, directory, summary, weights = averaged
+    state, _, _ = last_checkpoint(directory)
+    decays = config.train.ema ** np.arange(len(weights))[::-1]
+    expected = jax.tree.map(lambda *w: np.average(np.stack(w).astype(float), axis=0, weights=decays), *weights)
+    for x, y, last, now in zip(
+        *map(jax.tree.leaves, (state.averaged, expected, weights[-1], state.params)), strict=True
+    ):
+        np.testing.assert_allclose(x, y, rtol=0, atol=1e-6)
+        np.testing.assert_array_equal(now, last)
+    assert any((x != y).any() for x, y in zip(*map(jax.tree.leaves, (state.averaged, state.params)), strict=True))
+    labels = pq.read_table(config.data.valid)["label"].to_numpy()
+    logits = Predictor.load(directory).logits(config.data.valid)
+    assert auc(labels, logits) == pytest.approx(summary.validation["auc"], abs=1e-9)
+    assert logloss(labels, logits) == pytest.approx(summary.validation["logloss"], abs=1e-6)
+
+
+def test_learning_rates_follow_the_schedule_whatever_the_validations_say(averaged):
+    config, directory, _, _ = averaged
+    cosine = Cosine(epochs=3, warmup_epochs=0.6, final_factor=0.1)
+    for record in read_records(directory / "metrics.jsonl"):
+        assert record["learning_rate"] == pytest.approx(config.train.learning_rate * cosine.factor(record["step"] / 5))
+
+
+def test_a_schedule_that_train_epochs_decides_is_not_changed_by_a_resumption(averaged, tmp_path):
+    config, directory, _, _ = averaged
+    shutil.copytree(directory, tmp_path / "run")
+    longer = config.model_copy(update={"train": config.train.model_copy(update={"epochs": 4})})
+    assert "train.schedule.epochs: 3.0 ≠ 4.0" in refused(longer, tmp_path / "run", resume=True)
+    schedule = longer.train.schedule.model_copy(update={"epochs": 3.0})
+    longer = longer.model_copy(update={"train": longer.train.model_copy(update={"schedule": schedule})})
+    assert train(longer, tmp_path / "run", resume=True).steps == 20
 
 
 def test_a_run_killed_before_a_checkpoint_goes_back_to_the_one_before(whole, tmp_path):

@@ -9,6 +9,10 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from mmctr_jax.config.differences import Marker
 from mmctr_jax.features import Features
 from mmctr_jax.models import MODELS
+from mmctr_jax.optimization import AnyOptimizer, AnySchedule, WeightDecay
+from mmctr_jax.optimization.optimizers import Adam
+from mmctr_jax.optimization.schedules import OnPlateau
+from mmctr_jax.optimization.weight_decay import DecayRate
 from mmctr_jax.settings import Name, NonNegative, Positive, Rows, Settings, Width
 
 
@@ -60,6 +64,39 @@ class TrainConfig(Settings):
     # fsdp: large parameters, their moments and the item table are split over the devices instead of being on each.
     sharding: Literal["replicated", "fsdp"] = "replicated"
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"  # of matrix products; weights and loss stay float32
+    optimizer: AnyOptimizer = Adam()
+    """What turns gradients into steps: adam, adamw, adagrad, lamb, lion or sgd. Arguments go beside the name, as in
+    `{name: sgd, momentum: 0.9}`; they are optax's, with its defaults."""
+    schedule: AnySchedule = OnPlateau()
+    """How the learning rate changes: plateau, constant, warmup or cosine. Arguments go beside the name, as in
+    `{name: cosine, warmup_epochs: 0.5}`. `patience` ends the training whatever the schedule."""
+    weight_decay: WeightDecay = WeightDecay()
+    """Decoupled: what weights lose in each step besides the optimizer's step, as in AdamW."""
+    ema: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    """Decay of an exponential moving average of the weights (0.999, say), which is then what is validated, what scores
+    and what is exported; training goes on from the weights themselves. null: none. Running means of batch norm are
+    averages already, and stay what they are."""
+
+    @model_validator(mode="after")
+    def _schedule_fits(self) -> TrainConfig:
+        self.schedule.resolved(self.epochs)
+        for name in ("lr_factor", "min_learning_rate"):
+            if not self.schedule.falls_on_plateaus and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(
+                    f"train.{name} is for the schedule plateau, and train.schedule is {self.schedule.name}; drop one "
+                    "of the two"
+                )
+        return self
+
+    @property
+    def resolved(self) -> TrainConfig:
+        """With the schedule's null fields filled in: what a run keeps, and compares when it is resumed."""
+        return self.model_copy(update={"schedule": self.schedule.resolved(self.epochs)})
+
+    @property
+    def decay_rate(self) -> DecayRate:
+        """The weight decay of each parameter."""
+        return self.weight_decay.rate(self.optimizer.weight_decay)
 
 
 def _model_name(raw: Any) -> Any:

@@ -72,7 +72,7 @@ def torch_to_jax(checkpoint: Path, config: Config, out: Path) -> int:
         "sha256": sha256(checkpoint).hexdigest(),
         "with_dropout": with_dropout(state_dict, config.model),
     }
-    state = init_state(config, on_device, mesh).replace(params=put_replicated(params, mesh))
+    state = init_state(config, on_device, mesh).replace(params=put_replicated(params, mesh), averaged=None)
     run = RunDirectory(out)
     with run.lock():
         with run.checkpoints(writable=True) as checkpoints:

@@ -1,9 +1,9 @@
 """Checkpoints through Orbax: all that a run needs to go on, saved together; `best` and `last` are kept.
 
-A checkpoint at step n is the folder n with three parts: `model` (parameters, running means), `optimizer`
-(moments, step, random key) and `progress` (loader position, plateau and patience counters, sums). Orbax writes it
-beside its final name and renames it when whole, in the background. What a disk does to it later is found out by sums
-over every array's bits, which stand in `progress`.
+A checkpoint at step n is the folder n with three parts: `model` (the weights that predict, running means), `optimizer`
+(moments, step, random key; the weights that steps go on from, where averaged ones predict) and `progress` (loader
+position, plateau and patience counters, sums). Orbax writes it beside its final name and renames it when whole, in the
+background. What a disk does to it later is found out by sums over every array's bits, which stand in `progress`.
 """
 
 from __future__ import annotations
@@ -109,10 +109,9 @@ class Checkpoints:
 
     def save(self, state: TrainState, progress: dict[str, Any], step: int, best_step: int | None) -> None:
         """Starts saving; returns once the state may be donated to the next step. Raises TrainingError."""
-        model = {"params": state.params, "batch_stats": state.batch_stats}
-        optimizer = {"opt_state": state.opt_state, "step": state.step, "rng": state.rng}
-        sums = {"model": _sums(model), "optimizer": _sums(optimizer)}
-        parts = {"model": model, "optimizer": optimizer, "progress": _seal({"progress": progress, "sums": sums})}
+        parts = state.parts()
+        sums = {name: _sums(part) for name, part in parts.items()}
+        parts["progress"] = _seal({"progress": progress, "sums": sums})
         with self._writing(), _each_array_by_one_device():
             self._orbax.save_checkpointables_async(step, parts, force=True, metrics={"best_step": best_step})
 
@@ -135,15 +134,8 @@ class Checkpoints:
 
     def restore(self, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
         """State and progress at `step`, on the shardings of `like`. Raises InputError if it is not whole."""
-        like = jax.tree.map(_abstract, like)
-        loaded = self._load(
-            step,
-            {
-                "model": {"params": like.params, "batch_stats": like.batch_stats},
-                "optimizer": {"opt_state": like.opt_state, "step": like.step, "rng": like.rng},
-            },
-        )
-        return TrainState(**loaded["model"], **loaded["optimizer"]), loaded["progress"]
+        loaded = self._load(step, jax.tree.map(_abstract, like).parts())
+        return TrainState.of_parts(loaded["model"], loaded["optimizer"]), loaded["progress"]
 
     def restore_newest(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
         """The same of the newest checkpoint that is whole; newer ones are set aside. None where there are none.
@@ -164,14 +156,14 @@ class Checkpoints:
         Where there was no validation yet, or the best is damaged: of the newest that is whole.
         Raises: InputError if none is whole.
         """
-        like = jax.tree.map(_abstract, like)
+        model_like = jax.tree.map(_abstract, like).parts()["model"]
         best = self.best_step
         if best is None:
             log.warning(f"No validation was reached yet: taking the last checkpoint, step {self.last_step}.")
         steps = sorted(self.steps, key=lambda step: step != best)  # the best one, then newest first
 
         def model(step: int) -> dict[str, Any]:
-            return self._load(step, {"model": {"params": like.params, "batch_stats": like.batch_stats}})["model"]
+            return self._load(step, {"model": model_like})["model"]
 
         step, restored = self._first_whole(steps, model)
         return step, restored["params"], restored["batch_stats"]

@@ -8,7 +8,7 @@ from functools import cached_property
 import jax
 import numpy as np
 
-from mmctr_jax.config import Config
+from mmctr_jax.config import Config, TrainConfig
 from mmctr_jax.data.cache import Split, load_split
 from mmctr_jax.data.items import Items, ItemTable, load_items
 from mmctr_jax.data.lengths import training_lengths
@@ -69,9 +69,6 @@ def load_training_data(config: Config, known: ItemTable | None = None) -> Traini
     return TrainingData(config, items, train, valid, users)
 
 
-_COPIES = 4  # of a table: itself, its gradient, Adam's two moments
-
-
 def check_batch_fills_devices(config: Config) -> None:
     """Raises: UnfitError if there are more devices than rows in a batch."""
     if config.train.batch_size < jax.device_count():
@@ -83,7 +80,7 @@ def check_batch_fills_devices(config: Config) -> None:
 
 def check_tables_fit_devices(config: Config) -> None:
     """Raises: UnfitError if the embedding tables are too large: one stray id may ask for billions of rows."""
-    bytes_per_id, memory = 4 * _COPIES * config.model.embedding_dim, memory_per_device()
+    bytes_per_id, memory = 4 * _copies(config.train) * config.model.embedding_dim, memory_per_device()
     if config.train.sharding == "fsdp":
         memory *= jax.device_count()
     sizes = config.features.table_sizes
@@ -94,3 +91,10 @@ def check_tables_fit_devices(config: Config) -> None:
             f"{sizes[name] * bytes_per_id / 2**30:,.0f} GiB in training, of {memory / 2**30:,.0f} GiB that there are; "
             "number its ids from 1 without large gaps, or lower vocab_size or model.embedding_dim."
         )
+
+
+def _copies(train: TrainConfig) -> int:
+    """Arrays of a table's size: itself, its gradient, what the optimiser keeps of it, and its average."""
+    table = jax.ShapeDtypeStruct((3, 2), np.float32)
+    kept = jax.tree.leaves(jax.eval_shape(train.optimizer.init, {"table": table}))
+    return 2 + sum(x.shape == table.shape for x in kept) + (train.ema is not None)

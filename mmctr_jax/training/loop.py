@@ -70,6 +70,7 @@ def train(
         TrainingError: Something cannot be written.
     """
     run = RunDirectory(directory)
+    config = config.model_copy(update={"train": config.train.resolved})
     with raising_on_all_hosts():
         run.check_free(resume)
         check_batch_fills_devices(config)
@@ -232,7 +233,7 @@ class _Trainer:
             self._read_metrics()
             self.stopwatch.lap(0)  # of the step before, which is done only now
             self.stopwatch.stop()
-        learning_rate = np.float32(self.plateau.learning_rate)
+        learning_rate = np.float32(self._learning_rate(self.position.step + 1))
         with bar.pause() if compiles else nullcontext():
             self.state, metrics = self.train_step(self.state, batch, self.items, learning_rate)
         self._read_metrics()
@@ -255,12 +256,17 @@ class _Trainer:
     def _diverged(self, what: str) -> FailedError:
         norms = {name: float(norm) for name, norm in self._group_norms.items()}
         largest = sorted(norms, key=lambda name: -norms[name] if math.isfinite(norms[name]) else -math.inf)[:3]
+        step = self.position.step
         return FailedError(
-            f"Step {self.position.step:,} diverged: {what}, learning rate {self.plateau.learning_rate:g}; the largest "
+            f"Step {step:,} diverged: {what}, learning rate {self._learning_rate(step):g}; the largest "
             f"gradients are those of {', '.join(f'{name} ({norms[name]:.3g})' for name in largest)}; "
             f"{self.checkpoints.kept}. "
             "Begin again in another run directory with a lower train.learning_rate."
         )
+
+    def _learning_rate(self, step: int) -> float:
+        """Of the step that is number `step`, from 1."""
+        return self.plateau.learning_rate * self.config.train.schedule.factor(step / self.steps_per_epoch)
 
     def _rows_until(self, step: int) -> int:
         """Rows trained on in the first `step` steps; the last batch of an epoch may be a partial one."""
@@ -278,7 +284,7 @@ class _Trainer:
                 position.step,
                 epoch=position.step / self.steps_per_epoch,
                 loss=position.loss_sum / max(position.row_sum, 1),  # weighted by rows
-                learning_rate=self.plateau.learning_rate,
+                learning_rate=self._learning_rate(position.step),
                 samples_per_second=self.stopwatch.samples_per_second,
             )
         position.loss_sum, position.row_sum = 0.0, 0
@@ -286,12 +292,12 @@ class _Trainer:
     def _validate(self) -> None:
         train, valid, step = self.config.train, self.data.valid, self.position.step
         with Progress("Validating", valid.rows, "rows") as bar:
-            logits = self.score(self.state.params, self.state.batch_stats, valid, self.items, bar.advance)
+            logits = self.score(self.state.predicting_params, self.state.batch_stats, valid, self.items, bar.advance)
         broken = np.count_nonzero(~np.isfinite(logits))
         if broken:
             raise self._diverged(f"{broken:,} of {valid.rows:,} validation logits are not finite")
         result = metrics.evaluate(np.asarray(valid.label), logits, self.data.valid_users)
-        rate = self.plateau.learning_rate
+        before, rate = self.plateau.learning_rate, self._learning_rate(step)
         improved = self.plateau.update(result["auc"], step, train)
         if improved:
             self.best_metrics = result
@@ -300,7 +306,7 @@ class _Trainer:
             f"Step {step:,} (epoch {step / self.steps_per_epoch:.2f}): loss {show(self._smoothed_loss)}, validation "
             + ", ".join(f"{name} {show(value)}" for name, value in result.items())
             + (" — best so far" if improved else f"; best {show(self.plateau.best_auc)} at {self.plateau.best_step}")
-            + (f"; learning rate now {self.plateau.learning_rate:g}" if self.plateau.learning_rate != rate else "")
+            + (f"; learning rate now {self.plateau.learning_rate:g}" if self.plateau.learning_rate != before else "")
         )
         if self.recorder:
             self.recorder.add("validation", step, improved=improved, learning_rate=rate, **result)

@@ -1,5 +1,6 @@
 """One training step and one scoring step, jitted over the mesh."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -12,6 +13,7 @@ from jax.sharding import Mesh
 from mmctr_jax.config import Config
 from mmctr_jax.devices.sharding import filled, placed, replicated
 from mmctr_jax.models import Model, build_model, live
+from mmctr_jax.optimization.weight_decay import group_of
 from mmctr_jax.runs.state import TrainState
 from mmctr_jax.training import optimizers as optimizer
 
@@ -31,14 +33,22 @@ def summed_bce(logits_B: jax.Array, label_B: jax.Array, weight_B: jax.Array) -> 
 
 def l2_penalty(params: Any, embedding_l2: float, net_l2: float) -> jax.Array:
     """λ/2·‖w‖²: `embedding_l2` on the embedding tables, `net_l2` on all other weight matrices; biases are free."""
-    penalty = jnp.zeros(())
+    penalty, rates = jnp.zeros(()), {"tables": embedding_l2, "matrices": net_l2, None: 0.0}
     for path, w in jax.tree_util.tree_leaves_with_path(params):
-        if w.ndim == 2:
-            is_kernel = path[-1].key == "kernel"
-            rate = net_l2 if is_kernel else embedding_l2
-            if rate:
-                penalty += rate / 2 * jnp.square(w).sum()
+        rate = rates[group_of(path, w)]
+        if rate:
+            penalty += rate / 2 * jnp.square(w).sum()
     return penalty
+
+
+def moving_average(averaged: Any, params: Any, steps: jax.Array, decay: float) -> Any:
+    """The average of the weights after the steps up to `steps`, those of n steps ago weighing decayⁿ (Adam's mean).
+
+    averaged: the same up to the step before; of no consequence at the first. steps: () int32, from 1.
+    """
+    # (1 − decay) over 1 − decay^steps, the sum of the weights so far, in a way that float32 bears.
+    share = (1 - decay) / -jnp.expm1(steps * math.log(decay))
+    return jax.tree.map(lambda a, p: a + share.astype(p.dtype) * (p - a), averaged, params)
 
 
 def group_norms(tree: Any) -> dict[str, jax.Array]:
@@ -74,7 +84,9 @@ def _init(config: Config, items: dict[str, jax.Array]) -> TrainState:
     init_rng, rng = jax.random.split(jax.random.PRNGKey(config.train.seed))
     variables = _variables(config, items, init_rng)
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
-    return TrainState(params, batch_stats, optimizer.init(params), jnp.zeros((), jnp.int32), rng)
+    opt_state = optimizer.init(params, config.train.optimizer)
+    averaged = None if config.train.ema is None else jax.tree.map(jnp.copy, params)
+    return TrainState(params, batch_stats, opt_state, jnp.zeros((), jnp.int32), rng, averaged)
 
 
 def init_state(config: Config, items: dict[str, jax.Array], mesh: Mesh) -> TrainState:
@@ -152,9 +164,19 @@ def make_train_step(config: Config, mesh: Mesh) -> Callable:
         if train.sharding == "fsdp":
             grads, add = jax.tree.map(widen, grads, state.params), jnp.add
         params, opt_state, norm = optimizer.update(
-            grads, state.opt_state, state.params, learning_rate, train.clip_norm, add
+            grads,
+            state.opt_state,
+            state.params,
+            learning_rate,
+            train.clip_norm,
+            add,
+            train.optimizer,
+            train.decay_rate,
         )
-        state = TrainState(params, batch_stats, opt_state, state.step + 1, state.rng)
+        step, averaged = state.step + 1, state.averaged
+        if averaged is not None:
+            averaged = moving_average(averaged, params, step, train.ema)
+        state = TrainState(params, batch_stats, opt_state, step, state.rng, averaged)
         metrics = {"loss": loss, "grad_norm": norm, "group_norms": group_norms(grads)}
         return in_place(state), whole(metrics)
 
