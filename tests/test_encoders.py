@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from item_folders import contents, missing_in, vectors_of, write_folder
 
-torch = pytest.importorskip("torch", reason="encoders are optional (requirements-optional.txt)")
-transformers = pytest.importorskip("transformers", reason="encoders are optional (requirements-optional.txt)")
-Image = pytest.importorskip("PIL.Image", reason="encoders are optional (requirements-optional.txt)")
+torch = pytest.importorskip("torch", reason="encoders are optional (the extra `embed`)")
+transformers = pytest.importorskip("transformers", reason="encoders are optional (the extra `embed`)")
+Image = pytest.importorskip("PIL.Image", reason="encoders are optional (the extra `embed`)")
 
 from mmctr_jax.embed import encoders, pretrained, resumable  # noqa: E402
 from mmctr_jax.embed.item_file import read_item_file  # noqa: E402

@@ -299,7 +299,7 @@ def test_the_program_from_a_csv_to_a_folder(tmp_path):
     arguments = ("interactions", "clicks.csv", "--items", "things.csv", "--text", "name", "--label", "clicked")
     result = program(tmp_path, *arguments, "--out", "shop")
     assert result.returncode == 0, result.stderr
-    assert "Next: python train.py --config shop/shop.yaml" in result.stdout
+    assert "Next: mmctr train --config shop/shop.yaml" in result.stdout
     manifest = json.loads((tmp_path / "shop" / "manifest.json").read_text())
     assert manifest["options"]["negatives"] is None  # the log's own non-clicks, since it has some
     assert [file["name"] for file in manifest["files"]] == ["clicks.csv", "things.csv"]

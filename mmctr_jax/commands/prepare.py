@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> int:
         log.info(f"Note: {note}")
     log.info(
         f"Prepared {manifest['interactions']:,} interactions of {manifest['users']:,} users with "
-        f"{manifest['items']:,} items. Next: python train.py --config {args.out / f'{args.out.name}.yaml'}"
+        f"{manifest['items']:,} items. Next: mmctr train --config {args.out / f'{args.out.name}.yaml'}"
     )
     return 0
 

@@ -55,7 +55,7 @@ def _auc(trial: FrozenTrial) -> float | None:
 def _winner(study: Study, best: FrozenTrial) -> str:
     config = study.space.config(study.values(best))
     head = f"# Trial {best.number} of {len(study.finished)}: validation AUC {show(best.value)}.\n"
-    return f"{head}#   python train.py --config {study.out / 'best.yaml'} --run-dir RUN_DIR\n{to_yaml(config)}"
+    return f"{head}#   mmctr train --config {study.out / 'best.yaml'} --run-dir RUN_DIR\n{to_yaml(config)}"
 
 
 def _state(trial: FrozenTrial) -> str:

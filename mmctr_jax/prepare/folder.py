@@ -70,8 +70,8 @@ def config_text(manifest: dict[str, Any]) -> str:
     files = ("train", "valid", "test", "test_labels", "item_info")
     lines = [
         "# Written by `mmctr prepare`; yours to change.",
-        f"#   python train.py --config {folder / f'{folder.name}.yaml'}",
-        f"#   python predict.py --ckpt runs/{folder.name}",
+        f"#   mmctr train --config {folder / f'{folder.name}.yaml'}",
+        f"#   mmctr predict --ckpt runs/{folder.name}",
         "data:",
         *(f"  {name}: {json.dumps(str(folder / f'{name}.parquet'), ensure_ascii=False)}" for name in files),
         "features:",

@@ -5,7 +5,7 @@ metadata.json   versions, devices, fingerprints curves.png      loss, AUC and le
 items.npz       the item table                  tensorboard/    the same as metrics.jsonl, as events
 checkpoints/    best and last                   train.log       what the terminal showed
 damaged/        checkpoints set aside           summary.json    the result, whenever training stops
-calibration.json, predictions.parquet           what predict.py adds
+calibration.json, predictions.parquet           what mmctr predict adds
 .lock           held by the process that trains
 """
 
