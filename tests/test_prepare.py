@@ -476,7 +476,7 @@ def test_the_ready_config_is_one_that_training_takes(tmp_path):
     weighted = load_config(weighted.folder / "weighted.yaml")
     assert weighted.features.weight == "weight" and config.features.weight is None
     assert weighted.model.max_history == 2 == weighted.model.transformer.first_k
-    assert data.train.rows == len(out.table("train")) and data.items.config.features.num_items == len(
+    assert data.train.rows == len(out.table("train")) and data.items.features.num_items == len(
         pl.read_parquet(out.folder / "item_info.parquet")
     )
 
