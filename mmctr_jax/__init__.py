@@ -12,8 +12,7 @@ Shape letters, used in names throughout (`history_BxN`):
     T  Transformer width, 2·D     H  attention heads
     F  width of the feature vector that the cross network sees
 
-Data flows one way, and nothing lower imports anything higher:
-config → data → models → step → training / prediction → outputs.
+Data flows one way, and no package imports one above it: docs/architecture.md.
 """
 
 __version__ = "0.2.0"

@@ -55,6 +55,7 @@ class Run:
 
     @property
     def record(self) -> Path:
+        """The file that says what the run is of."""
         return self.directory.with_suffix(".json")
 
     def result(self) -> dict[str, Any] | None:

@@ -363,4 +363,5 @@ class _Trainer:
 
 
 def count_parameters(params: Any) -> int:
+    """Numbers in all arrays of a tree."""
     return sum(x.size for x in jax.tree.leaves(params))

@@ -30,4 +30,5 @@ class Plateau:
         return False
 
     def exhausted(self, config: TrainConfig) -> bool:
+        """Whether training should stop: `patience` validations in a row brought no improvement."""
         return self.bad_validations >= config.patience
