@@ -50,11 +50,17 @@ def record_embedding(folder: Path, embedding: dict[str, Any]) -> bool:
     before = read_manifest(folder)
     after = before | {"embedding": embedding}
     config = config_path(folder, before)
-    untouched = config.is_file() and config.read_text(encoding="utf-8") in (config_text(before), config_text(after))
+    ours = [_settings(config_text(manifest)) for manifest in (before, after)]
+    untouched = config.is_file() and _settings(config.read_text(encoding="utf-8")) in ours
     if untouched:
         write_atomically(config, config_text(after))
     write_atomically(folder / _MANIFEST, json.dumps(after, indent=1, ensure_ascii=False) + "\n")
     return untouched
+
+
+def _settings(text: str) -> list[str]:
+    """A config's lines without those that are comments: another version writes other ones."""
+    return [line for line in text.splitlines() if not line.startswith("#")]
 
 
 def config_text(manifest: dict[str, Any]) -> str:
