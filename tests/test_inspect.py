@@ -15,13 +15,14 @@ import yaml
 from browser import assert_readable, fits, opened
 from sklearn.metrics import roc_auc_score
 
+from mmctr_jax import formats
 from mmctr_jax.commands.inspect import main
 from mmctr_jax.errors import InputError
-from mmctr_jax.pages import html as page
+from mmctr_jax.features.summaries import NormHistogram, Norms
 from mmctr_jax.pages.inspect.folder import read_folder
 from mmctr_jax.pages.inspect.label_auc import auc_of_counts, cross_fitted, standard_error, transferred
-from mmctr_jax.pages.inspect.numbers import _plain, measure
-from mmctr_jax.pages.inspect.page import inspect
+from mmctr_jax.pages.inspect.numbers import LengthBin, measure, rounded
+from mmctr_jax.pages.inspect.page import inspect, to_json
 from mmctr_jax.pages.inspect.row_features import BINS, CLICKS, Feature, first_half, row_features, samples
 from mmctr_jax.pages.inspect.rows import equal_rows, read_rows
 from mmctr_jax.pages.inspect.warn import find_warnings
@@ -73,10 +74,10 @@ def measured(folder, data=None):
 
 @pytest.fixture(scope="module")
 def inspected(tmp_path_factory):
-    """(folder of clean data, folder of its page, what inspect returned)."""
+    """(folder of clean data, folder of its page, what was found, warnings)."""
     folder = write(tmp_path_factory.mktemp("inspect") / "clean", clean())
     out = folder.parent / "out" / "deep"
-    return folder, out, inspect(folder, None, out)
+    return folder, out, *inspect(folder, None, out)
 
 
 # Warnings ------------------------------------------------------------------------------------------------------------
@@ -205,14 +206,14 @@ def test_a_defect_brings_its_warning_and_no_other(tmp_path, defect):
     data = clean()
     defect(data, np.random.default_rng(1))
     warnings = find_warnings(measured(tmp_path / "data", data))
-    assert {w["check"] for w in warnings} == {check}, warnings
-    assert number is None or warnings[0]["number"] == pytest.approx(number, rel=1e-5)
-    assert all(word in warnings[0]["text"] for word in words), warnings[0]["text"]
+    assert {w.check for w in warnings} == {check}, warnings
+    assert number is None or warnings[0].number == pytest.approx(number, rel=1e-5)
+    assert all(word in warnings[0].text for word in words), warnings[0].text
 
 
 def test_clean_data_brings_none(inspected):
-    _, out, found = inspected
-    assert found["warnings"] == [] and "Nothing to warn about." in (out / "inspect.html").read_text()
+    _, out, _, warnings = inspected
+    assert warnings == [] and "Nothing to warn about." in (out / "inspect.html").read_text()
 
 
 def test_a_few_rows_at_random_raise_no_alarm(tmp_path):
@@ -221,7 +222,7 @@ def test_a_few_rows_at_random_raise_no_alarm(tmp_path):
         for split, rows in (("train", 50), ("valid", 12), ("test", 12)):
             data[split] = {name: values[:rows] for name, values in data[split].items()}
             data[split]["label"] = np.random.default_rng(seed).permutation(np.arange(rows) % 2)
-        checks = {w["check"] for w in find_warnings(measured(tmp_path / str(seed), data))}
+        checks = {w.check for w in find_warnings(measured(tmp_path / str(seed), data))}
         assert not checks & {"alone", "gaps", "drift", "labels"}
 
 
@@ -267,61 +268,61 @@ def test_every_count_is_what_a_loop_counts(tmp_path, seed):
     seen_items = {r[2] for r in rows["train"]} | {i for r in rows["train"] for i in r[1]}
     seen_users = {r[0] for r in rows["train"]}
     for split, mine in rows.items():
-        s = found["splits"][split]
-        assert s["rows"] == len(mine) and s["label_mean"] == share(r[3] for r in mine)
-        assert s["users"] == len({r[0] for r in mine}) and s["items"] == len({r[2] for r in mine})
-        assert s["items_in_histories"] == len({i for r in mine for i in r[1]})
-        assert s["rows_per_user"] == pytest.approx(len(mine) / s["users"], rel=1e-5)
-        assert s["unseen_items"] == share(i not in seen_items for i in {r[2] for r in mine})
-        assert s["unseen_item_rows"] == share(r[2] not in seen_items for r in mine)
-        assert s["unseen_users"] == share(u not in seen_users for u in {r[0] for r in mine})
-        assert s["unseen_user_rows"] == share(r[0] not in seen_users for r in mine)
-        own = found["target_in_history"][split]
+        s = found.splits[split]
+        assert s.rows == len(mine) and s.label_mean == share(r[3] for r in mine)
+        assert s.users == len({r[0] for r in mine}) and s.items == len({r[2] for r in mine})
+        assert s.items_in_histories == len({i for r in mine for i in r[1]})
+        assert s.rows_per_user == pytest.approx(len(mine) / s.users, rel=1e-5)
+        assert s.unseen_items == share(i not in seen_items for i in {r[2] for r in mine})
+        assert s.unseen_item_rows == share(r[2] not in seen_items for r in mine)
+        assert s.unseen_users == share(u not in seen_users for u in {r[0] for r in mine})
+        assert s.unseen_user_rows == share(r[0] not in seen_users for r in mine)
+        own = found.target_in_history[split]
         inside = [r for r in mine if r[2] in r[1]]
-        assert own["rows"] == len(inside) > 0 and own["share"] == share(r in inside for r in mine)
-        assert own["share_of_label"] == [share(r[2] in r[1] for r in mine if r[3] == label) for label in (0, 1)]
-        assert own["label_mean"] == share(r[3] for r in inside)
-        assert own["label_mean_of_others"] == share(r[3] for r in mine if r not in inside)
+        assert own.rows == len(inside) > 0 and own.share == share(r in inside for r in mine)
+        assert own.share_of_label == [share(r[2] in r[1] for r in mine if r[3] == label) for label in (0, 1)]
+        assert own.label_mean == share(r[3] for r in inside)
+        assert own.label_mean_of_others == share(r[3] for r in mine if r not in inside)
         lengths = [len(r[1]) for r in mine]
-        h = found["histories"][split]
-        assert (h["max"], h["empty"]) == (max(lengths), share(n == 0 for n in lengths))
-        assert h["mean"] == pytest.approx(statistics.mean(lengths), rel=1e-5) and h["p50"] == statistics.median(lengths)
-        assert [b["rows"] for b in h["bins"]] == [lengths.count(b["up_to"]) for b in h["bins"]]
-        for entry in found["levels"][0]["values"]:
-            labels = [r[3] for r, v in zip(mine, data[split]["likes_level"], strict=True) if v == entry["value"]]
-            assert entry["splits"][split] == {"rows": len(labels), "label_mean": share(labels)}
+        h = found.histories[split]
+        assert (h.max, h.empty) == (max(lengths), share(n == 0 for n in lengths))
+        assert h.mean == pytest.approx(statistics.mean(lengths), rel=1e-5) and h.p50 == statistics.median(lengths)
+        assert [b.rows for b in h.bins] == [lengths.count(b.up_to) for b in h.bins]
+        for entry in found.levels[0].values:
+            labels = [r[3] for r, v in zip(mine, data[split]["likes_level"], strict=True) if v == entry.value]
+            assert vars(entry.splits[split]) == {"rows": len(labels), "label_mean": share(labels)}
 
     key = lambda r: r[:3]  # noqa: E731
-    for record in found["repeats"]["within"]:
-        mine = rows[record["split"]]
-        assert record["repeated"] == len(mine) - len(set(map(key, mine)))
-        assert record["contradicting"] == sum(any(key(r) == key(q) and r[3] != q[3] for q in mine) for r in mine) > 0
-    assert [(r["split"], r["of"]) for r in found["repeats"]["across"]] == [
+    for record in found.repeats.within:
+        mine = rows[record.split]
+        assert record.repeated == len(mine) - len(set(map(key, mine)))
+        assert record.contradicting == sum(any(key(r) == key(q) and r[3] != q[3] for q in mine) for r in mine) > 0
+    assert [(r.split, r.of) for r in found.repeats.across] == [
         ("valid", "train"),
         ("test", "train"),
         ("test", "valid"),
     ]
-    for record in found["repeats"]["across"]:
-        mine, other = rows[record["split"]], rows[record["of"]]
-        assert record["repeated"] == sum(any(key(r) == key(q) for q in other) for r in mine) > 0
-        assert record["contradicting"] == sum(any(key(r) == key(q) and r[3] != q[3] for q in other) for r in mine)
+    for record in found.repeats.across:
+        mine, other = rows[record.split], rows[record.of]
+        assert record.repeated == sum(any(key(r) == key(q) for q in other) for r in mine) > 0
+        assert record.contradicting == sum(any(key(r) == key(q) and r[3] != q[3] for q in other) for r in mine)
 
     clicks = collections.Counter(r[2] for r in rows["train"] if r[3])
     targets = collections.Counter(r[2] for r in rows["train"])
-    curve = found["popularity"]["curve"]
-    assert [p["clicks"] for p in curve] == sorted((clicks[i] for i in range(1, 6)), reverse=True)
-    assert [p["rows"] for p in curve] == sorted((targets[i] for i in range(1, 6)), reverse=True)
-    assert found["popularity"]["without_click"] == 2
-    assert found["popularity"]["top_1_percent"] == pytest.approx(max(clicks.values()) / clicks.total(), rel=1e-5)
+    curve = found.popularity.curve
+    assert [p.clicks for p in curve] == sorted((clicks[i] for i in range(1, 6)), reverse=True)
+    assert [p.rows for p in curve] == sorted((targets[i] for i in range(1, 6)), reverse=True)
+    assert found.popularity.without_click == 2
+    assert found.popularity.top_1_percent == pytest.approx(max(clicks.values()) / clicks.total(), rel=1e-5)
 
-    vectors = found["embeddings"][0]
-    assert (vectors["zero"], vectors["zero_items"]) == (2, [2, 4])
-    assert (vectors["equal"], vectors["equal_groups"], vectors["largest_group"]) == (2, 1, 2)
-    assert (vectors["norm"]["mean"], vectors["norm"]["min"], vectors["norm"]["max"]) == (3, 2, 5)
-    assert sum(vectors["norm"]["histogram"]["items"]) == 3
-    tags = found["tags"][0]
-    assert (tags["without"], tags["used"], tags["used_once"], tags["per_item"]) == (1, 3, 1, [1, 1, 3])
-    assert [(m["id"], m["items"]) for m in tags["most_used"]] == [(2, 3), (3, 3), (1, 1)]
+    vectors = found.embeddings[0]
+    assert (vectors.zero, vectors.zero_items) == (2, [2, 4])
+    assert (vectors.equal, vectors.equal_groups, vectors.largest_group) == (2, 1, 2)
+    assert (vectors.norm.mean, vectors.norm.min, vectors.norm.max) == (3, 2, 5)
+    assert sum(vectors.norm.histogram.items) == 3
+    tags = found.tags[0]
+    assert (tags.without, tags.used, tags.used_once, tags.per_item) == (1, 3, 1, [1, 1, 3])
+    assert [(m.id, m.items) for m in tags.most_used] == [(2, 3), (3, 3), (1, 1)]
 
 
 def test_padding_is_counted_as_a_loader_would_lay_it_out(tmp_path):
@@ -329,16 +330,16 @@ def test_padding_is_counted_as_a_loader_would_lay_it_out(tmp_path):
     rng = np.random.default_rng(5)
     lengths = rng.integers(0, 41, ROWS["train"])
     data["train"]["item_seq"] = [list(rng.integers(1, ITEMS, n)) for n in lengths]
-    found = measured(tmp_path / "data", data)["padding"]
-    assert [p["length"] for p in found] == [8, 16, 32, 40]
+    found = measured(tmp_path / "data", data).padding
+    assert [p.length for p in found] == [8, 16, 32, 40]
     for p in found:
-        n = p["length"]
+        n = p.length
         clicks = sum(min(k, n) for k in lengths)
         buckets = [b for b in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96) if b < n] + [n]
         laid_out = sum(min(b for b in buckets if b >= min(k, n)) for k in lengths)
-        assert p["cut"] == share(k > n for k in lengths)
-        assert p["padding"] == pytest.approx(1 - clicks / (n * len(lengths)), rel=1e-4)
-        assert p["bucketed"] == pytest.approx(laid_out / (n * len(lengths)), rel=1e-5)
+        assert p.cut == share(k > n for k in lengths)
+        assert p.padding == pytest.approx(1 - clicks / (n * len(lengths)), rel=1e-4)
+        assert p.bucketed == pytest.approx(laid_out / (n * len(lengths)), rel=1e-5)
 
 
 def test_rows_have_one_number_if_user_history_and_target_are_equal(tmp_path):
@@ -347,7 +348,7 @@ def test_rows_have_one_number_if_user_history_and_target_are_equal(tmp_path):
     for name in ("user_id", "item_id"):
         data["train"][name][:4] = 1
     folder = read_folder(write(tmp_path / "data", data), None)
-    rows = {name: read_rows(name, s, folder.users[name], folder.num_items) for name, s in folder.splits.items()}
+    rows = {name: read_rows(s, folder.users[name], folder.num_items) for name, s in folder.splits.items()}
     numbers = np.concatenate(list(equal_rows(rows).values()))
     keys = [r[:3] for split in rows for r in oracle_rows(data, split)]
     assert len(set(zip(keys, numbers.tolist(), strict=True))) == len(set(keys)) == len(set(numbers.tolist()))
@@ -357,7 +358,7 @@ def test_rows_have_one_number_if_user_history_and_target_are_equal(tmp_path):
 def test_clicks_of_the_target_are_those_of_the_half_without_the_row_and_cosines_are_of_the_mean(tmp_path):
     data = clean()
     folder = read_folder(write(tmp_path / "data", data), None)
-    rows = {name: read_rows(name, s, folder.users[name], folder.num_items) for name, s in folder.splits.items()}
+    rows = {name: read_rows(s, folder.users[name], folder.num_items) for name, s in folder.splits.items()}
     features = {f.name: f for f in row_features(folder, rows, samples(rows))}
     train, valid = oracle_rows(data, "train"), oracle_rows(data, "valid")
     halves = first_half(len(train)).tolist()
@@ -381,8 +382,8 @@ def test_rows_of_training_do_not_give_themselves_away_by_their_own_click(tmp_pat
         data[split]["item_id"] = np.random.default_rng(rows).integers(1, 9, rows)
         data[split]["item_seq"] = [[9 + i % 30] for i in range(rows)]
     found = measured(tmp_path / "data", data)
-    clicks = next(r for r in found["label_auc"] if r["feature"] == CLICKS)
-    assert clicks["train"]["auc"] < 0.55 and found["drift"]["valid"]["auc"] < 0.55
+    clicks = next(r for r in found.label_auc if r.feature == CLICKS)
+    assert clicks.train.auc < 0.55 and found.drift["valid"].auc < 0.55
 
 
 def test_a_user_is_not_known_again_by_its_other_rows(tmp_path):
@@ -393,7 +394,7 @@ def test_a_user_is_not_known_again_by_its_other_rows(tmp_path):
         user = rng.integers(0, 100, rows)
         data[split]["user_id"] = first + user
         data[split]["likes_level"] = rng.integers(0, 10_000, 100)[user]
-    assert measured(tmp_path / "data", data)["drift"]["valid"]["auc"] < 0.62
+    assert measured(tmp_path / "data", data).drift["valid"].auc < 0.62
 
 
 # AUC -----------------------------------------------------------------------------------------------------------------
@@ -445,9 +446,9 @@ def test_numbers_fall_into_ordered_quantile_bins_and_values_unknown_to_training_
 
 
 def test_the_page_shows_the_numbers_of_the_json(inspected):
-    _, out, found = inspected
-    refuse = pytest.fail
-    assert json.loads((out / "inspect.json").read_text(), parse_constant=refuse) == found
+    _, out, inspection, warnings = inspected
+    found = json.loads((out / "inspect.json").read_text(), parse_constant=pytest.fail)
+    assert (out / "inspect.json").read_text() == to_json(inspection, warnings)
 
     def numbers(value):
         if isinstance(value, dict):
@@ -459,22 +460,23 @@ def test_the_page_shows_the_numbers_of_the_json(inspected):
     assert all(n == float(f"{n:.6g}") for n in numbers(found) if isinstance(n, float))
     known = {"–"}
     for n in numbers(found):
-        known |= {page.decimal(n), page.decimal(n, 1), page.percent(n), page.count(n)}
+        known |= {formats.decimal(n), formats.decimal(n, 1), formats.percent(n), formats.count(n)}
     html = (out / "inspect.html").read_text()
     cells = re.findall(r"<td>([^<]*)</td>", html)
-    parts = [part for cell in cells for part in re.split(r" ± | – ", cell)]
+    parts = [part for cell in cells for part in re.split(r" ± |, | – ", cell)]
     shown = [part for part in parts if re.fullmatch(r"[\d.,-]+( %)?|–", part)]
     assert len(shown) > 300 and set(shown) <= known
     assert "1,000" in shown and found["splits"]["train"]["rows"] == 1000
 
 
 def test_what_is_no_number_is_null():
-    assert _plain({"a": [math.nan, math.inf, np.float64(2 / 3), 7]}) == {"a": [None, None, 0.666667, 7]}
+    norms = Norms(math.nan, math.inf, np.float64(2 / 3), 7, NormHistogram([1 / 3], [2]))
+    assert rounded({"a": [norms]}) == {"a": [Norms(None, None, 0.666667, 7, NormHistogram([0.333333], [2]))]}
 
 
 def test_the_same_data_gives_the_same_bytes_whatever_files_hold_it(inspected, tmp_path):
     """Part files, fixed-size lists padded on the left, narrow integers, doubles: again, and the same."""
-    folder, out, _ = inspected
+    folder, out, *_ = inspected
     other = tmp_path / "clean"
     other.mkdir()
     for name in ("train", "valid", "test", "test_labels", "item_info"):
@@ -502,34 +504,32 @@ def test_what_is_not_there_is_left_out(tmp_path):
     data = clean()
     del data["test"]["label"]
     found = measured(tmp_path / "unlabelled", data)
-    assert found["splits"]["test"]["label_mean"] is None and found["drift"]["test"]["auc"] is not None
-    assert all("test" not in record for record in found["label_auc"])
-    assert found["repeats"]["across"][1]["contradicting"] is None and find_warnings(found) == []
+    assert found.splits["test"].label_mean is None and found.drift["test"].auc is not None
+    assert all(record.test is None for record in found.label_auc)
+    assert found.repeats.across[1].contradicting is None and find_warnings(found) == []
     del data["test"]
     for name in ("likes_level", "views_level", "user_id"):
         for split in ("train", "valid"):
             del data[split][name]
     del data["item_info"]["item_tags"], data["item_info"]["item_emb_d4"]
-    found = inspect(write(tmp_path / "bare", data), None, tmp_path / "bare")
-    assert list(found["splits"]) == ["train", "valid"] and found["levels"] == found["tags"] == found["embeddings"] == []
-    assert "users" not in found["splits"]["train"] and found["warnings"] == []
+    found, warnings = inspect(write(tmp_path / "bare", data), None, tmp_path / "bare")
+    assert list(found.splits) == ["train", "valid"] and found.levels == found.tags == found.embeddings == []
+    assert found.splits["train"].users is None and warnings == []
 
 
 def test_labels_of_one_class_and_empty_histories_have_no_auc_but_a_page(tmp_path):
     data = clean()
     data["valid"] = {name: values[:1] for name, values in data["valid"].items()}
     data["train"]["item_seq"] = [[] for _ in data["train"]["item_seq"]]
-    found = inspect(write(tmp_path / "data", data), None, tmp_path)
-    assert all(record["valid"]["auc"] is None for record in found["label_auc"])
-    assert found["histories"]["train"]["bins"] == [{"up_to": 0, "rows": 1000}, {"up_to": 1, "rows": 0}]
-    assert "is 1 in every row of valid" in str(found["warnings"]) or "is 0 in every row of valid" in str(
-        found["warnings"]
-    )
+    found, warnings = inspect(write(tmp_path / "data", data), None, tmp_path)
+    assert all(record.valid.auc is None for record in found.label_auc)
+    assert found.histories["train"].bins == [LengthBin(up_to=0, rows=1000), LengthBin(up_to=1, rows=0)]
+    assert any(f"is {label} in every row of valid" in str(warnings) for label in (0, 1))
 
 
 def test_the_config_says_which_columns(inspected, tmp_path):
     """Named, or the one that prepare wrote, moved or not; what is derived is looked at by its source."""
-    folder, _, _ = inspected
+    folder, *_ = inspected
     codes = {"kind": "codes", "name": "codes", "source": "item_emb_d4", "dim": DIM, "levels": 2, "size": 5}
     raw = {
         "data": {"train": "elsewhere", "valid": "elsewhere", "item_info": "elsewhere"},
@@ -537,10 +537,10 @@ def test_the_config_says_which_columns(inspected, tmp_path):
         "model": {"max_history": 7},
     }
     (tmp_path / "some.yaml").write_text(yaml.safe_dump(raw))
-    found = inspect(folder, tmp_path / "some.yaml", tmp_path)
-    assert [level["feature"] for level in found["levels"]] == ["views_level"]
-    assert [e["feature"] for e in found["embeddings"]] == ["item_emb_d4"] and found["tags"] == []
-    assert [(p["length"], p["configured"]) for p in found["padding"]] == [(7, True), (8, False), (12, False)]
+    found, _ = inspect(folder, tmp_path / "some.yaml", tmp_path)
+    assert [level.feature for level in found.levels] == ["views_level"]
+    assert [e.feature for e in found.embeddings] == ["item_emb_d4"] and found.tags == []
+    assert [(p.length, p.configured) for p in found.padding] == [(7, True), (8, False), (12, False)]
     own = write(tmp_path / "own", clean())
     (own / "manifest.json").write_text(json.dumps({"format": 1, "folder": "where/it/was"}))
     (own / "was.yaml").write_text(yaml.safe_dump(raw))
@@ -552,7 +552,7 @@ def test_the_config_says_which_columns(inspected, tmp_path):
 
 
 def test_what_is_refused_is_refused_before_anything_is_written(inspected, tmp_path):
-    folder, _, _ = inspected
+    folder, *_ = inspected
     (tmp_path / "file").write_text("")
     cases = [
         (tmp_path / "absent", tmp_path / "out", "absent is not a folder"),

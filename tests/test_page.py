@@ -3,7 +3,9 @@
 import base64
 import re
 
+from mmctr_jax import formats
 from mmctr_jax.pages import html as page
+from mmctr_jax.pages.figures import figure
 
 HOSTILE = "<script>alert('1')</script> & \"two\" $x_1$"
 
@@ -14,7 +16,7 @@ def test_whatever_is_given_is_shown_as_text():
         page.section(HOSTILE, page.paragraph(HOSTILE), page.notes([HOSTILE])),
         page.folded(HOSTILE, page.table([HOSTILE, "n"], [[HOSTILE, "1"]], HOSTILE), page.preformatted(HOSTILE)),
         page.table([HOSTILE], [[HOSTILE]], breaks=True),
-        page.figure(lambda axes: axes.set_title(HOSTILE), alt=HOSTILE),
+        figure(lambda axes: axes.set_title(HOSTILE), alt=HOSTILE),
     )
     assert "<script" not in html and "alert(&#x27;1&#x27;)" in html
     picture = base64.b64decode(re.search(r"svg\+xml;base64,([^\"]+)", html)[1]).decode()
@@ -22,7 +24,7 @@ def test_whatever_is_given_is_shown_as_text():
 
 
 def test_nothing_is_fetched_and_nothing_runs():
-    html = page.page("A", page.beside(page.figure(lambda axes: axes.plot([1, 2]), alt="a line"), page.paragraph("b")))
+    html = page.page("A", page.beside(figure(lambda axes: axes.plot([1, 2]), alt="a line"), page.paragraph("b")))
     assert "default-src 'none'" in html
     sources = re.findall(r"(?:src|href)=\"([^\"]*)", html)
     assert len(sources) == 2 and all(source.startswith("data:") for source in sources)
@@ -34,15 +36,15 @@ def test_a_picture_has_size_words_and_the_same_bytes_each_time():
         axes.plot([3, 1, 2], label="漢字 😀")  # letters that no font at hand may have
         axes.legend()
 
-    figure = page.figure(draw, alt='what is "seen"', height=2.0)
-    assert 'width="403" height="192"' in figure and 'alt="what is &quot;seen&quot;"' in figure
-    assert figure == page.figure(draw, alt='what is "seen"', height=2.0)
+    picture = figure(draw, alt='what is "seen"', height=2.0)
+    assert 'width="403" height="192"' in picture and 'alt="what is &quot;seen&quot;"' in picture
+    assert picture == figure(draw, alt='what is "seen"', height=2.0)
 
 
 def test_numbers_as_people_read_them():
-    assert [page.count(n) for n in (0, 1234567, None)] == ["0", "1,234,567", "–"]
-    assert [page.decimal(x) for x in (0.12345, 1234.5, -0.00001, None)] == ["0.123", "1,234.500", "0.000", "–"]
-    assert [page.percent(x) for x in (0.0, 0.1234, 0.00012, 1.0, None)] == [
+    assert [formats.count(n) for n in (0, 1234567, None)] == ["0", "1,234,567", "–"]
+    assert [formats.decimal(x) for x in (0.12345, 1234.5, -0.00001, None)] == ["0.123", "1,234.500", "0.000", "–"]
+    assert [formats.percent(x) for x in (0.0, 0.1234, 0.00012, 1.0, None)] == [
         "0.0 %",
         "12.3 %",
         "0.012 %",

@@ -19,13 +19,14 @@ from mmctr_jax.commands.report import main
 from mmctr_jax.config import parse_config
 from mmctr_jax.errors import InputError
 from mmctr_jax.pages import intervals as bootstrap
-from mmctr_jax.pages.report import scored_runs as report_runs
-from mmctr_jax.pages.report.numbers import _error_by_chance, calibration_bins, calibration_error, measure
+from mmctr_jax.pages.figures import legend_labels
+from mmctr_jax.pages.report import runs as report_runs
+from mmctr_jax.pages.report.numbers import measure
 from mmctr_jax.pages.report.page import report
-from mmctr_jax.pages.report.pictures import labels_of
 from mmctr_jax.pages.report.slices import KNOWN, LENGTH, POPULARITY, side_feature
 from mmctr_jax.prediction.predict import predict
 from mmctr_jax.prediction.predictor import Predictor
+from mmctr_jax.prediction.reliability import calibration_curve, error_by_chance
 from mmctr_jax.runs.directory import RunDirectory
 from mmctr_jax.training.loop import train
 from mmctr_jax.training.metrics import grouped_auc
@@ -107,34 +108,34 @@ def test_the_metrics_are_scikit_learns_of_what_predict_writes(trained, scores):
     folder, measured = trained
     shown = cells((folder / "both.html").read_text())
     for split in ("valid", "test"):
-        (group,) = measured["splits"][split]
+        (group,) = measured.splits[split]
         users = pq.read_table(folder / "data" / f"{split}.parquet")["user_id"].to_numpy()
-        for name, run in zip(group["names"], group["runs"], strict=True):
+        for name, run in zip(("one", HOSTILE), group.runs, strict=True):
             labels, score = scores[name][split]
             auc, loss = roc_auc_score(labels, score), log_loss(labels, score)
-            assert run["auc"]["value"] == pytest.approx(auc) and run["logloss"]["value"] == pytest.approx(loss)
-            assert run["gauc"] == pytest.approx(grouped_auc(labels, score, users))
+            assert run.auc.value == pytest.approx(auc) and run.logloss.value == pytest.approx(loss)
+            assert run.gauc == pytest.approx(grouped_auc(labels, score, users))
             assert any(cell.startswith(f"{auc:.4f} [") for cell in shown)
             assert any(cell.startswith(f"{loss:.4f} [") for cell in shown)
-            for text in (f"{run['gauc']:.4f}", f"{labels.mean():.4f}", f"{score.mean():.4f}", str(len(labels))):
+            for text in (f"{run.gauc:.4f}", f"{labels.mean():.4f}", f"{score.mean():.4f}", str(len(labels))):
                 assert text in shown
-            low, high = run["auc"]["interval"]
+            low, high = run.auc.interval
             assert low < auc < high and f"{auc:.4f} [{low:.4f}, {high:.4f}]" in shown
 
 
 def test_differences_are_those_of_the_same_draws(trained, scores):
     """Recomputed row by row for the draws that the rows themselves give."""
     _, measured = trained
-    (group,) = measured["splits"]["test"]
+    (group,) = measured.splits["test"]
     (labels, one), (_, two) = scores["one"]["test"], scores[HOSTILE]["test"]
-    more = group["runs"][1]["auc_more"]
-    assert more["value"] == pytest.approx(roc_auc_score(labels, two) - roc_auc_score(labels, one))
+    more = group.runs[1].auc.more
+    assert more.value == pytest.approx(roc_auc_score(labels, two) - roc_auc_score(labels, one))
     drawn = [np.repeat(np.arange(90), w) for block in bootstrap.weights(90) for w in block]
     differences = [roc_auc_score(labels[r], two[r]) - roc_auc_score(labels[r], one[r]) for r in drawn]
-    assert more["interval"] == pytest.approx(np.quantile(differences, [0.025, 0.975]), abs=1e-6)
+    assert more.interval == pytest.approx(np.quantile(differences, [0.025, 0.975]), abs=1e-6)
     losses = [log_loss(labels[r], two[r]) - log_loss(labels[r], one[r]) for r in drawn]
-    assert group["runs"][1]["logloss_more"]["interval"] == pytest.approx(np.quantile(losses, [0.025, 0.975]), abs=1e-5)
-    assert group["runs"][0]["auc_more"] is None
+    assert group.runs[1].logloss.more.interval == pytest.approx(np.quantile(losses, [0.025, 0.975]), abs=1e-5)
+    assert group.runs[0].auc.more is None
 
 
 def test_slices_are_those_that_plain_python_makes_of_the_files(trained, scores):
@@ -162,19 +163,19 @@ def test_slices_are_those_that_plain_python_makes_of_the_files(trained, scores):
             "likes_level": [str(r["likes_level"]) for r in rows],
             HOSTILE: [str(r[HOSTILE]) for r in rows],
         }
-        (group,) = measured["splits"][split]
-        assert [cut["by"] for cut in group["slices"]] == list(expected)
-        for cut in group["slices"]:
-            of_row = np.array(expected[cut["by"]])
-            assert {s["name"]: s["rows"] for s in cut["slices"]} == {n: (of_row == n).sum() for n in set(of_row)}
-            for found in cut["slices"]:
-                for name, run in zip(group["names"], found["runs"], strict=True):
-                    labels, score = (x[of_row == found["name"]] for x in scores[name][split])
+        (group,) = measured.splits[split]
+        assert [cut.by for cut, _ in group.sliced] == list(expected)
+        for cut, slices in group.sliced:
+            of_row = np.array(expected[cut.by])
+            assert {s.name: s.rows for s in slices} == {n: (of_row == n).sum() for n in set(of_row)}
+            for found in slices:
+                for name, auc in zip(("one", HOSTILE), found.aucs, strict=True):
+                    labels, score = (x[of_row == found.name] for x in scores[name][split])
                     if labels.min() == labels.max():
-                        assert run["auc"] is None
+                        assert auc is None
                     else:
-                        assert run["auc"]["value"] == pytest.approx(roc_auc_score(labels, score))
-        assert all(len(cut["slices"]) > 1 for cut in group["slices"])
+                        assert auc.value == pytest.approx(roc_auc_score(labels, score))
+        assert all(len(slices) > 1 for _, slices in group.sliced)
 
 
 def test_rare_values_of_a_side_feature_are_left_out():
@@ -192,48 +193,49 @@ def test_the_calibration_error_by_hand():
     """Thirty rows in fifteen bins of two, one of them a click."""
     scores = np.repeat(np.arange(15) / 20 + 0.1, 2) + np.tile([0, 0.001], 15)
     labels = np.tile([0, 1], 15)
-    bins = calibration_bins(labels, scores)
-    assert [b["rows"] for b in bins] == [2] * 15 and {b["label"] for b in bins} == {0.5}
-    assert [b["score"] for b in bins] == pytest.approx(np.arange(15) / 20 + 0.1005)
-    assert calibration_error(bins) == pytest.approx(np.abs(np.arange(15) / 20 + 0.1005 - 0.5).mean())
+    curve = calibration_curve(labels, scores)
+    assert curve.rows.tolist() == [2] * 15 and curve.label.tolist() == [0.5] * 15
+    assert curve.score == pytest.approx(np.arange(15) / 20 + 0.1005)
+    assert curve.error == pytest.approx(np.abs(np.arange(15) / 20 + 0.1005 - 0.5).mean())
     order = np.random.default_rng(0).permutation(30)
-    assert calibration_error(calibration_bins(labels[order], scores[order])) == pytest.approx(calibration_error(bins))
+    assert calibration_curve(labels[order], scores[order]).error == pytest.approx(curve.error)
 
 
 def test_equal_scores_are_in_one_bin():
     scores = np.array([0.3] * 70 + [0.9] * 30)
     labels = np.array([1] * 21 + [0] * 49 + [1] * 15 + [0] * 15)
-    bins = calibration_bins(labels, scores)
-    assert [(b["rows"], round(b["score"], 6), b["label"]) for b in bins] == [(70, 0.3, 0.3), (30, 0.9, 0.5)]
-    assert calibration_error(bins) == pytest.approx(0.3 * 0.4)
+    curve = calibration_curve(labels, scores)
+    assert curve.rows.tolist() == [70, 30] and curve.label.tolist() == [0.3, 0.5]
+    assert curve.score == pytest.approx([0.3, 0.9])
+    assert curve.error == pytest.approx(0.3 * 0.4)
 
 
 def test_the_error_by_chance_is_what_true_probabilities_have():
     rng = np.random.default_rng(0)
     scores = rng.uniform(0.05, 0.6, 3000)
-    errors = [calibration_error(calibration_bins(rng.random(3000) < scores, scores)) for _ in range(60)]
-    assert _error_by_chance(scores) == pytest.approx(np.mean(errors), rel=0.08)
+    errors = [calibration_curve(rng.random(3000) < scores, scores).error for _ in range(60)]
+    assert error_by_chance(scores) == pytest.approx(np.mean(errors), rel=0.08)
 
 
 def test_the_curves_are_what_was_recorded_and_the_roc_is_scikit_learns(trained, scores):
     folder, measured = trained
     records = [json.loads(line) for line in (folder / HOSTILE / "metrics.jsonl").read_text().splitlines()]
     validations = [(r["step"], r["auc"]) for r in records if r["kind"] == "validation"]
-    assert measured["curves"][1]["validation AUC"] == validations and len(validations) == 2
-    assert measured["curves"][1]["training loss"] == [(r["step"], r["loss"]) for r in records if r["kind"] == "train"]
+    assert measured.runs[1].curves["validation AUC"] == validations and len(validations) == 2
+    assert measured.runs[1].curves["training loss"] == [(r["step"], r["loss"]) for r in records if r["kind"] == "train"]
     false, true, _ = roc_curve(*scores["one"]["valid"])
-    points = measured["splits"]["valid"][0]["runs"][0]["roc"]
-    assert points[0] == (0, 0) and points[-1] == (1, 1)
+    points = np.stack(measured.splits["valid"][0].runs[0].roc, axis=1)
+    assert points[0].tolist() == [0, 0] and points[-1].tolist() == [1, 1]
     np.testing.assert_allclose(points, np.stack([false, true], axis=1))  # few enough for all to be drawn
 
 
 def test_what_was_trained_on_what(trained):
     folder, measured = trained
     summary = json.loads((folder / "one" / "summary.json").read_text())
-    (valid,) = measured["splits"]["valid"]
-    facts = measured["runs"][0]
-    assert facts["best_auc"] == pytest.approx(summary["validation"]["auc"]) == valid["runs"][0]["auc"]["value"]
-    assert facts["best_step"] == facts["scored_step"] == summary["best_step"]
+    (valid,) = measured.splits["valid"]
+    facts = measured.runs[0]
+    assert facts.best["auc"] == pytest.approx(summary["validation"]["auc"]) == valid.runs[0].auc.value
+    assert facts.best["step"] == facts.step == summary["best_step"]
     rows = pq.read_metadata(folder / "data" / "train.parquet").num_rows
     html = (folder / "both.html").read_text()
     expected = [
@@ -258,13 +260,13 @@ def test_a_stored_calibration_is_shown_for_test(copied, trained, scores, tmp_pat
     asked = []
     monkeypatch.setattr(report_runs.calibration, "read", lambda *args: asked.append(args) or Halved())
     found = report([directory], tmp_path / "page.html")
-    assert asked == [(directory, found["runs"][0]["scored_step"])]
+    assert asked == [(directory, found.runs[0].step)]
     labels, score = scores["one"]["test"]
     calibrated = 1 / (1 + np.exp(-(np.log(score / (1 - score)) / 2 - 0.25)))
-    run = found["splits"]["test"][0]["runs"][0]
-    assert run["calibrated"]["logloss"] == pytest.approx(log_loss(labels, calibrated))
-    assert run["logloss"]["value"] == pytest.approx(log_loss(labels, score))
-    assert found["splits"]["valid"][0]["runs"][0]["calibrated"] is None
+    run = found.splits["test"][0].runs[0]
+    assert run.calibrated.logloss == pytest.approx(log_loss(labels, calibrated))
+    assert run.logloss.value == pytest.approx(log_loss(labels, score))
+    assert found.splits["valid"][0].runs[0].calibrated is None
     shown = cells((tmp_path / "page.html").read_text())
     for text, value in (("logloss", log_loss(labels, calibrated)), ("mean score", calibrated.mean())):
         assert shown[shown.index(f"{text}, calibrated") + 1] == f"{value:.4f}"
@@ -285,20 +287,20 @@ def test_a_run_without_a_checkpoint_has_curves_and_is_not_touched(copied, tmp_pa
         before[directory / ".lock"] = (directory / ".lock").stat().st_mtime_ns
         found = report([directory], tmp_path / "page.html")
     assert files(directory) == before
-    assert found["runs"][0]["state"] == "still going" and found["splits"] == {}
-    assert any("has no checkpoint yet" in note for note in found["notes"])
+    assert found.runs[0].state == "still going" and found.splits == {}
+    assert any("has no checkpoint yet" in note for note in found.notes)
     html = (tmp_path / "page.html").read_text()
     assert html.count("<img") == 4 and "still going" in cells(html) and "has no checkpoint yet" in html
     (directory / "metrics.jsonl").unlink()
     found = report([directory], tmp_path / "page.html")
-    assert found["runs"][0]["state"] == "without a summary; train.log may say why"
+    assert found.runs[0].state == "without a summary; train.log may say why"
     assert "Nothing is recorded yet." in (tmp_path / "page.html").read_text()
 
 
 def test_scoring_leaves_a_run_directory_as_it_was(copied, tmp_path):
     directory, _ = copied
     before = files(directory)
-    assert measured_of(directory)["splits"]
+    assert measured_of(directory).splits
     assert files(directory) == before
 
 
@@ -314,10 +316,10 @@ def test_a_checkpoint_replaced_while_it_is_read_is_looked_for_again(copied, tmp_
 
     monkeypatch.setattr(report_runs, "_WAIT_SECONDS", 0)
     monkeypatch.setattr(report_runs.Predictor, "load", unlucky)
-    assert "Nothing is scored: gone" in measured_of(directory)["notes"] and len(tries) == 1
+    assert "Nothing is scored: gone" in measured_of(directory).notes and len(tries) == 1
     tries.clear()
     with RunDirectory(directory).lock():
-        assert list(measured_of(directory)["splits"]) == ["valid", "test"] and len(tries) == 3
+        assert list(measured_of(directory).splits) == ["valid", "test"] and len(tries) == 3
 
 
 def test_a_lock_is_seen_and_not_taken(tmp_path):
@@ -334,8 +336,8 @@ def test_a_summary_of_before_the_run_went_on_is_not_taken(copied, tmp_path):
     with open(directory / "metrics.jsonl", "a") as stream:
         record = {"kind": "train", "step": 999, "epoch": 9.0, "loss": 0.1, "learning_rate": 0.01}
         stream.write(json.dumps(record | {"samples_per_second": 5.0}) + "\n")
-    facts = measured_of(directory)["runs"][0]
-    assert facts["state"].startswith("without a summary") and (facts["steps"], facts["epochs"]) == (999, 9.0)
+    facts = measured_of(directory).runs[0]
+    assert facts.state.startswith("without a summary") and (facts.steps, facts.epochs) == (999, 9.0)
 
 
 def test_converted_weights_have_scores_and_no_curves(copied):
@@ -346,24 +348,24 @@ def test_converted_weights_have_scores_and_no_curves(copied):
     metadata |= {"converted": {"sha256": ""}, "data": {"item_info": "", "items": metadata["data"]["items"]}}
     (directory / "metadata.json").write_text(json.dumps(metadata))
     found = measured_of(directory)
-    assert found["runs"][0]["state"] == "not trained: converted weights" and found["notes"] == []
-    assert list(found["splits"]) == ["valid", "test"] and not any(found["curves"][0].values())
+    assert found.runs[0].state == "not trained: converted weights" and found.notes == []
+    assert list(found.splits) == ["valid", "test"] and not any(found.runs[0].curves.values())
 
 
 def test_files_that_are_gone_are_left_out_with_a_note(copied, tmp_path):
     directory, raw = copied
     set_data(directory, raw, train=tmp_path / "gone" / "train.parquet", test_labels=tmp_path / "gone.parquet")
     found = measured_of(directory)
-    (group,) = found["splits"]["valid"]
-    assert [cut["by"] for cut in group["slices"]] == [LENGTH, "likes_level", HOSTILE]
-    assert list(found["splits"]) == ["valid"] and len(found["notes"]) == 2
-    assert "No AUC by popularity, nor by new against known items: Data file" in str(found["notes"])
-    assert f"test are not scored: {tmp_path / 'gone.parquet'}" in str(found["notes"])
+    (group,) = found.splits["valid"]
+    assert [cut.by for cut, _ in group.sliced] == [LENGTH, "likes_level", HOSTILE]
+    assert list(found.splits) == ["valid"] and len(found.notes) == 2
+    assert "No AUC by popularity, nor by new against known items: Data file" in str(found.notes)
+    assert f"test are not scored: {tmp_path / 'gone.parquet'}" in str(found.notes)
     set_data(directory, raw, valid=tmp_path / "gone" / "valid.parquet", test_labels=None)
     found = measured_of(directory)
-    assert found["splits"] == {} and found["curves"][0]["validation AUC"]
-    assert "Rows of valid are not scored: Data file" in str(found["notes"])
-    assert "has no labels" in str(found["notes"])
+    assert found.splits == {} and found.runs[0].curves["validation AUC"]
+    assert "Rows of valid are not scored: Data file" in str(found.notes)
+    assert "has no labels" in str(found.notes)
 
 
 def test_files_that_changed_since_training_are_told_of(copied, trained, tmp_path):
@@ -374,15 +376,15 @@ def test_files_that_changed_since_training_are_told_of(copied, trained, tmp_path
         pq.write_table(table.slice(2), tmp_path / f"{split}.parquet")
     set_data(directory, raw, train=tmp_path / "train.parquet", valid=tmp_path / "valid.parquet")
     found = report([folder / "one", directory], tmp_path / "page.html")
-    changed = [note for note in found["notes"] if "has changed since training" in note]
+    changed = [note for note in found.notes if "has changed since training" in note]
     assert len(changed) == 2 and all(note.startswith("run: ") for note in changed)
     # Other rows of valid cannot be compared row by row, those of test can.
-    assert [group["names"] for group in found["splits"]["valid"]] == [["one"], ["run"]]
-    assert [group["names"] for group in found["splits"]["test"]] == [["one", "run"]]
-    assert any("the rows of valid are not those of one" in note for note in found["notes"])
-    assert any("Rows of train differ between runs" in note for note in found["notes"])
-    more = found["splits"]["test"][0]["runs"][1]["auc_more"]
-    assert more["value"] == 0 and more["interval"] == (0, 0)  # the same model
+    assert [[one.run.name for one in group.runs] for group in found.splits["valid"]] == [["one"], ["run"]]
+    assert [[one.run.name for one in group.runs] for group in found.splits["test"]] == [["one", "run"]]
+    assert any("the rows of valid are not those of one" in note for note in found.notes)
+    assert any("Rows of train differ between runs" in note for note in found.notes)
+    more = found.splits["test"][0].runs[1].auc.more
+    assert more.value == 0 and more.interval == (0, 0)  # the same model
     html = (tmp_path / "page.html").read_text()
     assert html.count("More than one, by the same draws") == 1
 
@@ -396,7 +398,7 @@ def test_labels_that_differ_in_one_row_make_other_rows(copied, trained, tmp_path
     pq.write_table(labels.set_column(1, "label", [column]), tmp_path / "labels.parquet")
     set_data(directory, raw, test_labels=tmp_path / "labels.parquet")
     found = measured_of(folder / "one", directory)
-    assert [len(groups) for groups in found["splits"].values()] == [1, 2]
+    assert [len(groups) for groups in found.splits.values()] == [1, 2]
 
 
 def test_labels_of_one_class_have_no_auc_but_a_page(copied, trained, tmp_path):
@@ -406,8 +408,8 @@ def test_labels_of_one_class_have_no_auc_but_a_page(copied, trained, tmp_path):
     ones = labels.set_column(1, "label", [np.ones(90, int)])
     pq.write_table(ones, tmp_path / "ones.parquet")
     set_data(directory, raw, test_labels=tmp_path / "ones.parquet")
-    run = measured_of(directory)["splits"]["test"][0]["runs"][0]
-    assert run["auc"] is run["roc"] is run["gauc"] is None and run["logloss"]["value"] > 0
+    run = measured_of(directory).splits["test"][0].runs[0]
+    assert run.auc is run.roc is run.gauc is None and run.logloss.value > 0
 
 
 def test_scores_that_are_not_finite_are_told_of(copied, tmp_path, monkeypatch):
@@ -415,7 +417,7 @@ def test_scores_that_are_not_finite_are_told_of(copied, tmp_path, monkeypatch):
     score = Predictor.score
     monkeypatch.setattr(Predictor, "score", lambda self, split: np.where(split.item < 9, np.nan, score(self, split)))
     found = measured_of(directory)
-    assert found["splits"] == {} and "a score that is not finite" in found["notes"][0]
+    assert found.splits == {} and "a score that is not finite" in found.notes[0]
 
 
 # Files ---------------------------------------------------------------------------------------------------------------
@@ -434,16 +436,16 @@ def test_what_is_damaged_beside_the_checkpoints_is_left_out(copied, file, conten
     directory, _ = copied
     (directory / file).write_bytes(content)
     measured = measured_of(directory)
-    assert measured["splits"]["valid"][0]["runs"][0]["auc"] is not None
+    assert measured.splits["valid"][0].runs[0].auc is not None
     if file == "metrics.jsonl":
-        assert not any(measured["curves"][0].values())
+        assert not any(measured.runs[0].curves.values())
 
 
 def test_damaged_checkpoints_are_told_of(copied):
     directory, _ = copied
     for path in (directory / "checkpoints").glob("*/metrics/metrics"):
         path.write_text("{")
-    (note,) = measured_of(directory)["notes"]
+    (note,) = measured_of(directory).notes
     assert "Nothing is scored" in note and "checkpoints cannot be read" in note
 
 
@@ -485,10 +487,10 @@ def test_runs_of_one_name_are_told_apart_by_their_paths(copied, tmp_path):
     for parent in ("a", "b"):
         shutil.copytree(directory, tmp_path / parent / "seed1")
     found = measured_of(tmp_path / "a" / "seed1", directory, tmp_path / "b" / "seed1")
-    assert found["names"] == [str(tmp_path / "a" / "seed1"), "run", str(tmp_path / "b" / "seed1")]
-    labels = labels_of(["runs/a/" + "l" * 30, "runs/b/" + "l" * 30, "_c"])  # their ends are the same
+    assert [run.name for run in found.runs] == [str(tmp_path / "a" / "seed1"), "run", str(tmp_path / "b" / "seed1")]
+    labels = legend_labels(["runs/a/" + "l" * 30, "runs/b/" + "l" * 30, "_c"])  # their ends are the same
     assert labels == [f"1: …{'l' * 23}", f"2: …{'l' * 23}", "3: _c"]
-    assert labels_of(["a", "_c", "l" * 30]) == ["a", " _c", f"…{'l' * 23}"]
+    assert legend_labels(["a", "_c", "l" * 30]) == ["a", " _c", f"…{'l' * 23}"]
 
 
 # In a browser --------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from pathlib import Path
 
 
 def main(arguments: list[str]) -> int:
+    """Runs the subcommand; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="mmctr inspect",
         description="Know your data before spending hours on it: writes inspect.html and inspect.json.",

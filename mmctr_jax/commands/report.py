@@ -7,6 +7,7 @@ from mmctr_jax.devices.compilation import keep_compiled_programs
 
 
 def main(arguments: list[str]) -> int:
+    """Runs the subcommand; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="mmctr report",
         description="What a training came to, as one page: curves, metrics with intervals, calibration, AUC by slices. "

@@ -218,11 +218,28 @@ def read_whole(files: list[Path], column: str) -> pa.ChunkedArray:
 
 def read_keys(files: list[Path], column: str) -> np.ndarray:
     """(rows,) int64 codes of a column of integers or text: equal values, equal codes. For grouping rows."""
-    values = read_whole(files, column)
-    if values.null_count:
-        raise InputError(f"{files[0]}: column {column} has {values.null_count:,} nulls; fill or drop such rows.")
+    return read_shared_keys({"": files}, column)[""]
+
+
+def read_shared_keys(splits: dict[str, list[Path]], column: str) -> dict[str, np.ndarray]:
+    """Split → `read_keys` of its files, with the same code for equal values in all splits.
+
+    Integers of different widths may be equal. Raises: InputError on nulls, and on types that cannot be compared.
+    """
+    values = {name: read_whole(files, column) for name, files in splits.items()}
+    for name, chunks in values.items():
+        if chunks.null_count:
+            raise InputError(
+                f"{splits[name][0]}: column {column} has {chunks.null_count:,} nulls; fill or drop such rows."
+            )
+    kinds = {chunks.type for chunks in values.values()}
+    kind = kinds.pop() if len(kinds) == 1 else pa.int64() if all(map(pa.types.is_integer, kinds)) else pa.string()
     try:
-        codes = values.combine_chunks().dictionary_encode().indices
+        every = pa.chunked_array([part for chunks in values.values() for part in chunks.cast(kind).chunks], kind)
+        codes = every.combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False).astype(np.int64)
     except pa.ArrowException:
-        raise InputError(f"{files[0]}: column {column} has type {values.type}; it must be integers or text.") from None
-    return codes.to_numpy(zero_copy_only=False).astype(np.int64)
+        first = next(iter(splits.values()))[0]
+        raise InputError(
+            f"{first}: column {column} has type {kind}; it must be integers (below 2⁶³) or text in every file."
+        ) from None
+    return dict(zip(values, np.split(codes, np.cumsum([len(v) for v in values.values()])[:-1]), strict=True))

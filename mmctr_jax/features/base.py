@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import jax
 
     from mmctr_jax.data.parquet import Column
+    from mmctr_jax.features.summaries import IdSummary, VectorSummary
     from mmctr_jax.models.embedding import EmbeddingLayer
 
 Fitted = dict[str, np.ndarray]
@@ -120,6 +121,17 @@ class Feature(Settings):
     def describe(self) -> str:
         """One line for a reader."""
         return f"{self.name} ({self.kind})"
+
+    def summarise(self, values: np.ndarray, names: dict[int, str]) -> VectorSummary | IdSummary:
+        """What its values (V, …), by item id, look like. `names`: id → what it stands for, as far as that is known."""
+        raise NotImplementedError
+
+    def of_target(self, values: np.ndarray) -> tuple[str, np.ndarray, bool]:
+        """What the values (V, …) say of a row with the item as its target: in words, as (V,), and whether ordered.
+
+        Vectors say nothing by themselves; they are compared by cosine.
+        """
+        raise NotImplementedError
 
 
 def as_wide(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -27,3 +27,6 @@ class CategoricalFeature(Ids):
 
     def embed(self, layer: EmbeddingLayer, values: jax.Array, ids: jax.Array | None) -> jax.Array:
         return layer.lookup(self.name, values)
+
+    def of_target(self, values: np.ndarray) -> tuple[str, np.ndarray, bool]:
+        return f"target's {self.name}", values, False

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 
 from mmctr_jax.features.base import Feature, Fitted, NewItems, rows_that_differ
+from mmctr_jax.features.summaries import VectorSummary, summarise_vectors
 from mmctr_jax.settings import Name, Width
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ class EmbeddingFeature(Feature):
 
     def embed(self, layer: EmbeddingLayer, values: jax.Array, ids: jax.Array | None) -> jax.Array:
         return layer.project(self.name, values, ids)
+
+    def summarise(self, values: np.ndarray, names: dict[int, str]) -> VectorSummary:
+        return summarise_vectors(self.name, values)
 
 
 class FromVectors(Feature):

@@ -35,3 +35,6 @@ class TagsFeature(Ids):
 
     def embed(self, layer: EmbeddingLayer, values: jax.Array, ids: jax.Array | None) -> jax.Array:
         return layer.mean(self.name, values)
+
+    def of_target(self, values: np.ndarray) -> tuple[str, np.ndarray, bool]:
+        return f"target's number of {self.name}", (values > 0).sum(axis=1), True

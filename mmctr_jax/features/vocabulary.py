@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from mmctr_jax.features.base import Feature, Fitted, NewItems, rows_that_differ
+from mmctr_jax.features.summaries import IdSummary, summarise_ids
 from mmctr_jax.settings import Width
 
 if TYPE_CHECKING:
@@ -46,3 +47,6 @@ class Ids(Feature):
         new = values >= self.vocab_size
         values = np.where(new, 0, values)
         return NewItems(values[len(known) :], rows_that_differ(values[: len(known)], known), int(new.sum()))
+
+    def summarise(self, values: np.ndarray, names: dict[int, str]) -> IdSummary:
+        return summarise_ids(self.name, self.kind, values, names)

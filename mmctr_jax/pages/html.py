@@ -5,15 +5,11 @@ Every function takes plain text, escapes it, and returns HTML; so a page is put 
 
 from __future__ import annotations
 
-import base64
-import io
-import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from html import escape
+from typing import Any
 
-import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from mmctr_jax.formats import Lines, lines
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # the browser's word that nothing is fetched
 _CSS = """
@@ -42,17 +38,6 @@ figure { margin: 0; }
 img { display: block; max-width: 100%; height: auto; }
 summary { cursor: pointer; }
 """
-_STYLE = {
-    "font.size": 9.0,
-    "axes.grid": True,
-    "grid.alpha": 0.3,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "legend.frameon": False,
-    "text.parse_math": False,  # a $ in a name is a $
-    "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "mmctr_jax",  # the same picture, the same bytes
-}
 
 
 def page(title: str, *parts: str) -> str:
@@ -67,10 +52,12 @@ def page(title: str, *parts: str) -> str:
 
 
 def section(title: str, *parts: str) -> str:
+    """Parts under a heading."""
     return f"<section><h2>{escape(title)}</h2>\n{''.join(parts)}</section>\n"
 
 
 def paragraph(text: str) -> str:
+    """Running text."""
     return f"<p>{escape(text)}</p>\n"
 
 
@@ -108,37 +95,26 @@ def table(headers: list[str], rows: list[list[str]], caption: str = "", breaks: 
     )
 
 
-def figure(draw: Callable[[Axes], None], alt: str, height: float = 2.8) -> str:
-    """A picture, 4.2 by `height` inches, of what `draw` puts on its axes; `alt` says it in words."""
-    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # missing in the font that measures; the browser has its own
-        drawing = Figure(figsize=(4.2, height), layout="constrained")
-        draw(drawing.subplots())
-        stream = io.BytesIO()
-        drawing.savefig(stream, format="svg", metadata={"Date": None})
-    source = base64.b64encode(stream.getvalue()).decode()
-    width_px, height_px = round(4.2 * 96), round(height * 96)
-    return (
-        f'<figure><img width="{width_px}" height="{height_px}" alt="{escape(alt)}" '
-        f'src="data:image/svg+xml;base64,{source}"></figure>\n'
-    )
+def records(found: list[Any], caption: str = "", columns: Lines | None = None) -> str:
+    """A table with a row for each record, without columns where no cell says anything.
+
+    columns: those that the records' dataclass declares, if not others.
+    """
+    columns = columns or (lines(type(found[0])) if found else {})
+    cells = {header: [cell(record) for record in found] for header, cell in columns.items()}
+    shown = {header: column for header, column in cells.items() if any(column)}
+    return table(list(shown), [list(row) for row in zip(*shown.values(), strict=True)], caption)
+
+
+def compared(
+    found: dict[str, Any], rows: Lines | None = None, caption: str = "", corner: str = "", breaks: bool = False
+) -> str:
+    """A table with a column for each record, under its name. rows: those that its dataclass declares, if not others."""
+    rows = rows or lines(type(next(iter(found.values()))))
+    body = [[header, *(cell(record) for record in found.values())] for header, cell in rows.items()]
+    return table([corner, *found], body, caption, breaks)
 
 
 def beside(*parts: str) -> str:
     """Pictures and tables side by side where there is room, below each other where there is none."""
     return f'<div class="beside">{"".join(parts)}</div>\n'
-
-
-def count(value: int | None) -> str:
-    return "–" if value is None else f"{value:,}"
-
-
-def decimal(value: float | None, digits: int = 3) -> str:
-    return "–" if value is None else f"{value:z,.{digits}f}"
-
-
-def percent(share: float | None) -> str:
-    """0.1234 → '12.3 %'; two digits more where a share is small and not zero."""
-    if share is None:
-        return "–"
-    return f"{100 * share:.1f} %" if share == 0 or abs(share) >= 0.001 else f"{100 * share:.3f} %"

@@ -7,6 +7,7 @@ interval of their difference is that of the paired bootstrap.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,6 +22,7 @@ Figure = Callable[[np.ndarray], np.ndarray]
 
 
 def count_draws(rows: int) -> int:
+    """500, and fewer where rows are very many."""
     return max(_FEWEST, min(_DRAWS, _WORK // rows))
 
 
@@ -70,3 +72,29 @@ def interval(drawn: np.ndarray) -> tuple[float, float] | None:
         return None
     low, high = np.quantile(defined, [_TAIL, 1 - _TAIL])
     return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure, and what 95 % of its draws lie between (None: see `interval`)."""
+
+    value: float
+    interval: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Compared(Estimate):
+    """more: what it is more than the first figure; None for the first, and where that one is not defined."""
+
+    more: Estimate | None
+
+
+def compare(figures: list[Figure], rows: int) -> list[Compared | None]:
+    """Each figure, by the same draws for all; None where it is not defined."""
+    whole = [figure(np.ones((1, rows), np.int64))[0] for figure in figures]
+    drawn = values(figures, rows)
+    found = []
+    for i, value in enumerate(whole):
+        more = Estimate(float(value - whole[0]), interval(drawn[i] - drawn[0])) if i and np.isfinite(whole[0]) else None
+        found.append(Compared(float(value), interval(drawn[i]), more) if np.isfinite(value) else None)
+    return found

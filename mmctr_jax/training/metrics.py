@@ -12,10 +12,15 @@ def auc(labels: np.ndarray, logits: np.ndarray) -> float:
     return float(roc_auc_score(labels, logits))
 
 
-def logloss(labels: np.ndarray, logits: np.ndarray) -> float:
-    """Mean binary cross-entropy in nats, from the logits, so that no probability is clipped."""
+def losses(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """(rows,) float64 binary cross-entropy in nats, from the logits, so that no probability is clipped."""
     logits = logits.astype(np.float64)
-    return float(np.mean(np.logaddexp(0, logits) - labels * logits))
+    return np.logaddexp(0, logits) - labels * logits
+
+
+def logloss(labels: np.ndarray, logits: np.ndarray) -> float:
+    """Mean binary cross-entropy in nats."""
+    return float(np.mean(losses(labels, logits)))
 
 
 def grouped_auc(labels: np.ndarray, logits: np.ndarray, groups: np.ndarray) -> float:

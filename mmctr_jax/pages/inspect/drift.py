@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -10,37 +10,48 @@ from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 
 from mmctr_jax.console import log
+from mmctr_jax.formats import decimal, shown
 from mmctr_jax.pages.inspect.row_features import SEED, Feature
 from mmctr_jax.pages.inspect.rows import Rows
 
 _FOLDS = 3
 
 
-def drift(features: list[Feature], rows: dict[str, Rows], sample: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Per later split: {"auc", "rows", "train_rows", "features": [{"feature", "drop", "means"}]}, most telling first.
+@dataclass(frozen=True)
+class DriftFeature:
+    """What a feature has to do with it."""
 
-    A feature's drop is what the AUC loses when the feature is shuffled. Rows of a user are in one fold, so that the
-    classifier cannot know a row by its user's others.
-    """
+    feature: str = shown("feature")
+    drop: float | None = shown("AUC lost without", decimal)  # when the feature is shuffled
+    means: dict[str, float | None]  # by split, of the values that are known
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Of a later split against train; an AUC is None where a split has too few rows to learn from."""
+
+    auc: float | None
+    rows: int
+    train_rows: int
+    features: list[DriftFeature]  # the most telling first
+
+
+def drift(features: list[Feature], rows: dict[str, Rows], sample: dict[str, np.ndarray]) -> dict[str, Drift]:
+    """By later split. Rows of a user are in one fold, so that the classifier cannot know a row by its user's others."""
     used = [f for f in features if f.between_splits]
-    columns = {
-        name: np.stack([f.values[name] if f.sampled else f.values[name][sample[name]] for f in used], axis=1)
-        for name in rows
-    }
+    columns = {name: np.stack([f.of_sample(name, sample) for f in used], axis=1) for name in rows}
     found = {}
-    for name in rows:
-        if name != "train":
-            log.info(f"Telling train from {name} ...")
-            # One thread: with more, OpenMP waits in a spin for those that other programs keep from a core.
-            with threadpool_limits(1, "openmp"):
-                found[name] = _compare(columns["train"], columns[name], _folds(rows, sample, ("train", name)))
-            means = {split: _means(columns[split]) for split in ("train", name)}
-            for i, feature in enumerate(used):
-                found[name]["features"][i] |= {
-                    "feature": feature.name,
-                    "means": {split: value[i] for split, value in means.items()},
-                }
-            found[name]["features"].sort(key=lambda f: -(f["drop"] or 0))
+    for name in (name for name in rows if name != "train"):
+        log.info(f"Telling train from {name} ...")
+        # One thread: with more, OpenMP waits in a spin for those that other programs keep from a core.
+        with threadpool_limits(1, "openmp"):
+            auc, drops = _tell_apart(columns["train"], columns[name], _folds(rows, sample, ("train", name)))
+        told = [
+            DriftFeature(f.name, drops[i], {split: _mean(columns[split][:, i]) for split in ("train", name)})
+            for i, f in enumerate(used)
+        ]
+        told.sort(key=lambda f: -(f.drop or 0))
+        found[name] = Drift(auc, len(columns[name]), len(columns["train"]), told)
     return found
 
 
@@ -53,7 +64,8 @@ def _folds(rows: dict[str, Rows], sample: dict[str, np.ndarray], names: tuple[st
     return rng.integers(0, _FOLDS, users.max() + 1)[users]
 
 
-def _compare(a: np.ndarray, b: np.ndarray, fold: np.ndarray) -> dict[str, Any]:
+def _tell_apart(a: np.ndarray, b: np.ndarray, fold: np.ndarray) -> tuple[float | None, list[float | None]]:
+    """The mean AUC over the folds, and by how much it drops when a column is shuffled, column by column."""
     values, is_b = np.concatenate([a, b]).astype(np.float32), np.repeat([0, 1], [len(a), len(b)])
     rng = np.random.default_rng(SEED)
     areas, drops = [], []
@@ -62,14 +74,8 @@ def _compare(a: np.ndarray, b: np.ndarray, fold: np.ndarray) -> dict[str, Any]:
         if min(len(np.unique(is_b[held])), len(np.unique(is_b[~held]))) < 2:
             continue
         # Balanced, or a few thousand rows against 200,000 would be too light to grow a tree for.
-        model = HistGradientBoostingClassifier(
-            learning_rate=0.2,
-            max_iter=40,
-            max_leaf_nodes=8,
-            early_stopping=False,
-            class_weight="balanced",
-            random_state=SEED,
-        )
+        settings = {"learning_rate": 0.2, "max_iter": 40, "max_leaf_nodes": 8, "class_weight": "balanced"}
+        model = HistGradientBoostingClassifier(**settings, early_stopping=False, random_state=SEED)
         model.fit(values[~held], is_b[~held])
         x, y = values[held], is_b[held]
         areas.append(roc_auc_score(y, model.decision_function(x)))
@@ -78,16 +84,11 @@ def _compare(a: np.ndarray, b: np.ndarray, fold: np.ndarray) -> dict[str, Any]:
             shuffled = x.copy()
             shuffled[:, i] = rng.permutation(x[:, i])
             drops[-1].append(areas[-1] - roc_auc_score(y, model.decision_function(shuffled)))
-    drop = np.mean(drops, axis=0) if drops else [None] * values.shape[1]
-    return {
-        "auc": float(np.mean(areas)) if areas else None,
-        "rows": len(b),
-        "train_rows": len(a),
-        "features": [{"drop": None if d is None else float(d)} for d in drop],
-    }
+    if not areas:
+        return None, [None] * values.shape[1]
+    return float(np.mean(areas)), np.mean(drops, axis=0).tolist()
 
 
-def _means(values: np.ndarray) -> list[float | None]:
-    """By column, of the values that are known."""
-    known = [column[~np.isnan(column)] for column in values.T.astype(np.float64)]
-    return [float(column.mean()) if len(column) else None for column in known]
+def _mean(values: np.ndarray) -> float | None:
+    known = values[~np.isnan(values)].astype(np.float64)
+    return float(known.mean()) if len(known) else None

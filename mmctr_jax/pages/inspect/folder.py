@@ -14,7 +14,7 @@ from mmctr_jax.config import load_config
 from mmctr_jax.data.cache import Split, load_split
 from mmctr_jax.data.items import ItemTable, load_items
 from mmctr_jax.data.labels import read_labels
-from mmctr_jax.data.parquet import column_names, part_files, read_columns, read_whole
+from mmctr_jax.data.parquet import column_names, part_files, read_columns, read_shared_keys
 from mmctr_jax.errors import InputError
 from mmctr_jax.features import EmbeddingFeature, Features, TagsFeature
 from mmctr_jax.prepare.folder import config_path, read_manifest
@@ -55,7 +55,9 @@ def read_folder(folder: Path, config: Path | None) -> Folder:
         test = load_split(paths["test"], features, None, with_labels=False)
         labels = paths["test_labels"] if "test_labels" in files else None
         splits["test"] = replace(test, label=read_labels(files["test"], features.label, labels))
-    users = _users({name: files[name] for name in splits}, features.user)
+    users = None
+    if all(features.user in column_names(files[name]) for name in splits):
+        users = read_shared_keys({name: files[name] for name in splits}, features.user)
     columns = [f.name for f in (*features.side, *features.item_features)]
     names = {column: _names(folder / "vocabularies" / f"{column}.parquet") for column in columns}
     return Folder(folder.resolve().name, features, max_history, items.table, splits, users, names)
@@ -94,33 +96,16 @@ def _present(files: dict[str, list[Path]]) -> Features:
 def _width(files: list[Path], column: str) -> int:
     """Of the first vector that is not empty."""
     for chunk in read_columns(files, [column]):
-        kind = chunk[column].array.type
-        if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
-            raise InputError(f"{files[0]}: column {column} has type {kind}; item_emb… must be lists of floats.")
-        lengths = pc.list_value_length(chunk[column].array).drop_null().to_numpy(zero_copy_only=False)
-        if lengths.any():
-            return int(lengths[lengths > 0][0])
+        vectors = chunk[column].array
+        if not (
+            pa.types.is_list(vectors.type)
+            or pa.types.is_large_list(vectors.type)
+            or pa.types.is_fixed_size_list(vectors.type)
+        ):
+            raise InputError(f"{files[0]}: column {column} has type {vectors.type}; item_emb… must be lists of floats.")
+        if width := pc.max(pc.list_value_length(vectors)).as_py():
+            return width
     raise InputError(f"{files[0]}: column {column} holds no vector; fill it, or drop the column.")
-
-
-def _users(files: dict[str, list[Path]], column: str) -> dict[str, np.ndarray] | None:
-    """One numbering for all splits, so integers of different widths are one user's. Null if a split has no users."""
-    if not all(column in column_names(split) for split in files.values()):
-        return None
-    values = {name: read_whole(split, column) for name, split in files.items()}
-    for name, column_values in values.items():
-        if column_values.null_count:
-            raise InputError(
-                f"{files[name][0]}: column {column} has {column_values.null_count:,} nulls; fill or drop such rows."
-            )
-    kind = pa.int64() if all(pa.types.is_integer(v.type) for v in values.values()) else pa.string()
-    try:
-        chunks = [chunk for v in values.values() for chunk in v.cast(kind).chunks]
-    except pa.ArrowException:
-        raise InputError(f"Column {column} must be integers (below 2⁶³) or text in every file.") from None
-    codes = pa.concat_arrays(chunks).dictionary_encode().indices.to_numpy(zero_copy_only=False).astype(np.int64)
-    ends = np.cumsum([len(v) for v in values.values()])
-    return dict(zip(values, np.split(codes, ends[:-1]), strict=True))
 
 
 def _names(file: Path) -> dict[int, str]:

@@ -7,26 +7,70 @@ scored by the means of all training rows. Counting per value gives the AUC of al
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
+from mmctr_jax.formats import shown
 from mmctr_jax.pages.inspect.row_features import BINS, Feature, first_half
 from mmctr_jax.pages.inspect.rows import Rows
+from mmctr_jax.pages.intervals import area
 
 POSITION = "row position"
 _SMOOTHING = 10.0  # rows at the overall mean that each value is given
 _STRIDES = (2, 3, 4, 5, 8, 10)  # rows written in turns, such as one positive and three negatives
 
 
+@dataclass(frozen=True)
+class Auc:
+    """Of one feature in one split."""
+
+    auc: float | None  # None where a class is missing
+    positives: int
+    negatives: int
+
+    def error(self, auc: float = 0.5) -> float:
+        """Standard error of such an AUC; at 0.5 that of scores that know nothing."""
+        return standard_error(auc, self.positives, self.negatives)
+
+
+@dataclass(frozen=True)
+class LabelAuc:
+    """Of one feature alone, by split; None for a test split without labels."""
+
+    feature: str = shown("AUC")
+    train: Auc
+    valid: Auc
+    test: Auc | None = None
+    every: dict[str, int] | None = None  # of the rows' order, by split: its strongest pattern, as `_orders` has it
+
+    @property
+    def splits(self) -> dict[str, Auc]:
+        """By name, those with labels."""
+        return {name: auc for name in ("train", "valid", "test") if (auc := getattr(self, name))}
+
+
+def label_aucs(features: list[Feature], rows: dict[str, Rows], sample: dict[str, np.ndarray]) -> list[LabelAuc]:
+    """Of each feature, and last of the rows' order."""
+    labelled = {name: r.split.label for name, r in rows.items() if r.split.label is not None}
+    found = []
+    for feature in features:
+        labels = {name: y[sample[name]] if feature.sampled else y for name, y in labelled.items()}
+        codes = feature.codes()
+        areas = {name: transferred(codes["train"], labels["train"], codes[name], y) for name, y in labels.items()}
+        areas["train"] = cross_fitted(codes["train"], labels["train"])
+        found.append(LabelAuc(feature.name, **{name: _record(areas[name], y) for name, y in labels.items()}))
+    # An order is a split's own: cross-fitted in each.
+    orders = {n: {by: cross_fitted(codes, y) for by, codes in _orders(len(y)).items()} for n, y in labelled.items()}
+    every = {name: max(areas, key=lambda by: areas[by] or 0) for name, areas in orders.items()}
+    of_order = {name: _record(orders[name][every[name]], y) for name, y in labelled.items()}
+    return [*found, LabelAuc(POSITION, **of_order, every=every)]
+
+
 def auc_of_counts(scores: np.ndarray, positives: np.ndarray, negatives: np.ndarray) -> float | None:
-    """AUC where positives[i] and negatives[i] rows have scores[i]; ties count half. Null if a class is missing."""
-    _, rank = np.unique(scores, return_inverse=True)
-    positives, negatives = np.bincount(rank, positives), np.bincount(rank, negatives)
-    pairs = positives.sum() * negatives.sum()
-    below = np.cumsum(negatives) - negatives
-    return float((positives * (below + negatives / 2)).sum() / pairs) if pairs else None
+    """AUC where positives[i] and negatives[i] rows have scores[i]; ties count half. None if a class is missing."""
+    auc = area(np.repeat([1, 0], len(scores)), np.tile(scores, 2))(np.concatenate([positives, negatives])[None])[0]
+    return float(auc) if np.isfinite(auc) else None
 
 
 def standard_error(auc: float, positives: int, negatives: int) -> float:
@@ -36,57 +80,23 @@ def standard_error(auc: float, positives: int, negatives: int) -> float:
     return math.sqrt(max(spread, 0) / (positives * negatives))
 
 
-def _counts(codes: np.ndarray, labels: np.ndarray, size: int) -> np.ndarray:
-    """(2, size): rows of label 0, and of label 1, by code."""
-    return np.bincount(codes + size * labels.astype(np.int64), minlength=2 * size).reshape(2, size)
-
-
-def _means(counts: np.ndarray) -> np.ndarray:
-    """(size,) smoothed share of label 1; the overall share for a code without rows."""
-    overall = counts[1].sum() / max(counts.sum(), 1)
-    return (counts[1] + _SMOOTHING * overall) / (counts.sum(axis=0) + _SMOOTHING)
-
-
 def cross_fitted(codes: np.ndarray, labels: np.ndarray) -> float | None:
     """The mean AUC of two random halves, each scored by the label means of the other."""
     first = first_half(len(codes))
-    size = int(codes.max()) + 1
-    a, b = (_counts(codes[half], labels[half], size) for half in (first, ~first))
-    areas = [auc_of_counts(_means(fit), score[1], score[0]) for fit, score in ((a, b), (b, a))]
+    areas = [transferred(codes[fit], labels[fit], codes[~fit], labels[~fit]) for fit in (first, ~first)]
     return None if None in areas else sum(areas) / 2
 
 
 def transferred(codes: np.ndarray, labels: np.ndarray, to_codes: np.ndarray, to_labels: np.ndarray) -> float | None:
-    """The AUC of other rows, scored by the label means of these."""
-    size = int(max(codes.max(), to_codes.max())) + 1
-    scored = _counts(to_codes, to_labels, size)
-    return auc_of_counts(_means(_counts(codes, labels, size)), scored[1], scored[0])
-
-
-def label_aucs(
-    features: list[Feature], rows: dict[str, Rows], sample: dict[str, np.ndarray]
-) -> Iterator[dict[str, Any]]:
-    """Per feature, and last for the rows' order: {"feature", split: {"auc", "positives", "negatives"}}."""
-    labelled = {name: r.split.label for name, r in rows.items() if r.split.label is not None}
-    for feature in features:
-        labels = {name: y[sample[name]] if feature.sampled else y for name, y in labelled.items()}
-        codes = feature.codes()
-        found: dict[str, Any] = {"feature": feature.name}
-        for name, y in labels.items():
-            if name == "train":
-                area = cross_fitted(codes["train"], y)
-            else:
-                area = transferred(codes["train"], labels["train"], codes[name], y)
-            found[name] = _record(area, y)
-        yield found
-    # An order is a split's own: cross-fitted in each.
-    found = {"feature": POSITION, "every": {}}
-    for name, y in labelled.items():
-        areas = {by: cross_fitted(codes, y) for by, codes in _orders(len(y)).items()}
-        best = max(areas, key=lambda by: areas[by] or 0)
-        found[name] = _record(areas[best], y)
-        found["every"][name] = best
-    yield found
+    """The AUC of other rows, scored by the smoothed label means of these; codes are small integers."""
+    size = int(max(codes.max(initial=0), to_codes.max(initial=0))) + 1
+    (negatives, positives), (to_negatives, to_positives) = (
+        np.bincount(c + size * y.astype(np.int64), minlength=2 * size).reshape(2, size)
+        for c, y in ((codes, labels), (to_codes, to_labels))
+    )
+    overall = positives.sum() / max(len(codes), 1)  # that of a code without rows
+    means = (positives + _SMOOTHING * overall) / (positives + negatives + _SMOOTHING)
+    return auc_of_counts(means, to_positives, to_negatives)
 
 
 def _orders(rows: int) -> dict[int, np.ndarray]:
@@ -95,6 +105,6 @@ def _orders(rows: int) -> dict[int, np.ndarray]:
     return {0: place * BINS // rows} | {stride: place % stride for stride in _STRIDES}
 
 
-def _record(area: float | None, labels: np.ndarray) -> dict[str, Any]:
+def _record(auc: float | None, labels: np.ndarray) -> Auc:
     positives = int(labels.sum(dtype=np.int64))
-    return {"auc": area, "positives": positives, "negatives": len(labels) - positives}
+    return Auc(auc, positives, len(labels) - positives)

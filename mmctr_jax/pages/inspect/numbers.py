@@ -1,167 +1,276 @@
-"""A folder → all numbers of the page, as plain data."""
+"""A folder → all numbers of the page. What is not defined is None."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from mmctr_jax.console import log
 from mmctr_jax.data.lengths import default_lengths
-from mmctr_jax.pages.inspect.drift import drift
+from mmctr_jax.features.summaries import IdSummary, VectorSummary
+from mmctr_jax.formats import count, decimal, one_digit, percent, shown
+from mmctr_jax.pages import bins
+from mmctr_jax.pages.inspect.drift import Drift, drift
 from mmctr_jax.pages.inspect.folder import Folder
-from mmctr_jax.pages.inspect.items import embeddings, tags
-from mmctr_jax.pages.inspect.label_auc import label_aucs
-from mmctr_jax.pages.inspect.repeats import in_own_history, repeats
+from mmctr_jax.pages.inspect.label_auc import LabelAuc, label_aucs
 from mmctr_jax.pages.inspect.row_features import SAMPLE, SEED, row_features, samples
-from mmctr_jax.pages.inspect.rows import Rows, read_rows
+from mmctr_jax.pages.inspect.rows import OwnHistory, Repeats, Rows, in_own_history, read_rows, repeats
 
 _LENGTHS = (8, 16, 32, 64, 128)  # to which padding is reckoned
 _POINTS = 60  # of the popularity curve
 _VALUES = 30  # of a side feature, shown
 
 
-def measure(folder: Folder) -> dict[str, Any]:
-    """Every number of the page; what is not defined is null."""
+@dataclass(frozen=True)
+class Sample:
+    """Rows drawn at random, for what is too slow on all of them."""
+
+    at_most: int
+    seed: int
+    rows: dict[str, int]  # by split
+
+
+@dataclass(frozen=True)
+class SplitFacts:
+    """What concerns users is None where they are not known. What is unseen is a share."""
+
+    rows: int = shown("rows", count)
+    label_mean: float | None = shown("label mean", decimal)
+    items: int = shown("items as target", count)
+    items_in_histories: int = shown("items in histories", count)
+    unseen_items: float = shown("target items unseen in train", percent)
+    unseen_item_rows: float = shown("rows with such a target", percent)
+    users: int | None = shown("users", count)
+    rows_per_user: float | None = shown("rows a user", one_digit)
+    unseen_users: float | None = shown("users unseen in train", percent)
+    unseen_user_rows: float | None = shown("rows with such a user", percent)
+
+
+@dataclass(frozen=True)
+class LengthBin:
+    """Rows whose history is longer than the bin before has it, and at most `up_to` clicks long."""
+
+    up_to: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class LengthFacts:
+    """Of a split's histories."""
+
+    mean: float = shown("mean", one_digit)
+    p50: float = shown("median", one_digit)
+    p90: float = shown("90 % are up to", one_digit)
+    p99: float = shown("99 % are up to", one_digit)
+    max: int = shown("longest", count)
+    empty: float = shown("empty", percent)
+    bins: list[LengthBin]  # 0, 1, 2, 3–4, 5–8, 9–16, …
+
+
+@dataclass(frozen=True)
+class PaddingFacts:
+    """If the histories of train are padded to `length`."""
+
+    length: int = shown("padded to", count)
+    configured: bool = shown("in the config", lambda configured: "yes" if configured else "")
+    cut: float = shown("histories cut", percent)
+    padding: float = shown("padding", percent)
+    bucketed: float = shown("with buckets", percent)
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """Clicks of the item at a rank by clicks, and rows of the one at that rank by rows."""
+
+    rank: int = shown("rank", count)
+    clicks: int = shown("clicks (label 1)", count)
+    rows: int = shown("rows as target", count)
+
+
+@dataclass(frozen=True)
+class Popularity:
+    """Of the items in train; clicks are rows of label 1."""
+
+    items: int
+    clicks: int
+    without_click: int
+    top_1_percent: float  # of the items: their share of the clicks
+    top_10_percent: float
+    curve: list[CurvePoint]  # clicks and rows by target, each sorted by itself, at ranks even on a log scale
+
+
+@dataclass(frozen=True)
+class ValueRows:
+    """Rows of a split with some value of a side feature."""
+
+    rows: int
+    label_mean: float | None
+
+
+@dataclass(frozen=True)
+class ValueFacts:
+    """One value of a side feature."""
+
+    value: int = shown("value")
+    name: str | None = shown("name", lambda name: name or "")
+    splits: dict[str, ValueRows]
+
+
+@dataclass(frozen=True)
+class SideFeature:
+    """Its values against the label."""
+
+    feature: str
+    distinct: int
+    values: list[ValueFacts]  # the most frequent ones in train
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A column that has one value in a whole split."""
+
+    split: str
+    column: str
+    value: int
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What the page shows and, besides warnings, inspect.json holds; dictionaries are by split."""
+
+    name: str
+    sample: Sample
+    splits: dict[str, SplitFacts]
+    histories: dict[str, LengthFacts]
+    padding: list[PaddingFacts]
+    popularity: Popularity
+    levels: list[SideFeature]
+    label_auc: list[LabelAuc]
+    drift: dict[str, Drift]
+    target_in_history: dict[str, OwnHistory]
+    repeats: Repeats
+    embeddings: list[VectorSummary]
+    tags: list[IdSummary]
+    constant: list[Constant]
+
+
+def measure(folder: Folder) -> Inspection:
+    """Every number of the page."""
     users = folder.users or {}
-    rows = {name: read_rows(name, s, users.get(name), folder.num_items) for name, s in folder.splits.items()}
+    rows = {name: read_rows(split, users.get(name), folder.num_items) for name, split in folder.splits.items()}
     sample = samples(rows)
     features = row_features(folder, rows, sample)
     log.info("Predicting the label from single features ...")
-    return _plain(
-        {
-            "name": folder.name,
-            "sample": {"at_most": SAMPLE, "seed": SEED, "rows": {name: len(s) for name, s in sample.items()}},
-            "splits": _splits(rows, folder.num_items),
-            "histories": {name: _lengths(r.length) for name, r in rows.items()},
-            "padding": _padding(rows["train"].length, folder.max_history),
-            "popularity": _popularity(rows["train"], folder.num_items),
-            "levels": [_levels(rows, s.name, folder.names[s.name]) for s in folder.features.side],
-            "label_auc": list(label_aucs(features, rows, sample)),
-            "drift": drift(features, rows, sample),
-            "target_in_history": in_own_history(rows),
-            "repeats": repeats(rows),
-            "embeddings": embeddings(folder),
-            "tags": tags(folder),
-            "constant": _constant(rows, [s.name for s in folder.features.side], folder.features.label),
-        }
+    columns = folder.features.item_features
+    summaries = [f.summarise(folder.items[f.name], folder.names[f.name]) for f in columns]
+    found = Inspection(
+        name=folder.name,
+        sample=Sample(SAMPLE, SEED, {name: len(s) for name, s in sample.items()}),
+        splits=_splits(rows, folder.num_items),
+        histories={name: _lengths(r.length) for name, r in rows.items()},
+        padding=_padding(rows["train"].length, folder.max_history),
+        popularity=_popularity(rows["train"], folder.num_items),
+        levels=[_levels(rows, s.name, folder.names[s.name]) for s in folder.features.side],
+        label_auc=label_aucs(features, rows, sample),
+        drift=drift(features, rows, sample),
+        target_in_history={name: in_own_history(r) for name, r in rows.items()},
+        repeats=repeats(rows),
+        embeddings=[s for s in summaries if isinstance(s, VectorSummary)],
+        tags=[s for s in summaries if isinstance(s, IdSummary)],
+        constant=_constant(rows, [s.name for s in folder.features.side], folder.features.label),
     )
+    return rounded(found)
 
 
-def _splits(rows: dict[str, Rows], num_items: int) -> dict[str, dict[str, Any]]:
-    """An item is seen in training if it is a target there or stands in a history there."""
+def rounded(value: Any) -> Any:
+    """Floats of six digits, and None for what is not finite: what JSON holds."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    if isinstance(value, list):
+        return [rounded(v) for v in value]
+    if isinstance(value, dict):
+        return {key: rounded(v) for key, v in value.items()}
+    if is_dataclass(value):
+        return replace(value, **{f.name: rounded(getattr(value, f.name)) for f in fields(value)})
+    return value
+
+
+def _splits(rows: dict[str, Rows], num_items: int) -> dict[str, SplitFacts]:
     train = rows["train"]
-    targets = {name: np.bincount(r.split.item, minlength=num_items) for name, r in rows.items()}
-    seen = (targets["train"] > 0) | (train.occurrences > 0)
+    seen = (np.bincount(train.split.item, minlength=num_items) > 0) | (train.occurrences > 0)
     found = {}
     for name, r in rows.items():
-        mine = targets[name] > 0
-        found[name] = {
-            "rows": len(r),
-            "label_mean": None if r.split.label is None else float(r.split.label.mean()),
-            "items": int(mine.sum()),
-            "items_in_histories": int((r.occurrences > 0).sum()),
-            "unseen_items": float((mine & ~seen).sum() / mine.sum()),
-            "unseen_item_rows": float((~seen[r.split.item]).mean()),
-        }
+        items = np.unique(r.split.item)
+        of_users = None, None, None, None
         if r.user is not None:
             users = np.unique(r.user)
             new = ~np.isin(users, train.user)
-            found[name] |= {
-                "users": len(users),
-                "rows_per_user": len(r) / len(users),
-                "unseen_users": float(new.mean()),
-                "unseen_user_rows": float(np.isin(r.user, users[new]).mean()),
-            }
-    return found
-
-
-def _lengths(length: np.ndarray) -> dict[str, Any]:
-    """Bins are 0, 1, 2, 3–4, 5–8, 9–16, …, by their largest length."""
-    ends = [0, *(2**i for i in range(max(int(length.max()) - 1, 0).bit_length() + 1))]
-    heights = np.bincount(np.searchsorted(ends, length), minlength=len(ends))
-    return {
-        "mean": float(length.mean()),
-        **{f"p{q}": float(np.quantile(length, q / 100)) for q in (50, 90, 99)},
-        "max": int(length.max()),
-        "empty": float((length == 0).mean()),
-        "bins": [{"up_to": end, "rows": int(n)} for end, n in zip(ends, heights, strict=True)],
-    }
-
-
-def _padding(length: np.ndarray, max_history: int | None) -> list[dict[str, Any]]:
-    """Per N: share of histories cut, share of the positions that are padding, and what length buckets would need."""
-    longest = max(int(length.max()), 1)
-    found = []
-    for n in sorted({*(n for n in _LENGTHS if n < longest), longest, max_history or longest}):
-        kept = np.minimum(length, n)
-        buckets = np.array(default_lengths(n))
-        positions = int(buckets[np.searchsorted(buckets, kept)].sum())
-        found.append(
-            {
-                "length": n,
-                "configured": n == max_history,
-                "cut": float((length > n).mean()),
-                "padding": 1 - int(kept.sum()) / (len(length) * n),
-                "bucketed": positions / (len(length) * n),
-            }
+            of_users = len(users), len(r) / len(users), float(new.mean()), float(np.isin(r.user, users[new]).mean())
+        found[name] = SplitFacts(
+            len(r),
+            None if r.split.label is None else float(r.split.label.mean()),
+            len(items),
+            int((r.occurrences > 0).sum()),
+            float((~seen[items]).mean()),
+            float((~seen[r.split.item]).mean()),
+            *of_users,
         )
     return found
 
 
-def _popularity(train: Rows, num_items: int) -> dict[str, Any]:
-    """Clicks (rows of label 1) and rows by target item, each sorted by itself, at ranks even on a log scale."""
-    item, label = train.split.item, train.split.label
-    clicks, targets = (
-        -np.sort(-np.bincount(item[chosen], minlength=num_items)[1:])
-        for chosen in (label == 1, np.ones(len(item), bool))
-    )
-    ranks = np.unique(np.geomspace(1, len(clicks), _POINTS).round().astype(int))
-    top = {share: clicks[: math.ceil(share * len(clicks))].sum() for share in (0.01, 0.1)}
-    total = max(int(clicks.sum()), 1)
-    return {
-        "items": len(clicks),
-        "clicks": int(clicks.sum()),
-        "without_click": int((clicks == 0).sum()),
-        "top_1_percent": float(top[0.01] / total),
-        "top_10_percent": float(top[0.1] / total),
-        "curve": [{"rank": int(r), "clicks": int(clicks[r - 1]), "rows": int(targets[r - 1])} for r in ranks],
-    }
+def _lengths(length: np.ndarray) -> LengthFacts:
+    ends = bins.doubling(length.max())
+    rows = np.bincount(np.searchsorted(ends, length), minlength=len(ends)).tolist()
+    quantiles = np.quantile(length, [0.5, 0.9, 0.99]).tolist()
+    by_bin = [LengthBin(*each) for each in zip(ends, rows, strict=True)]
+    return LengthFacts(float(length.mean()), *quantiles, int(length.max()), float((length == 0).mean()), by_bin)
 
 
-def _levels(rows: dict[str, Rows], name: str, names: dict[int, str]) -> dict[str, Any]:
-    """Rows and label mean by value, of the values that are most frequent in training."""
-    values, frequency = np.unique(rows["train"].split.side[name], return_counts=True)
-    shown = np.sort(values[np.argsort(-frequency, kind="stable")[:_VALUES]])
-    found = [{"value": int(v), "name": names.get(int(v)), "splits": {}} for v in shown]
-    for split, r in rows.items():
-        for entry in found:
-            chosen = r.split.side[name] == entry["value"]
-            mean = float(r.split.label[chosen].mean()) if r.split.label is not None and chosen.any() else None
-            entry["splits"][split] = {"rows": int(chosen.sum()), "label_mean": mean}
-    return {"feature": name, "distinct": len(values), "values": found}
-
-
-def _constant(rows: dict[str, Rows], side: list[str], label: str) -> list[dict[str, Any]]:
-    """Side features and labels that have one value in a whole split."""
+def _padding(length: np.ndarray, max_history: int | None) -> list[PaddingFacts]:
+    longest = max(int(length.max()), 1)
     found = []
-    for split, r in rows.items():
-        columns = {name: r.split.side[name] for name in side}
-        if r.split.label is not None:
-            columns[label] = r.split.label
-        for name, values in columns.items():
-            if (values == values[0]).all():
-                found.append({"split": split, "column": name, "value": int(values[0])})
+    for n in sorted({*(n for n in _LENGTHS if n < longest), longest, max_history or longest}):
+        kept, positions = np.minimum(length, n), len(length) * n
+        buckets = np.array(default_lengths(n))
+        bucketed = int(buckets[np.searchsorted(buckets, kept)].sum())
+        shares = float((length > n).mean()), 1 - int(kept.sum()) / positions, bucketed / positions
+        found.append(PaddingFacts(n, n == max_history, *shares))
     return found
 
 
-def _plain(value: Any) -> Any:
-    """For JSON: floats of six digits, null for what is not finite."""
-    if isinstance(value, dict):
-        return {str(key): _plain(v) for key, v in value.items()}
-    if isinstance(value, list):
-        return [_plain(v) for v in value]
-    if isinstance(value, float):
-        return float(f"{value:.6g}") if math.isfinite(value) else None
-    return value
+def _popularity(train: Rows, num_items: int) -> Popularity:
+    item, clicked = train.split.item, train.split.label == 1
+    clicks, targets = (-np.sort(-np.bincount(x, minlength=num_items)[1:]) for x in (item[clicked], item))
+    ranks = np.unique(np.geomspace(1, len(clicks), _POINTS).round().astype(int))
+    top = [float(clicks[: math.ceil(share * len(clicks))].sum() / max(clicks.sum(), 1)) for share in (0.01, 0.1)]
+    curve = [CurvePoint(int(r), int(clicks[r - 1]), int(targets[r - 1])) for r in ranks]
+    return Popularity(len(clicks), int(clicks.sum()), int((clicks == 0).sum()), *top, curve)
+
+
+def _levels(rows: dict[str, Rows], name: str, names: dict[int, str]) -> SideFeature:
+    values = {split: r.split.side[name] for split, r in rows.items()}
+    shown, different = bins.most_frequent(values["train"], _VALUES)
+
+    def level(value: int) -> ValueFacts:
+        by_split = {}
+        for split, r in rows.items():
+            chosen = values[split] == value
+            mean = float(r.split.label[chosen].mean()) if r.split.label is not None and chosen.any() else None
+            by_split[split] = ValueRows(int(chosen.sum()), mean)
+        return ValueFacts(value, names.get(value), by_split)
+
+    return SideFeature(name, different, [level(value) for value in shown.tolist()])
+
+
+def _constant(rows: dict[str, Rows], side: list[str], label: str) -> list[Constant]:
+    """Side features and labels."""
+    found = []
+    for split, r in rows.items():
+        columns = {name: r.split.side[name] for name in side} | {label: r.split.label}
+        for name, values in columns.items():
+            if values is not None and (values == values[0]).all():
+                found.append(Constant(split, name, int(values[0])))
+    return found

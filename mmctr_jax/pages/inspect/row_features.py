@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_array
 
+from mmctr_jax.features import ItemFeature
 from mmctr_jax.pages.inspect.folder import Folder
 from mmctr_jax.pages.inspect.rows import Rows
 
@@ -28,10 +29,14 @@ class Feature:
     sampled: bool = False
     between_splits: bool = True  # may tell splits apart; ids may not: they are new by their nature
 
+    def of_sample(self, split: str, sample: dict[str, np.ndarray]) -> np.ndarray:
+        """(sample,) values."""
+        return self.values[split] if self.sampled else self.values[split][sample[split]]
+
     def codes(self) -> dict[str, np.ndarray]:
         """Split → small integers: a value of training, or its quantile bin, is 1, 2, …; 0 is any other."""
         train = self.values["train"]
-        known = np.unique(train[~np.isnan(train)] if train.dtype.kind == "f" else train)
+        known = np.unique(train[~np.isnan(train)])
         if self.numeric and len(known) > BINS:
             known = np.unique(np.nanquantile(train, np.arange(BINS) / BINS))
         codes = {}
@@ -63,19 +68,19 @@ def row_features(folder: Folder, rows: dict[str, Rows], sample: dict[str, np.nda
     if folder.users:
         features.append(Feature(USER, folder.users, numeric=False, between_splits=False))
     features.append(Feature(CLICKS, _clicks(rows, folder.num_items), numeric=True))
-    for f in folder.features.item_features:
-        table = folder.items[f.name]
-        if f.kind == "embedding":
-            cosines = {name: _cosines(r, sample[name], table) for name, r in rows.items()}
-            features.append(Feature(f"cosine with history: {f.name}", cosines, numeric=True, sampled=True))
-        else:
-            of_item = (table > 0).sum(axis=1) if f.kind == "tags" else table
-            label = f"target's number of {f.name}" if f.kind == "tags" else f"target's {f.name}"
-            values = {name: of_item[r.split.item] for name, r in rows.items()}
-            features.append(Feature(label, values, numeric=f.kind == "tags"))
+    features += [_item_feature(f, folder.items[f.name], rows, sample) for f in folder.features.item_features]
     features.append(Feature(LENGTH, {name: r.length for name, r in rows.items()}, numeric=True))
     features.append(Feature(IN_HISTORY, {name: r.in_history for name, r in rows.items()}, numeric=False))
     return features
+
+
+def _item_feature(f: ItemFeature, table: np.ndarray, rows: dict[str, Rows], sample: dict[str, np.ndarray]) -> Feature:
+    """What the target's values, by item in `table`, say of a row; of vectors, the cosine with its history."""
+    if f.is_vector:
+        cosines = {name: _cosines(r, sample[name], table) for name, r in rows.items()}
+        return Feature(f"cosine with history: {f.name}", cosines, numeric=True, sampled=True)
+    label, of_item, numeric = f.of_target(table)
+    return Feature(label, {name: of_item[r.split.item] for name, r in rows.items()}, numeric)
 
 
 def _clicks(rows: dict[str, Rows], num_items: int) -> dict[str, np.ndarray]:

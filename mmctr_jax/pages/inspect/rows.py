@@ -1,17 +1,16 @@
-"""One pass over the histories of a split: lengths, keys of equal rows, targets that stand in their own history."""
+"""The rows of a split: history lengths, targets that stand in their own history, rows that are equal or contradict."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
+import polars as pl
+import pyarrow as pa
 
-from mmctr_jax.console import Progress
 from mmctr_jax.data.cache import Split
-
-_ROWS_PER_BLOCK = 65_536
-_SEEDS = (0x9E3779B97F4A7C15, 0xD1B54A32D192ED03)  # of the two halves of a key
+from mmctr_jax.formats import count, decimal, percent, shown
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,7 @@ class Rows:
     user: np.ndarray | None  # int64 codes
     length: np.ndarray  # of the history, int64
     in_history: np.ndarray  # bool: the target stands in its own history
-    key: np.ndarray  # (rows, 2) uint64, equal for rows of the same user, history and target
+    key: np.ndarray  # uint64, equal for rows of the same user, history and target
     occurrences: np.ndarray  # (V,) int64: how often an item stands in a history
 
     def __len__(self) -> int:
@@ -35,54 +34,99 @@ class Rows:
         return self.split.history_values[np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])], offsets
 
 
-def read_rows(name: str, split: Split, user: np.ndarray | None, num_items: int) -> Rows:
-    key = np.empty((split.rows, 2), np.uint64)
-    in_history = np.empty(split.rows, bool)
-    occurrences = np.zeros(num_items, np.int64)
-    with Progress(f"Comparing {name}", split.rows, "rows") as progress:
-        for rows, history, offsets in _blocks(split):
-            item = split.item[rows]
-            lengths = np.diff(offsets)
-            occurrences += np.bincount(history, minlength=num_items)
-            in_history[rows] = _sums((history == np.repeat(item, lengths)).astype(np.int64), offsets) > 0
-            # A click and its place, and a user and target, packed into 64 bits each without loss.
-            place = np.arange(len(history), dtype=np.uint64) - np.repeat(offsets[:-1], lengths).astype(np.uint64)
-            clicks = history.astype(np.uint64) | place << 32
-            target = item.astype(np.uint64)
-            if user is not None:
-                target |= user[rows].astype(np.uint64) << 32
-            for half, seed in enumerate(_SEEDS):
-                key[rows, half] = _mixed(_sums(_mixed(clicks ^ seed), offsets) + _mixed(~target ^ seed))
-            progress.advance(len(item))
-    return Rows(split, user, np.diff(split.history_offsets), in_history, key, occurrences)
-
-
-def _blocks(split: Split) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
-    """Consecutive rows, their clicks, and offsets into these."""
-    for start in range(0, split.rows, _ROWS_PER_BLOCK):
-        offsets = split.history_offsets[start : start + _ROWS_PER_BLOCK + 1]
-        history = split.history_values[offsets[0] : offsets[-1]]
-        yield slice(start, start + len(offsets) - 1), history, offsets - offsets[0]
-
-
-def _sums(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """(rows,) sum over each row's values, modulo 2⁶⁴."""
-    total = np.zeros(len(values) + 1, values.dtype)
-    np.cumsum(values, out=total[1:])
-    return total[offsets[1:]] - total[offsets[:-1]]
-
-
-def _mixed(x: np.ndarray) -> np.ndarray:
-    """A bijection of 64 bits that lets each depend on all: SplitMix64's last step (Steele, Lea and Flood 2014)."""
-    x = (x ^ (x >> 30)) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> 27)) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> 31)
+def read_rows(split: Split, user: np.ndarray | None, num_items: int) -> Rows:
+    """user: (rows,) int64 codes; None where users are not known."""
+    histories = pa.LargeListArray.from_arrays(split.history_offsets, split.history_values)
+    frame = pl.DataFrame({"history": pl.from_arrow(histories), "item": split.item})
+    if user is not None:
+        frame = frame.with_columns(user=user)
+    return Rows(
+        split=split,
+        user=user,
+        length=np.diff(split.history_offsets),
+        in_history=frame.select(pl.col("history").list.contains(pl.col("item"))).to_series().to_numpy(),
+        key=frame.hash_rows().to_numpy(),  # 64 bits: of ten million rows, two are taken for equal once in 300,000 times
+        occurrences=np.bincount(split.history_values, minlength=num_items),
+    )
 
 
 def equal_rows(rows: dict[str, Rows]) -> dict[str, np.ndarray]:
     """Split → (rows,) int64: one number for equal rows, in whichever split they stand; numbers count from 0."""
-    keys = np.concatenate([r.key for r in rows.values()])
-    order = np.lexsort(keys.T)
-    number = np.empty(len(keys), np.int64)
-    number[order] = np.cumsum(np.any(np.diff(keys[order], axis=0, prepend=keys[order[:1]]) != 0, axis=1))
-    return dict(zip(rows, np.split(number, np.cumsum([len(r) for r in rows.values()])[:-1]), strict=True))
+    _, numbers = np.unique(np.concatenate([r.key for r in rows.values()]), return_inverse=True)
+    return dict(zip(rows, np.split(numbers, np.cumsum([len(r) for r in rows.values()])[:-1]), strict=True))
+
+
+@dataclass(frozen=True)
+class OwnHistory:
+    """Rows of a split whose target stands in its own history."""
+
+    rows: int
+    share: float = shown("of all rows", percent)
+    share_of_label: list[float | None] | None  # of the rows of label 0, and of label 1
+    label_mean: float | None = shown("label mean", decimal)
+    label_mean_of_others: float | None = shown("label mean of the others", decimal)
+
+
+def in_own_history(rows: Rows) -> OwnHistory:
+    """What concerns labels is None where they are not known."""
+    inside, label = rows.in_history, rows.split.label
+    labels = None, None, None
+    if label is not None:
+        labels = [_mean(inside[label == value]) for value in (0, 1)], _mean(label[inside]), _mean(label[~inside])
+    return OwnHistory(int(inside.sum()), float(inside.mean()), *labels)
+
+
+def _mean(values: np.ndarray) -> float | None:
+    return float(values.mean()) if len(values) else None
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """Rows of a split that stand in it, or in an earlier one, already; and those that do with the other label."""
+
+    split: str
+    of: str | None  # the earlier split; None: rows that repeat an earlier one of their own split
+    rows: int = shown("rows", count)
+    repeated: int = shown("repeated", count)
+    repeated_share: float = shown("share", percent)
+    contradicting: int | None = shown("with the other label", count)  # None where labels are not known
+    contradicting_share: float | None
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """Equal rows, within each split and between an earlier and a later one."""
+
+    by: list[str]  # what equal rows have in common: (user where known,) history, target
+    within: list[Repeated]
+    across: list[Repeated]
+
+
+def repeats(rows: dict[str, Rows]) -> Repeats:
+    """Counts equal rows. Splits are in the order of time."""
+    numbers = equal_rows(rows)
+    size = max(int(n.max()) for n in numbers.values()) + 1
+    total = {name: np.bincount(n, minlength=size) for name, n in numbers.items()}
+    clicked = {
+        name: np.bincount(n[rows[name].split.label == 1], minlength=size)
+        for name, n in numbers.items()
+        if rows[name].split.label is not None
+    }
+
+    def count(split: str, of: str | None = None) -> Repeated:
+        everything, earlier = len(rows[split]), of or split
+        repeated = everything - np.count_nonzero(total[split]) if of is None else total[split][total[of] > 0].sum()
+        contradicting = None
+        if split in clicked and earlier in clicked:
+            clicked_there, not_clicked_there = clicked[earlier] > 0, total[earlier] > clicked[earlier]
+            not_clicked = total[split] - clicked[split]
+            contradicting = int(clicked[split][not_clicked_there].sum() + not_clicked[clicked_there].sum())
+        share = None if contradicting is None else contradicting / everything
+        return Repeated(split, of, everything, int(repeated), float(repeated / everything), contradicting, share)
+
+    by = ["user", "history", "target"]
+    return Repeats(
+        by=by if rows["train"].user is not None else by[1:],
+        within=[count(name) for name in rows],
+        across=[count(later, earlier) for earlier, later in combinations(rows, 2)],
+    )

@@ -1,0 +1,104 @@
+"""Pictures of a page: matplotlib's, as SVG within the page, in one style."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from html import escape
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+_STYLE = {
+    "font.size": 9.0,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "lines.linewidth": 1.2,
+    "text.parse_math": False,  # a $ in a name is a $
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "mmctr_jax",  # the same picture, the same bytes
+}
+_WIDTH, _PIXELS = 4.2, 96  # inches; per inch
+_LEGEND_LINE = 0.19  # inches
+_LONGEST = 24  # characters of a name in a legend
+_SPLITS = {"train": "C0", "valid": "C1", "test": "C2"}
+
+
+def figure(draw: Callable[[Axes], None], alt: str, height: float = 2.8, **settings: object) -> str:
+    """A picture, 4.2 by `height` inches, of what `draw` puts on its axes; `alt` says it in words.
+
+    settings: of the axes: title, xlabel, ylabel, xscale, … Where several things have a label, a legend goes below the
+    axes, where it covers nothing, and adds to the height.
+    """
+    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # missing in the font that measures; the browser has its own
+        drawing = Figure(figsize=(_WIDTH, height), layout="constrained")
+        axes = drawing.subplots()
+        draw(axes)
+        axes.set(**settings)
+        _, labels = axes.get_legend_handles_labels()
+        if len(labels) > 1:
+            columns = 3 if max(map(len, labels)) < 10 else 2
+            height += _LEGEND_LINE * math.ceil(len(labels) / columns)
+            drawing.set_figheight(height)
+            drawing.legend(loc="outside lower center", ncols=columns)
+        stream = io.BytesIO()
+        drawing.savefig(stream, format="svg", metadata={"Date": None})
+    source = base64.b64encode(stream.getvalue()).decode()
+    return (
+        f'<figure><img width="{round(_WIDTH * _PIXELS)}" height="{round(height * _PIXELS)}" alt="{escape(alt)}" '
+        f'src="data:image/svg+xml;base64,{source}"></figure>\n'
+    )
+
+
+def colour(which: str | int) -> str:
+    """That of a split by its name, of a run by its number: the same on a whole page."""
+    return _SPLITS[which] if isinstance(which, str) else f"C{which % 10}"
+
+
+def dashes(run: int) -> str:
+    """The line of a run with this number: there are more runs than colours."""
+    return ("-", "--", ":")[run // 10 % 3]
+
+
+def or_gap(values: Sequence[float | None]) -> list[float]:
+    """Values to draw, with a gap where there is none."""
+    return [math.nan if value is None else value for value in values]
+
+
+def shifts(things: int, apart: float) -> list[float]:
+    """How far to move each of several things beside each other, so that none hides another."""
+    return [apart * (i - (things - 1) / 2) for i in range(things)]
+
+
+def tick_names(axes: Axes, names: Sequence[str]) -> None:
+    """Names below the places 0, 1, 2, …: aslant where they need the room."""
+    axes.set_xticks(range(len(names)), names, rotation=45 if sum(map(len, names)) > 30 else 0)
+    axes.grid(False, axis="x")
+
+
+def rows_of(axes: Axes, names: Sequence[str], title: str) -> None:
+    """A row for each name, the first on top. The title is on the right: names leave little room for it elsewhere."""
+    axes.set_yticks(range(len(names)), [short(name) for name in names])
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_title(title, loc="right")
+
+
+def short(name: str) -> str:
+    """What fits beside an axis; the tables have the whole name."""
+    return name if len(name) <= 34 else f"{name[:32]}…"
+
+
+def legend_labels(names: list[str]) -> list[str]:
+    """What fits into a legend: the last part of each name, with a number where these would be the same."""
+    ends = [name if len(name) <= _LONGEST else f"…{name[1 - _LONGEST :]}" for name in names]
+    if len(set(ends)) < len(ends):
+        ends = [f"{i}: {text}" for i, text in enumerate(ends, 1)]
+    return [f" {text}" if text.startswith("_") else text for text in ends]  # legends leave out what begins with _
