@@ -80,7 +80,7 @@ def shifts(things: int, apart: float) -> list[float]:
 
 def tick_names(axes: Axes, names: Sequence[str]) -> None:
     """Names below the places 0, 1, 2, …: aslant where they need the room."""
-    axes.set_xticks(range(len(names)), names, rotation=45 if sum(map(len, names)) > 30 else 0)
+    axes.set_xticks(range(len(names)), names, rotation=45 if sum(map(len, names)) > 24 else 0)
     axes.grid(False, axis="x")
 
 
