@@ -57,8 +57,11 @@ def label_aucs(features: list[Feature], rows: dict[str, Rows], sample: dict[str,
     for feature in features:
         labels = {name: y[sample[name]] if feature.sampled else y for name, y in labelled.items()}
         codes = feature.codes()
-        areas = {name: transferred(codes["train"], labels["train"], codes[name], y) for name, y in labels.items()}
-        areas["train"] = cross_fitted(codes["train"], labels["train"])
+        train = codes["train"], labels["train"]
+        areas = {
+            name: cross_fitted(*train) if name == "train" else transferred(*train, codes[name], y)
+            for name, y in labels.items()
+        }
         found.append(LabelAuc(feature.name, **{name: _record(areas[name], y) for name, y in labels.items()}))
     # An order is a split's own: cross-fitted in each.
     orders = {n: {by: cross_fitted(codes, y) for by, codes in _orders(len(y)).items()} for n, y in labelled.items()}
