@@ -87,7 +87,7 @@ class TrainConfig(Settings):
     """How the learning rate changes: plateau, constant, warmup or cosine. Arguments go beside the name, as in
     `{name: cosine, warmup_epochs: 0.5}`. `patience` ends the training whatever the schedule."""
     weight_decay: WeightDecay = WeightDecay()
-    """Decoupled: what weights lose in each step besides the optimizer's step, as in AdamW."""
+    """Decoupled: what weights lose in each step besides the optimiser's step, as in AdamW."""
     ema: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
     """Decay of an exponential moving average of the weights (0.999, say), which is then what is validated, what scores
     and what is exported; training goes on from the weights themselves. null: none. Running means of batch norm are

@@ -27,7 +27,7 @@ class WeightDecay(Settings):
     """In each step a weight also loses this share of itself, times the learning rate. Biases and norms lose nothing."""
 
     tables: NonNegative | None = None
-    """Of embedding tables. null: the optimizer's own, 1e-4 with adamw, 1e-3 with lion, else 0."""
+    """Of embedding tables. null: the optimiser's own, 1e-4 with adamw, 1e-3 with lion, else 0."""
     matrices: NonNegative | None = None
     """Of all other weight matrices. null: likewise."""
 
