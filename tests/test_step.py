@@ -67,7 +67,7 @@ def test_rows_of_weight_0_count_in_no_loss_gradient_or_statistic(batch_norm):
     batch = make_batch(rng, rng.integers(0, MAX_HISTORY + 1, 12))
     filling = make_batch(rng, [MAX_HISTORY] * 4)
     filling["weight"][:] = 0
-    filled = {k: np.concatenate([batch[k], filling[k]]) for k in batch}
+    filled = jax.tree.map(lambda *rows: np.concatenate(rows), batch, filling)
     plain, with_filling = (Run(1, change, [b]) for b in (batch, filled))
     np.testing.assert_allclose(with_filling.losses, plain.losses, rtol=1e-5)
     np.testing.assert_allclose(with_filling.norms, plain.norms, rtol=1e-4)
