@@ -15,6 +15,7 @@ os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
 import jax
 import pytest
+from programs import share_programs
 from synthetic import write_dataset
 
 from mmctr_jax.console import start_logging
@@ -25,7 +26,7 @@ LONG += ("test_compare", "test_report", "test_torch_reference", "test_step", "te
 
 # Compiling well takes longer than all else in these tests. What proves the numbers is compiled as it is for users; the
 # rest need not be fast, nor do the programs that it starts.
-OPTIMISED = ("test_golden", "test_torch_reference")
+OPTIMISED = ("test_golden",)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -48,6 +49,7 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session", autouse=True)
 def _session():
     start_logging()
+    share_programs()
 
 
 def pytest_unconfigure():

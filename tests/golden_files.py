@@ -1,6 +1,7 @@
 """The numbers of tests/golden, made by running the released model, and our model with their weights."""
 
 import json
+from functools import cached_property
 from pathlib import Path
 
 import jax
@@ -68,10 +69,13 @@ class Golden:
 
     def params(self, prefix="param"):
         named = {n.removeprefix(f"{prefix}/"): self.file[n] for n in self.file.files if n.startswith(f"{prefix}/")}
-        like = jax.eval_shape(lambda: self.model.init(jax.random.PRNGKey(0), self.batch(0), self.items, train=False))
         return jax.tree.map(
-            jnp.asarray, params_from_released(named, self.config.features, self.config.model, like["params"])
+            jnp.asarray, params_from_released(named, self.config.features, self.config.model, self._like["params"])
         )
+
+    @cached_property
+    def _like(self):
+        return jax.eval_shape(lambda: self.model.init(jax.random.PRNGKey(0), self.batch(0), self.items, train=False))
 
     def batch(self, i):
         get = lambda name: jnp.asarray(self.file[f"batch{i}/{name}"])  # noqa: E731

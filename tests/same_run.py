@@ -6,13 +6,13 @@ import numpy as np
 from mmctr_jax.devices.sharding import make_mesh
 from mmctr_jax.runs.directory import RunDirectory
 from mmctr_jax.runs.recorder import read_records
-from mmctr_jax.training.step import init_state
+from mmctr_jax.training.step import abstract_state
 
 
 def last_checkpoint(directory):
     """All that the newest checkpoint holds, as numpy."""
     run = RunDirectory(directory)
-    like = init_state(run.read_config(), run.read_items(), make_mesh())
+    like = abstract_state(run.read_config(), run.read_items(), make_mesh())
     with run.checkpoints() as checkpoints:
         state, progress = checkpoints.restore(checkpoints.last_step, like)
         return jax.tree.map(np.asarray, state), progress, progress["plateau"]["best_step"]

@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
-from contextlib import nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
 import matplotlib
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.summary import scalar
 
 from mmctr_jax.files import write_atomically
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+
+
+@contextmanager
+def _hidden(module: str) -> Iterator[None]:
+    """Imports of a module fail, as if it were not installed; if it was imported before, they do not."""
+    hides = sys.modules.setdefault(module, None) is None
+    try:
+        yield
+    finally:
+        if hides:
+            del sys.modules[module]
+
+
+# tensorboardX imports PyTorch where it is installed, only to know its tensors; that would take seconds of every start.
+with _hidden("torch"):
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.summary import scalar
 
 
 class Recorder:

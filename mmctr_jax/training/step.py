@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -80,8 +81,8 @@ def _variables(config: Config, items: dict[str, jax.Array], rng: jax.Array) -> A
     return variables | {"params": filled(variables["params"], config.train.sharding)}
 
 
-def _init(config: Config, items: dict[str, jax.Array]) -> TrainState:
-    init_rng, rng = jax.random.split(jax.random.PRNGKey(config.train.seed))
+def _init(config: Config, items: dict[str, jax.Array], key: jax.Array) -> TrainState:
+    init_rng, rng = jax.random.split(key)
     variables = _variables(config, items, init_rng)
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
     opt_state = optimizer.init(params, config.train.optimizer)
@@ -91,9 +92,11 @@ def _init(config: Config, items: dict[str, jax.Array]) -> TrainState:
 
 def init_state(config: Config, items: dict[str, jax.Array], mesh: Mesh) -> TrainState:
     """A fresh state from the config's seed, the same whatever the number of devices."""
-    init = partial(_init, config)
     places = jax.tree.map(lambda x: x.sharding, abstract_state(config, items, mesh))
-    return jax.jit(init, out_shardings=places)(items)
+    with jax.ensure_compile_time_eval():
+        key = np.asarray(jax.random.PRNGKey(config.train.seed))
+    # The seed is no part of the program, which is therefore compiled once for all seeds.
+    return jax.jit(partial(_init, config), out_shardings=places)(items, key)
 
 
 def abstract_state(config: Config, items: dict[str, jax.Array], mesh: Mesh) -> TrainState:
@@ -102,7 +105,7 @@ def abstract_state(config: Config, items: dict[str, jax.Array], mesh: Mesh) -> T
     def place(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placed(x.shape, mesh, config.train.sharding))
 
-    return jax.tree.map(place, jax.eval_shape(partial(_init, config), items))
+    return jax.tree.map(place, jax.eval_shape(partial(_init, config), items, jax.ShapeDtypeStruct((2,), jnp.uint32)))
 
 
 def parameter_shapes(config: Config, items: dict[str, jax.Array]) -> Any:
