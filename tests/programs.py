@@ -10,6 +10,7 @@ from typing import Any
 import jax
 from pydantic import BaseModel
 
+from mmctr_jax.interop import convert
 from mmctr_jax.training import loop, scoring
 
 _STEERING = {"epochs", "eval_every", "checkpoint_every", "patience", "learning_rate", "lr_factor", "min_learning_rate"}
@@ -21,7 +22,7 @@ def share_programs() -> None:
     loop.make_train_step = _shared(loop.make_train_step)
     scoring.make_predict_step = _shared(scoring.make_predict_step)
     scoring.make_narrow = _shared(scoring.make_narrow)
-    loop.init_state = _shared_state(loop.init_state)
+    loop.init_state = convert.init_state = _shared_state(loop.init_state)
 
 
 def _key(argument: Any, *more: str) -> Any:

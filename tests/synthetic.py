@@ -127,6 +127,10 @@ SYSTEMS = {
 """Changes to a tiny config: one for each system besides the full model."""
 
 
+QUICK = {"model": {"name": "without_transformer", "dcn": {"cross_layers": 1, "deep": [4]}, "head": [4]}}
+"""The model that is compiled soonest, for what is not about the model; it has dropout, as the tiny one has."""
+
+
 def merged(base: dict, change: dict) -> dict:
     """`base` with `change` laid over it, section by section; another model keeps only what all models have."""
     result = dict(base)

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from bad_files import BAD_ITEMS, BAD_SAMPLES
-from synthetic import SYSTEMS, merged, raw_config
+from synthetic import QUICK, merged, raw_config
 
 from mmctr_jax.runs.recorder import read_records
 
@@ -146,7 +146,7 @@ def start(config, *args, cwd):
 def test_an_interrupted_process_saves_says_how_to_go_on_and_does(config_file, tmp_path):
     """Ctrl-C, then SIGTERM to the process that goes on, then to the end."""
     train = {"epochs": 100_000, "eval_every": 50, "patience": 100_000, "lr_factor": 1.0}
-    config = config_file(merged(SYSTEMS["without_transformer"], {"train": train}))
+    config = config_file(merged(QUICK, {"train": train}))
     metrics, step, arguments = tmp_path / "runs/tiny/metrics.jsonl", 0, []
     for number in (signal.SIGINT, signal.SIGTERM):
         process = start(config, *arguments, cwd=tmp_path)

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 from same_run import assert_same_run
-from synthetic import config_for
+from synthetic import QUICK, config_for, merged
 
 from mmctr_jax.devices.sharding import make_mesh
 from mmctr_jax.errors import InputError, TrainingError
@@ -81,15 +81,26 @@ def test_no_room_for_a_run_directory(whole, tmp_path):
 def test_divergence_names_step_rate_and_the_largest_gradients(dataset, tmp_path):
     """An embedding table whose numbers leave float32's range in a later product, at a rate that no model bears."""
     with pytest.raises(TrainingError) as error:
-        train(config_for(dataset, train={"epochs": 3, "learning_rate": 1e12, "clip_norm": 1e30}), tmp_path / "run")
+        change = {"train": {"epochs": 3, "learning_rate": 1e12, "clip_norm": 1e30}}
+        train(config_for(dataset, **merged(QUICK, change)), tmp_path / "run")
     message = str(error.value)
     assert message.count("\n") == 0 and "learning rate 1e+12" in message and "largest gradients are those of" in message
     assert any(group in message for group in ("cross/layer_", "deep/layer_", "head/", "encoder/", "embedding/"))
 
 
+@pytest.fixture(scope="module")
+def on_eight_devices(dataset, tmp_path_factory):
+    """Config, whole run, and run that was stopped after its first epoch, of the model that is compiled soonest."""
+    folder = tmp_path_factory.mktemp("eight")
+    config = config_for(dataset, **merged(QUICK, {"train": {"epochs": 3}}))
+    train(config, folder / "whole")
+    train(config.model_copy(update={"train": config.train.model_copy(update={"epochs": 1})}), folder / "begun")
+    return config, folder / "whole", folder / "begun"
+
+
 @pytest.mark.parametrize("devices", [1, 2, 4])
-def test_a_run_begun_on_eight_devices_goes_on_with_fewer(whole, begun, tmp_path, monkeypatch, devices):
-    config, directory, _ = whole
+def test_a_run_begun_on_eight_devices_goes_on_with_fewer(on_eight_devices, tmp_path, monkeypatch, devices):
+    config, directory, begun = on_eight_devices
     shutil.copytree(begun, tmp_path / "run")
     monkeypatch.setattr(training, "make_mesh", lambda: make_mesh(jax.devices()[:devices]))
     train(config, tmp_path / "run", resume=True)

@@ -29,6 +29,7 @@ from mmctr_jax.training.step import (
     summed_bce,
 )
 
+FEW_LAYERS = {"model": {"dcn": {"cross_layers": 1, "deep": [8]}}}  # compiled sooner
 NO_DROPOUT = {"model": {"transformer": {"dropout": 0.0}, "dcn": {"deep_dropout": 0.0}}}
 CHANGES = {
     "k beyond n, heads, no pool": {
@@ -82,7 +83,8 @@ def test_a_batch_at_the_length_it_needs_equals_the_padded_one(change, float64):
     small = narrowed(config, length)
     leading = live.leading_columns(config.features, config.model)
     needed = parameter_shapes(small, items)
-    cut = jax.tree.map(lambda x, like: live.cut(x, like.shape, leading), params, needed)
+    cut = jax.jit(partial(jax.tree.map, lambda like, x: live.cut(x, like.shape, leading), needed))(params)
+    widen = jax.jit(partial(jax.tree.map, lambda x, g: live.add(jnp.zeros_like(x), g, leading), params))
     statistics = doubles(jax.tree.map(lambda x: jnp.ones(x.shape), shapes.batch_stats))
 
     @partial(jax.jit, static_argnums=(0, 3))
@@ -99,15 +101,14 @@ def test_a_batch_at_the_length_it_needs_equals_the_padded_one(change, float64):
     for train in (True, False):
         expected = loss_and_grads(config, params, padded(batch, MAX_HISTORY), train)
         value, part = loss_and_grads(small, cut, padded(batch, length), train)
-        grads = jax.tree.map(lambda x, g: live.add(jnp.zeros_like(x), g, leading), params, part)
         np.testing.assert_allclose(value, expected[0], rtol=1e-12)
-        jax.tree.map(lambda g, e: np.testing.assert_allclose(g, e, rtol=0, atol=1e-12), grads, expected[1])
+        jax.tree.map(lambda g, e: np.testing.assert_allclose(g, e, rtol=0, atol=1e-12), widen(part), expected[1])
 
 
 @pytest.mark.parametrize("l2", [0.0, 0.1])
 def test_steps_at_the_lengths_that_batches_need_equal_padded_ones(l2, float64):
     """Two steps with Adam: losses, gradient norms, parameters, moments; then the scores of narrowed parameters."""
-    config = resolved_config(merged(NO_DROPOUT, {"train": {"net_l2": l2, "embedding_l2": l2}}))
+    config = resolved_config(merged(merged(NO_DROPOUT, FEW_LAYERS), {"train": {"net_l2": l2, "embedding_l2": l2}}))
     rng, mesh = np.random.default_rng(3), make_mesh(jax.devices()[:1])
     items = put_replicated(doubles(make_items(rng)), mesh)
     batches = [make_batch(rng, lengths) for lengths in ([4, 1, 3, 0, 2, 4], [2, 1, 0, 2, 0, 1])]
@@ -230,7 +231,7 @@ def test_the_state_is_updated_in_place(optimised):
 def test_eight_devices_exchange_the_gradients_once_and_nothing_else(width, optimised):
     """The compiled step's collectives: one all-reduce of all gradients, with the loss and the batch's weight; of a
     narrowed batch, the narrowed ones."""
-    config, mesh = resolved_config(), make_mesh()
+    config, mesh = resolved_config(FEW_LAYERS), make_mesh()
     rng = np.random.default_rng(0)
     items = put_replicated(make_items(rng), mesh)
     batch = put_batch(make_batch(rng, rng.integers(0, width + 1, 16), width=width), mesh)

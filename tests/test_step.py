@@ -6,18 +6,20 @@ import numpy as np
 import optax
 import pytest
 from batches import make_batch, make_items
-from synthetic import MAX_HISTORY, mean_bce, resolved_config
+from synthetic import MAX_HISTORY, mean_bce, merged, resolved_config
 
 from mmctr_jax.devices.sharding import make_mesh, put_batch, put_replicated
 from mmctr_jax.training import optimizers as optimizer
 from mmctr_jax.training.step import init_state, l2_penalty, make_predict_step, make_train_step
+
+FEW_LAYERS = {"model": {"dcn": {"cross_layers": 1, "deep": [8]}, "head": []}}  # compiled sooner
 
 
 class Run:
     """Three steps and a scoring on the first `devices` devices."""
 
     def __init__(self, devices, change=None, batches=None):
-        config = resolved_config(change)
+        config = resolved_config(merged(FEW_LAYERS, change or {}))
         rng = np.random.default_rng(0)
         items = make_items(rng)
         batches = batches or [make_batch(rng, rng.integers(0, MAX_HISTORY + 1, 16)) for _ in range(3)]

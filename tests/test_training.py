@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from same_run import assert_same_run, last_checkpoint
-from synthetic import config_for, write_dataset
+from synthetic import QUICK, config_for, write_dataset
 
 from mmctr_jax.config import load_config
 from mmctr_jax.errors import InputError, TrainingError
@@ -129,7 +129,7 @@ WARMED_UP = {"optimizer": "sgd", "schedule": "warmup", "epochs": 2}  # an optimi
 @pytest.fixture(scope="module")
 def averaged(dataset, tmp_path_factory):
     """A run with a moving average and a schedule, and its weights after each step."""
-    config, make, weights = config_for(dataset, train=AVERAGED), training.make_train_step, []
+    config, make, weights = config_for(dataset, train=AVERAGED, **QUICK), training.make_train_step, []
 
     def watched(*args):
         step = make(*args)
@@ -159,7 +159,7 @@ def test_a_run_resumed_in_the_middle_of_its_schedule_equals_the_uninterrupted_on
 
 
 def test_an_optimiser_without_a_state_is_saved_and_resumed(dataset, tmp_path, monkeypatch):
-    config = config_for(dataset, train=WARMED_UP)
+    config = config_for(dataset, train=WARMED_UP, **QUICK)
     train(config, tmp_path / "whole")
     monkeypatch.setattr(training, "Interrupt", lambda: StopAt(3))
     train(config, tmp_path / "run")

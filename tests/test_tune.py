@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from synthetic import merged, raw_config, summary_of
+from synthetic import QUICK, merged, raw_config, summary_of
 
 pytest.importorskip("optuna", reason="needs Optuna: pip install optuna")
 
@@ -442,6 +442,7 @@ def test_the_test_file_is_scored_once_for_the_winner_and_only_when_asked(base, t
 
 
 def test_the_winners_config_trains_to_the_winners_score(base, tmp_path, monkeypatch, capsys):
+    base.write_text(yaml.safe_dump(merged(yaml.safe_load(base.read_text()), QUICK)))
     space_of(base, {"train.learning_rate": [0.01, 0.001]})
     arguments = ["--config", str(base), "--space", str(base.with_name("space.yaml")), "--out", str(tmp_path / "out")]
     monkeypatch.setattr(sys, "argv", ["tune", *arguments, "--sampler", "grid", "--test"])
