@@ -15,11 +15,12 @@ from fuxictr.pytorch.layers import CrossNetV2, FeatureEmbedding, MLP_Block
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mmctr_jax.config import Config, TransformerConfig
+from mmctr_jax.config import Config
 from mmctr_jax.data.cache import Split
 from mmctr_jax.data.loader import pad_histories
 from mmctr_jax.errors import InputError
 from mmctr_jax.interop.released import check_released_has
+from mmctr_jax.models.transformer import TransformerSettings
 
 Batch = dict[str, torch.Tensor]
 """item (B, N + 1) int64, the target last; mask (B, N) bool, true where a click is; side (B, S) int64; label (B,)
@@ -65,7 +66,7 @@ def make_loader(
 class Encoder(nn.Module):
     """Sequential feature learning, Eq. 4–6: (B, N, T) and the loader's mask (B, N) → S_o."""
 
-    def __init__(self, T: int, options: TransformerConfig, history_mask: str):
+    def __init__(self, T: int, options: TransformerSettings, history_mask: str):
         super().__init__()
         self.first_k, self.history_mask = options.first_k, history_mask
         layer = nn.TransformerEncoderLayer(T, options.heads, options.feedforward, options.dropout, batch_first=True)

@@ -7,9 +7,9 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from architecture import architecture
 from synthetic import mean_bce, model_of
 
-from mmctr_jax.config import parse_config
 from mmctr_jax.interop.released import params_from_released
 
 FOLDER = Path(__file__).parent / "golden"
@@ -18,9 +18,8 @@ CASES = [f"S{arch}_{mask}" for arch in "AB" for mask in ("released", "corrected"
 
 def config_of(settings: dict):
     features = settings["features"]
-    return parse_config(
+    return architecture(
         {
-            "data": {"train": "-", "valid": "-", "item_info": "-"},
             "features": {
                 "num_items": features["item_id"]["vocab_size"],
                 "side": [{"name": n, "vocab_size": features[n]["vocab_size"]} for n in ("likes_level", "views_level")],

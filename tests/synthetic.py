@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,6 +10,7 @@ from mmctr_jax.config import Config, parse_config
 from mmctr_jax.data.items import Items, load_items
 from mmctr_jax.models import Model, build_model
 from mmctr_jax.runs.summary import Summary
+from mmctr_jax.training import step
 from mmctr_jax.training.step import summed_bce
 
 PUBLISHED = Path(__file__).parents[1] / "configs" / "microlens_1m.yaml"
@@ -173,9 +173,9 @@ def summary_of(stopped: str = "1 epochs done", **values) -> Summary:
     return Summary.from_json(default | {"seconds": 60.0, "parameters": 1, "stopped": stopped} | values)
 
 
-def model_of(config: Config, dtype=jnp.float32) -> Model:
-    """The model of a resolved config."""
-    return build_model(config.model, config.features, dtype)
+def model_of(config: Config, dtype=None) -> Model:
+    """The model of a resolved config, in another precision than the config's if that is asked for."""
+    return step.model_of(config) if dtype is None else build_model(config.model, config.features, dtype)
 
 
 def items_of(config: Config, known=None) -> Items:

@@ -5,6 +5,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from architecture import architecture
 from synthetic import CODES, DIM, ITEMS, NEIGHBOURS, TAGS, merged, model_of, raw_config, write_dataset
 
 from mmctr_jax.config import parse_config
@@ -145,10 +146,9 @@ def test_id_dropout_leaves_out_that_share_of_id_embeddings_and_nothing_else():
 
     from mmctr_jax.models.embedding import EmbeddingLayer
 
-    data = {"train": "-", "valid": "-", "item_info": "-"}
     features = {"num_items": 50, "item_features": [{"kind": "embedding", "name": "v", "dim": 2}], "side": []}
     model = {"embedding_dim": 3, "id_dropout": 0.25, "project_mm": False}
-    config = parse_config({"data": data, "features": features, "model": model})
+    config = architecture({"features": features, "model": model})
     rng = np.random.default_rng(0)
     items = {"v": rng.normal(size=(50, 2)).astype(np.float32)}
     batch = {

@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from architecture import architecture
 from golden_files import CASES, Golden
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from synthetic import model_of, side_of
 
-from mmctr_jax.config import parse_config
 from mmctr_jax.models import MODELS
 from references import oracle
 
@@ -88,9 +88,8 @@ def configs(draw, name):
     if "transformer" in model and model["transformer"]["max_pool"] and draw(st.booleans()):
         model["transformer"]["first_k"] = 0
     sides = [{"name": "likes_level", "vocab_size": 4}, {"name": "age", "vocab_size": 3}]
-    return parse_config(
+    return architecture(
         {
-            "data": {"train": "-", "valid": "-", "item_info": "-"},
             "features": {"num_items": ITEMS, "side": sides[: draw(st.integers(0, 2))], "item_features": features},
             "model": model,
         }

@@ -4,11 +4,12 @@ import json
 
 import numpy as np
 import pytest
+from architecture import architecture
 from batches import SIDES
 from golden_files import CASES, FOLDER, config_of
 from synthetic import PUBLISHED
 
-from mmctr_jax.config import load_config, parse_config
+from mmctr_jax.config import load_config
 from mmctr_jax.data.cache import Split
 from mmctr_jax.errors import InputError
 from mmctr_jax.interop.released import names
@@ -102,9 +103,8 @@ def test_golden_adam_steps(case, clip, prefix):
 
 
 def tiny_config(**model):
-    return parse_config(
+    return architecture(
         {
-            "data": {"train": "-", "valid": "-", "item_info": "-"},
             "features": {
                 "num_items": 9,
                 "item_features": [

@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from architecture import architecture
 from golden_files import Golden
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from synthetic import mean_bce, model_of, side_of
 
-from mmctr_jax.config import parse_config
 from mmctr_jax.interop.released import params_from_released, released_from_params
 from mmctr_jax.training import optimizers as optimizer
 
@@ -28,9 +28,8 @@ def configs(draw):
     heads = draw(st.integers(1, 4))
     max_pool = draw(st.booleans())
     widths = st.lists(st.integers(1, 6), min_size=1, max_size=3)
-    return parse_config(
+    return architecture(
         {
-            "data": {"train": "-", "valid": "-", "item_info": "-"},
             "features": {
                 "num_items": ITEMS,
                 "side": [{"name": "likes_level", "vocab_size": 4}, {"name": "views_level", "vocab_size": 3}],

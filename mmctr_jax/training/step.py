@@ -60,7 +60,8 @@ def group_norms(tree: Any) -> dict[str, jax.Array]:
     return {name: optax.tree.norm(arrays) for name, arrays in groups.items()}
 
 
-def _model(config: Config) -> Model:
+def model_of(config: Config) -> Model:
+    """The model of a resolved config, in the precision that it computes in."""
     return build_model(config.model, config.features, _COMPUTE_DTYPE[config.train.precision])
 
 
@@ -77,7 +78,7 @@ def _variables(config: Config, items: dict[str, jax.Array], rng: jax.Array) -> A
         "side": {f.name: jnp.asarray(f.padding(1)) for f in config.features.side},
         "weight": jnp.ones((1,)),
     }
-    variables = _model(config).init(rng, batch, items, train=False)
+    variables = model_of(config).init(rng, batch, items, train=False)
     return variables | {"params": filled(variables["params"], config.train.sharding)}
 
 
@@ -139,7 +140,7 @@ def make_train_step(config: Config, mesh: Mesh) -> Callable:
     def train_step(state: TrainState, batch, items, learning_rate):
         # With L2, λ·w is a gradient of every weight, whatever the histories.
         small = config if train.net_l2 else narrowed(config, batch["history"].shape[1])
-        model, params = _model(small), state.params
+        model, params = model_of(small), state.params
         if small != config:
             params = jax.tree.map(cut, params, parameter_shapes(small, items))
 
@@ -223,7 +224,7 @@ def make_predict_step(config: Config, mesh: Mesh) -> Callable:
     """
 
     def predict_step(params, batch_stats, batch, items):
-        model = _model(narrowed(config, batch["history"].shape[1]))
+        model = model_of(narrowed(config, batch["history"].shape[1]))
         with jax.default_matmul_precision(_MATMUL[config.train.precision]):
             variables = {"params": params, "batch_stats": batch_stats}
             return model.apply(variables, batch, items, train=False).astype(jnp.float32)
