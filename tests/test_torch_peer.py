@@ -55,7 +55,7 @@ class Golden:
             history_values=history[history != 0].astype(np.int32),
             history_offsets=np.concatenate([[0], np.cumsum((history != 0).sum(axis=1))]),
             item=rows("item_id").astype(np.int32),
-            side=np.stack([rows("likes_level"), rows("views_level")], axis=1).astype(np.int32),
+            side={name: rows(name).astype(np.int32) for name in SIDES},
             label=rows("label").astype(np.uint8),
             fingerprint="",
         )
