@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
+
+_QUANTILES = 10  # bins of a feature whose values are floats
 
 
 def doubling(largest: int) -> list[int]:
@@ -21,7 +25,25 @@ def names(ends: list[int]) -> list[str]:
     return [f"{end:,}" if start == end else f"{start:,}–{end:,}" for start, end in zip(starts, ends, strict=False)]
 
 
-def most_frequent(values: np.ndarray, shown: int) -> tuple[np.ndarray, int]:
-    """The `shown` most frequent values, ascending, and the number of different values."""
+@dataclass(frozen=True)
+class ValueBins:
+    """The values of a feature: each of the most frequent ones; of floats, ranges that hold about as many rows each."""
+
+    names: list[int | str]  # the values, or what the ranges are called
+    ends: np.ndarray  # the largest value of each
+    left_out: int = 0  # different values in none
+
+    def place(self, values: np.ndarray) -> np.ndarray:
+        """(rows,) index of the bin that each value is in; -1: in none."""
+        place = np.searchsorted(self.ends, values)
+        return place if np.issubdtype(values.dtype, np.floating) else np.where(np.isin(values, self.ends), place, -1)
+
+
+def by_value(values: np.ndarray, shown: int) -> ValueBins:
+    """Of (rows,) values; at most `shown` of them, ascending."""
+    if np.issubdtype(values.dtype, np.floating):
+        ends = np.unique(np.quantile(values, np.arange(1, _QUANTILES) / _QUANTILES, method="lower"))
+        return ValueBins([*(f"up to {end:.4g}" for end in ends), "more"], np.append(ends, np.inf))
     found, frequency = np.unique(values, return_counts=True)
-    return np.sort(found[np.argsort(-frequency, kind="stable")[:shown]]), len(found)
+    kept = np.sort(found[np.argsort(-frequency, kind="stable")[:shown]])
+    return ValueBins(kept.tolist(), kept, len(found) - len(kept))

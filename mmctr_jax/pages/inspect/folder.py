@@ -14,7 +14,7 @@ from mmctr_jax.config import load_config
 from mmctr_jax.data.cache import Split, load_split
 from mmctr_jax.data.items import ItemTable, load_items
 from mmctr_jax.data.labels import read_labels
-from mmctr_jax.data.parquet import column_names, part_files, read_columns, read_shared_keys
+from mmctr_jax.data.parquet import column_names, part_files, read_columns, read_shared_keys, read_whole
 from mmctr_jax.errors import InputError
 from mmctr_jax.features import EmbeddingFeature, Features, TagsFeature
 from mmctr_jax.prepare.folder import config_path, read_manifest
@@ -38,6 +38,11 @@ class Folder:
     def num_items(self) -> int:
         """V, the padding item 0 included."""
         return self.features.num_items
+
+    @property
+    def side(self) -> list[str]:
+        """The side features that are one number a row."""
+        return [f.name for f in self.features.side if self.splits["train"].side[f.name].ndim == 1]
 
 
 def read_folder(folder: Path, config: Path | None) -> Folder:
@@ -96,22 +101,19 @@ def _present(files: dict[str, list[Path]]) -> Features:
 def _width(files: list[Path], column: str) -> int:
     """Of the first vector that is not empty."""
     for chunk in read_columns(files, [column]):
-        vectors = chunk[column].array
-        if not (
-            pa.types.is_list(vectors.type)
-            or pa.types.is_large_list(vectors.type)
-            or pa.types.is_fixed_size_list(vectors.type)
-        ):
-            raise InputError(f"{files[0]}: column {column} has type {vectors.type}; item_emb… must be lists of floats.")
-        if width := pc.max(pc.list_value_length(vectors)).as_py():
+        try:
+            width = pc.max(pc.list_value_length(chunk[column].array)).as_py()
+        except pa.ArrowNotImplementedError:
+            problem = f"column {column} has type {chunk[column].array.type}; item_emb… must be lists of floats."
+            raise InputError(f"{files[0]}: {problem}") from None
+        if width:
             return width
     raise InputError(f"{files[0]}: column {column} holds no vector; fill it, or drop the column.")
 
 
 def _names(file: Path) -> dict[int, str]:
     """Id → text; empty where prepare wrote no vocabulary."""
-    names = {}
-    if file.is_file():
-        for chunk in read_columns([file], ["id", "value"]):
-            names |= dict(zip(chunk["id"].integers().tolist(), chunk["value"].array.to_pylist(), strict=True))
-    return {i: str(text) for i, text in names.items()}
+    if not file.is_file():
+        return {}
+    ids, texts = (read_whole([file], column).to_pylist() for column in ("id", "value"))
+    return dict(zip(ids, map(str, texts), strict=True))

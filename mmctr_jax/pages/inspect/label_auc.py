@@ -13,7 +13,7 @@ import numpy as np
 
 from mmctr_jax.formats import shown
 from mmctr_jax.pages.inspect.row_features import BINS, Feature, first_half
-from mmctr_jax.pages.inspect.rows import Rows
+from mmctr_jax.pages.inspect.rows import Rows, is_known
 from mmctr_jax.pages.intervals import area
 
 POSITION = "row position"
@@ -50,9 +50,9 @@ class LabelAuc:
         return {name: auc for name in ("train", "valid", "test") if (auc := getattr(self, name))}
 
 
-def label_aucs(features: list[Feature], rows: dict[str, Rows], sample: dict[str, np.ndarray]) -> list[LabelAuc]:
+def label_aucs(features: list[Feature], rows: Rows, sample: dict[str, np.ndarray]) -> list[LabelAuc]:
     """Of each feature, and last of the rows' order."""
-    labelled = {name: r.split.label for name, r in rows.items() if r.split.label is not None}
+    labelled = {name: r["label"].to_numpy() for name, r in rows.items() if is_known(r["label"])}
     found = []
     for feature in features:
         labels = {name: y[sample[name]] if feature.sampled else y for name, y in labelled.items()}
