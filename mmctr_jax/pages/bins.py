@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_QUANTILES = 10  # bins of a feature whose values are floats
-
 
 def doubling(largest: int) -> list[int]:
     """Largest values of the bins 0, 1, 2, 3–4, 5–8, 9–16, …, up to the one that holds `largest`; at least two bins."""
@@ -27,23 +25,28 @@ def names(ends: list[int]) -> list[str]:
 
 @dataclass(frozen=True)
 class ValueBins:
-    """The values of a feature: each of the most frequent ones; of floats, ranges that hold about as many rows each."""
+    """A bin for each value of a feature, or for each range of its values."""
 
-    names: list[int | str]  # the values, or what the ranges are called
-    ends: np.ndarray  # the largest value of each
-    left_out: int = 0  # different values in none
+    starts: np.ndarray  # the smallest value of each
+    ranges: bool  # all values from a start to the next; else the starts alone
+    left_out: int = 0  # different values that are in none
+
+    @property
+    def names(self) -> list[int | str]:
+        """The values, or what the ranges are called."""
+        return [f"from {start:.4g}" for start in self.starts] if self.ranges else self.starts.tolist()
 
     def place(self, values: np.ndarray) -> np.ndarray:
         """(rows,) index of the bin that each value is in; -1: in none."""
-        place = np.searchsorted(self.ends, values)
-        return place if np.issubdtype(values.dtype, np.floating) else np.where(np.isin(values, self.ends), place, -1)
+        place = np.maximum(np.searchsorted(self.starts, values, side="right") - 1, 0)
+        return np.where(~np.isnan(values) if self.ranges else self.starts[place] == values, place, -1)
 
 
-def by_value(values: np.ndarray, shown: int) -> ValueBins:
-    """Of (rows,) values; at most `shown` of them, ascending."""
-    if np.issubdtype(values.dtype, np.floating):
-        ends = np.unique(np.quantile(values, np.arange(1, _QUANTILES) / _QUANTILES, method="lower"))
-        return ValueBins([*(f"up to {end:.4g}" for end in ends), "more"], np.append(ends, np.inf))
-    found, frequency = np.unique(values, return_counts=True)
-    kept = np.sort(found[np.argsort(-frequency, kind="stable")[:shown]])
-    return ValueBins(kept.tolist(), kept, len(found) - len(kept))
+def by_value(values: np.ndarray, most: float = np.inf, ordered: bool = False) -> ValueBins:
+    """At most so many bins of (rows,) values: the most frequent values; of floats and what is ordered, quantiles."""
+    found, frequency = np.unique(values[~np.isnan(values)], return_counts=True)
+    if ordered or np.issubdtype(values.dtype, np.floating):
+        few = len(found) <= most
+        return ValueBins(found if few else np.unique(np.nanquantile(values, np.arange(most) / most)), ranges=True)
+    kept = found if len(found) <= most else np.sort(found[np.argsort(-frequency, kind="stable")[:most]])
+    return ValueBins(kept, ranges=False, left_out=len(found) - len(kept))

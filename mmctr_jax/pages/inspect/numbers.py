@@ -205,22 +205,17 @@ def _splits(folder: Folder, rows: Rows) -> dict[str, SplitFacts]:
     seen_users = rows["train"]["user"].unique()
     found = {}
     for name, r in rows.items():
-        new_items = r["item"].filter(~r["item"].is_in(seen_items.implode()))
-        new_users = r["user"].filter(~r["user"].is_in(seen_users.implode()))
-        items, users = r["item"].n_unique(), r["user"].n_unique() if is_known(r["user"]) else None
-        found[name] = SplitFacts(
-            rows=len(r),
-            label_mean=r["label"].mean(),
-            items=items,
-            items_in_histories=len(clicked[name]),
-            unseen_items=new_items.n_unique() / items,
-            unseen_item_rows=len(new_items) / len(r),
-            users=users,
-            rows_per_user=users and len(r) / users,
-            unseen_users=users and new_users.n_unique() / users,
-            unseen_user_rows=users and len(new_users) / len(r),
-        )
+        items, *unseen_items = _unseen(r["item"], seen_items)
+        users, *unseen_users = _unseen(r["user"], seen_users) if is_known(r["user"]) else (None, None, None)
+        facts = len(r), r["label"].mean(), items, len(clicked[name]), *unseen_items
+        found[name] = SplitFacts(*facts, users, users and len(r) / users, *unseen_users)
     return found
+
+
+def _unseen(column: pl.Series, seen: pl.Series) -> tuple[int, float, float]:
+    """Different values; the share of them that are not among those seen, and the share of rows that have such a one."""
+    new = column.filter(~column.is_in(seen.implode()))
+    return column.n_unique(), new.n_unique() / column.n_unique(), len(new) / len(column)
 
 
 def _lengths(length: pl.Series) -> LengthFacts:

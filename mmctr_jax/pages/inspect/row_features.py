@@ -9,6 +9,7 @@ import polars as pl
 from scipy.sparse import csr_array
 
 from mmctr_jax.features import ItemFeature
+from mmctr_jax.pages import bins
 from mmctr_jax.pages.inspect.folder import Folder
 from mmctr_jax.pages.inspect.rows import Rows
 
@@ -36,16 +37,8 @@ class Feature:
 
     def codes(self) -> dict[str, np.ndarray]:
         """Split → small integers: a value of training, or its quantile bin, is 1, 2, …; 0 is any other."""
-        train = self.values["train"]
-        known = np.unique(train[~np.isnan(train)])
-        if self.numeric and len(known) > BINS:
-            known = np.unique(np.nanquantile(train, np.arange(BINS) / BINS))
-        codes = {}
-        for name, values in self.values.items():
-            place = np.maximum(np.searchsorted(known, values, side="right"), 1)
-            fits = ~np.isnan(values) if self.numeric else known[place - 1] == values
-            codes[name] = np.where(fits, place, 0)
-        return codes
+        binned = bins.by_value(self.values["train"], BINS if self.numeric else np.inf, self.numeric)
+        return {name: binned.place(values) + 1 for name, values in self.values.items()}
 
 
 def first_half(rows: int) -> np.ndarray:

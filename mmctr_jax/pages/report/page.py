@@ -4,26 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from matplotlib.axes import Axes
+from matplotlib import rc_context
 
 from mmctr_jax.console import clock, log, show
 from mmctr_jax.errors import InputError
 from mmctr_jax.files import writing
 from mmctr_jax.formats import count, decimal, lines
 from mmctr_jax.pages import html
-from mmctr_jax.pages.figures import colour, dashes, figure, shifts, tick_names
+from mmctr_jax.pages.figures import STYLE, colour, dashes, empty_axes, picture, shifts, tick_names
 from mmctr_jax.pages.html import beside, paragraph, section
 from mmctr_jax.pages.intervals import Compared, count_draws
 from mmctr_jax.pages.output import check_writable, write_files
-from mmctr_jax.pages.report.numbers import (
-    Calibrated,
-    Group,
-    Report,
-    SliceMetrics,
-    SplitMetrics,
-    estimate,
-    measure,
-)
+from mmctr_jax.pages.report.numbers import Calibrated, Group, Report, SliceMetrics, SplitMetrics, estimate, measure
 from mmctr_jax.pages.report.runs import Run, read_runs
 from mmctr_jax.pages.report.slices import Slicing
 
@@ -58,6 +50,7 @@ def _check_output(out: Path) -> None:
             raise InputError(f"Output {out} is there, and no report; {_ADVICE}.")
 
 
+@rc_context(STYLE)
 def render(found: Report) -> str:
     """The whole page. Nothing is computed here."""
     parts = [html.notes(found.notes)] if found.notes else []
@@ -121,25 +114,21 @@ def _curves(runs: list[Run]) -> str:
 
 def _curve(title: str, runs: list[Run]) -> str:
     """One quantity over the steps, a line per run."""
-    rate = title == "learning rate"
+    axes, rate = empty_axes(), title == "learning rate"
     look = {"marker": "o", "markersize": 3} if title.startswith("validation") else {}
     look |= {"drawstyle": "steps-post"} if rate else {}
-    curves = [(run, run.curves[title]) for run in runs if run.curves[title]]
-
-    def draw(axes: Axes) -> None:
-        for run, points in curves:
-            axes.plot(*zip(*points, strict=True), dashes(run.number), c=colour(run.number), label=run.label, **look)
-        axes.locator_params(axis="x", nbins=6, integer=True)
-        axes.xaxis.set_major_formatter("{x:,.0f}")
-        if rate:
-            axes.set_yscale("log")
-            rates = sorted({rate for _, points in curves for _, rate in points})
-            shown = rates[:: -(-len(rates) // _TICKS) or 1]
-            axes.set_yticks(shown, [f"{rate:.3g}" for rate in shown])
-            axes.set_yticks([], minor=True)
-
-    heading = title[0].upper() + title[1:]
-    return figure(draw, f"Line chart: {title} over the steps, per run", title=heading, xlabel="step")
+    for run in (run for run in runs if run.curves[title]):
+        steps, values = zip(*run.curves[title], strict=True)
+        axes.plot(steps, values, dashes(run.number), c=colour(run.number), label=run.label, **look)
+    axes.locator_params(axis="x", nbins=6, integer=True)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    if rate:
+        axes.set_yscale("log")
+        rates = sorted({rate for run in runs for _, rate in run.curves[title]})
+        ticks = rates[:: -(-len(rates) // _TICKS) or 1]
+        axes.set_yticks(ticks, [f"{rate:.3g}" for rate in ticks])
+        axes.set_yticks([], minor=True)
+    return picture(axes, title=title[0].upper() + title[1:], xlabel="step")
 
 
 def _metrics(splits: dict[str, list[Group]]) -> str:
@@ -183,43 +172,33 @@ def _scores(split: str, groups: list[Group], several: bool) -> str:
 
 
 def _roc(split: str, runs: list[SplitMetrics]) -> str:
-    def draw(axes: Axes) -> None:
-        for one in runs:
-            if one.roc:
-                axes.plot(*one.roc, dashes(one.run.number), c=colour(one.run.number), label=one.run.label)
-        axes.plot([0, 1], [0, 1], color="0.6", linewidth=1)
-
-    settings = {"xlabel": "false positive rate", "ylabel": "true positive rate", "aspect": "equal"}
-    alt = f"Line chart: receiver operating characteristic on {split}, per run"
-    return figure(draw, alt, 3.4, title=f"ROC, {split}", **settings)
+    axes = empty_axes(3.4)
+    for one in (one for one in runs if one.roc):
+        axes.plot(*one.roc, dashes(one.run.number), c=colour(one.run.number), label=one.run.label)
+    axes.plot([0, 1], [0, 1], color="0.6", linewidth=1)
+    labels = {"xlabel": "false positive rate", "ylabel": "true positive rate"}
+    return picture(axes, title=f"ROC, {split}", aspect="equal", **labels)
 
 
 def _calibration(split: str, runs: list[SplitMetrics]) -> str:
     """Label mean over mean score, in bins; what is calibrated has a dashed line."""
+    axes = empty_axes(3.4)
     curves = [(one.run, one.curve, "o-", "") for one in runs]
     curves += [(one.run, one.calibrated.curve, "s--", ", calibrated") for one in runs if one.calibrated]
-
-    def draw(axes: Axes) -> None:
-        for run, curve, style, suffix in curves:
-            axes.plot(curve.score, curve.label, style, c=colour(run.number), markersize=3, label=run.label + suffix)
-        end = min(1.05 * max(max(curve.score.max(), curve.label.max()) for _, curve, _, _ in curves), 1) or 1
-        axes.plot([0, end], [0, end], color="0.6", linewidth=1)
-
-    settings = {"xlabel": "mean score", "ylabel": "label mean", "aspect": "equal"}
-    alt = f"Line chart: label mean by mean score on {split}, per run"
-    return figure(draw, alt, 3.4, title=f"Calibration, {split}", **settings)
+    for run, curve, style, suffix in curves:
+        axes.plot(curve.score, curve.label, style, c=colour(run.number), markersize=3, label=run.label + suffix)
+    end = min(1.05 * max(max(curve.score.max(), curve.label.max()) for _, curve, _, _ in curves), 1) or 1
+    axes.plot([0, end], [0, end], color="0.6", linewidth=1)
+    return picture(axes, title=f"Calibration, {split}", xlabel="mean score", ylabel="label mean", aspect="equal")
 
 
 def _histogram(split: str, one: SplitMetrics, several: bool) -> str:
-    def draw(axes: Axes) -> None:
-        for label, shares in enumerate(one.shares):
-            if shares is not None:
-                settings = {"fill": True, "alpha": 0.45, "color": f"C{label}", "label": f"label {label}"}
-                axes.stairs(100 * shares, one.edges, **settings)
-
+    axes = empty_axes()
+    for label, shares in enumerate(one.shares):
+        if shares is not None:
+            axes.stairs(100 * shares, one.edges, fill=True, alpha=0.45, color=f"C{label}", label=f"label {label}")
     title = f"Scores, {split}" + (f": {one.run.label}" if several else "")
-    alt = f"Histogram: {title}, the rows of each label apart"
-    return figure(draw, alt, title=title, xlabel="score", ylabel="% of the label's rows")
+    return picture(axes, title=title, xlabel="score", ylabel="% of the label's rows")
 
 
 def _slices(split: str, groups: list[Group]) -> str:
@@ -249,22 +228,16 @@ def _slice_table(labels: list[str], cut: Slicing, slices: list[SliceMetrics]) ->
 
 def _slice_chart(split: str, runs: list[SplitMetrics], cut: Slicing, slices: list[SliceMetrics]) -> str:
     """AUC by slice: hollow where there is no interval. The dotted lines are the AUC of all rows."""
-
-    def draw(axes: Axes) -> None:
-        for i, shift in enumerate(shifts(len(runs), 0.16 * min(1, 5 / len(runs)))):
-            look = {"c": colour(runs[i].run.number)}
-            found = [(x + shift, s.aucs[i]) for x, s in enumerate(slices) if s.aucs[i]]
-            for x, auc in found:
-                if auc.interval:
-                    axes.plot([x, x], auc.interval, linewidth=1, **look)
-                else:
-                    axes.plot(x, auc.value, "o", markersize=4, markerfacecolor="w", zorder=3, **look)
-            sure = [(x, auc.value) for x, auc in found if auc.interval]
-            axes.plot([x for x, _ in sure], [y for _, y in sure], "o", markersize=4, label=runs[i].run.label, **look)
-            if runs[i].auc:
-                axes.axhline(runs[i].auc.value, linestyle=":", linewidth=1, **look)
-        tick_names(axes, [s.name for s in slices])
-        axes.set_xlim(-0.6, len(slices) - 0.4)
-
-    alt = f"Dot chart: AUC on {split} by {cut.by}, with intervals, per run"
-    return figure(draw, alt, title=f"AUC, {split}", xlabel=cut.by[:40], ylabel="AUC")
+    axes = empty_axes()
+    for i, (one, shift) in enumerate(zip(runs, shifts(len(runs), 0.16 * min(1, 5 / len(runs))), strict=True)):
+        look = {"c": colour(one.run.number)}
+        for x, auc in ((x + shift, s.aucs[i]) for x, s in enumerate(slices) if s.aucs[i]):
+            axes.plot([x, x], auc.interval or (auc.value, auc.value), linewidth=1, **look)
+            hollow = {} if auc.interval else {"markerfacecolor": "w", "zorder": 3}
+            axes.plot(x, auc.value, "o", markersize=4, **hollow, **look)
+        axes.plot([], [], "o", markersize=4, label=one.run.label, **look)  # for the legend
+        if one.auc:
+            axes.axhline(one.auc.value, linestyle=":", linewidth=1, **look)
+    tick_names(axes, [s.name for s in slices])
+    axes.set_xlim(-0.6, len(slices) - 0.4)
+    return picture(axes, title=f"AUC, {split}", xlabel=cut.by[:40], ylabel="AUC")

@@ -41,15 +41,15 @@ class Slicing:
 
 
 def side_feature(name: str, values: np.ndarray) -> Slicing:
-    """By value: the most frequent ones."""
-    shown, different = bins.most_frequent(values, _VALUES)
-    place = np.where(np.isin(values, shown), np.searchsorted(shown, values), -1)
-    return Slicing(name, "value", [str(value) for value in shown], place, different - len(shown))
+    """By value: the most frequent ones, or ranges of floats."""
+    found = bins.by_value(values, _VALUES)
+    return Slicing(name, "value", list(map(str, found.names)), found.place(values), found.left_out)
 
 
 def slicings(split: Split, side: dict[str, np.ndarray], seen: Seen | None) -> Iterator[Slicing]:
     """By history length, however much of it the model sees; by clicks on the target in train, and by whether training
-    met the target at all; by each side feature.
+    met the target at all; by each side
+    feature that is one number a row.
 
     side: name → (rows,) values. seen: None leaves out what needs the rows of train.
     """
@@ -61,4 +61,4 @@ def slicings(split: Split, side: dict[str, np.ndarray], seen: Seen | None) -> It
         ends = bins.fourfold(clicks.max())
         yield Slicing(POPULARITY, "clicks", bins.names(ends), np.searchsorted(ends, clicks))
         yield Slicing(KNOWN, "target", ["new", "known"], seen.known[split.item].astype(np.int64))
-    yield from (side_feature(name, values) for name, values in side.items())
+    yield from (side_feature(name, values) for name, values in side.items() if values.ndim == 1)
