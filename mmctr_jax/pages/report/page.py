@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 from matplotlib import rc_context
 
 from mmctr_jax.console import clock, log, show
@@ -22,6 +23,7 @@ from mmctr_jax.pages.report.slices import Slicing
 _TITLE = "Report: "
 _ADVICE = "name another file with --out"
 _FILES = ("train", "valid", "test", "test_labels", "item_info")
+_BARS = 40  # of a histogram of scores
 _TICKS = 8  # learning rates, at most
 
 
@@ -193,10 +195,11 @@ def _calibration(split: str, runs: list[SplitMetrics]) -> str:
 
 
 def _histogram(split: str, one: SplitMetrics, several: bool) -> str:
-    axes = empty_axes()
-    for label, shares in enumerate(one.shares):
-        if shares is not None:
-            axes.stairs(100 * shares, one.edges, fill=True, alpha=0.45, color=f"C{label}", label=f"label {label}")
+    axes, edges = empty_axes(), np.histogram_bin_edges(np.concatenate(one.scores), _BARS)
+    for label, scores in enumerate(one.scores):
+        if len(scores):
+            look = {"color": f"C{label}", "label": f"label {label}", "alpha": 0.45, "histtype": "stepfilled"}
+            axes.hist(scores, edges, weights=np.full(len(scores), 100 / len(scores)), **look)
     title = f"Scores, {split}" + (f": {one.run.label}" if several else "")
     return picture(axes, title=title, xlabel="score", ylabel="% of the label's rows")
 

@@ -18,7 +18,6 @@ from mmctr_jax.data.labels import read_labels
 from mmctr_jax.data.parquet import column_names, count_rows, part_files, read_keys
 from mmctr_jax.errors import InputError
 from mmctr_jax.pages.figures import legend_labels
-from mmctr_jax.pages.report.slices import Seen, read_seen
 from mmctr_jax.prediction import calibration
 from mmctr_jax.prediction.predictor import Predictor
 from mmctr_jax.runs.directory import RunDirectory
@@ -68,15 +67,15 @@ class Run:
     users: int | None = None  # different ones in train; None where not known
     step: int | None = None  # of the checkpoint that gave the scores
     scores: dict[str, Scored] = field(default_factory=dict)  # valid, test
-    seen: Seen | None = None
+    train: Split | None = None  # its rows
     notes: list[str] = field(default_factory=list)  # what is missing, and why
 
     @contextmanager
     def noting(self, what: str) -> Iterator[None]:
-        """An InputError in here becomes a note: `what`, and why."""
+        """What cannot be read in here becomes a note: `what`, and why."""
         try:
             yield
-        except InputError as error:
+        except (InputError, OSError) as error:
             self.notes.append(f"{what}: {error}")
 
 
@@ -160,31 +159,25 @@ def _score(run: Run) -> None:
                 log.info(f"Scoring {getattr(run.config.data, split)} with {run.directory}, step {predictor.step:,}.")
                 logits = predictor.score(rows)
                 if broken := np.count_nonzero(~np.isfinite(logits)):
-                    raise InputError(
-                        f"the model at step {predictor.step:,} gives {broken:,} rows a score that is not finite."
-                    )
+                    model = f"the model at step {predictor.step:,}"
+                    raise InputError(f"{model} gives {broken:,} rows a score that is not finite.")
                 # The calibration was fitted to valid.
                 fitted = calibrated.apply(logits) if calibrated is not None and split == "test" else None
                 run.scores[split] = Scored(rows, _read_users(run, split), logits, fitted)
     if run.scores:
         with run.noting("No AUC by popularity, nor by new against known items"):
-            run.seen = read_seen(_read_rows(run, "train"), run.config.features.num_items)
+            run.train = _read_rows(run, "train")
 
 
 def _load(run: Run) -> Predictor:
     """Tried again where the training may just have replaced the checkpoint."""
-    folder = RunDirectory(run.directory).checkpoint_folder
-    # Looked at here: Orbax would make the folder.
-    if not (folder.is_dir() and any(path.name.isdigit() for path in folder.iterdir())):
+    if not any(RunDirectory(run.directory).checkpoint_folder.glob("[0-9]*")):  # Orbax would make the folder
         raise InputError(f"{run.directory} has no checkpoint yet.")
-    for left in reversed(range(_TRIES if run.state == GOING else 1)):
-        try:
+    for _ in range(_TRIES - 1 if run.state == GOING else 0):
+        with suppress(InputError, OSError):
             return Predictor.load(run.directory)
-        except (InputError, OSError) as error:
-            if not left:
-                raise InputError(str(error)) from None
-            time.sleep(_WAIT_SECONDS)
-    raise AssertionError
+        time.sleep(_WAIT_SECONDS)
+    return Predictor.load(run.directory)
 
 
 def _read_rows(run: Run, split: str) -> Split | None:
@@ -194,9 +187,8 @@ def _read_rows(run: Run, split: str) -> Split | None:
     if split != "test":
         rows = load_split(path, features, data.cache_dir, True, features.weight if split == "train" else None)
         if run.metadata["data"].get(split) not in (None, rows.fingerprint):
-            run.notes.append(
-                f"{path} has changed since training; what is shown of {split} is of the file as it is now."
-            )
+            as_now = f"what is shown of {split} is of the file as it is now"
+            run.notes.append(f"{path} has changed since training; {as_now}.")
         return rows
     if path is None:
         return None
