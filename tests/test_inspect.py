@@ -20,7 +20,7 @@ from mmctr_jax.commands.inspect import main
 from mmctr_jax.errors import InputError
 from mmctr_jax.features.summaries import NormHistogram, Norms
 from mmctr_jax.pages.inspect.folder import read_folder
-from mmctr_jax.pages.inspect.label_auc import auc_of_counts, cross_fitted, standard_error, transferred
+from mmctr_jax.pages.inspect.label_auc import Auc, auc_of_counts, cross_fitted, transferred
 from mmctr_jax.pages.inspect.numbers import LengthBin, measure, rounded
 from mmctr_jax.pages.inspect.page import inspect, to_json
 from mmctr_jax.pages.inspect.row_features import BINS, CLICKS, Feature, first_half, row_features, samples
@@ -426,7 +426,7 @@ def test_the_standard_error_is_the_spread_of_scores_that_know_nothing():
     rng = np.random.default_rng(0)
     labels = np.repeat([1, 0], (20, 30))
     areas = [roc_auc_score(labels, rng.random(50)) for _ in range(400)]
-    assert standard_error(0.5, 20, 30) == pytest.approx(np.std(areas), rel=0.15)
+    assert Auc(0.5, 20, 30).error() == pytest.approx(np.std(areas), rel=0.15)
 
 
 def test_numbers_fall_into_ordered_quantile_bins_and_values_unknown_to_training_into_none():

@@ -41,7 +41,9 @@ class Drift:
 def drift(features: list[Feature], rows: Rows, sample: dict[str, np.ndarray]) -> dict[str, Drift]:
     """By later split. Rows of a user are in one fold, so that the classifier cannot know a row by its user's others."""
     used = [f for f in features if f.between_splits]
-    columns = {name: np.stack([f.of_sample(name, sample) for f in used], axis=1) for name in rows}
+    columns = {}
+    for name, drawn in sample.items():
+        columns[name] = np.stack([f.values[name] if f.sampled else f.values[name][drawn] for f in used], axis=1)
     means = {name: [pl.Series(x, nan_to_null=True).mean() for x in columns[name].T] for name in rows}
     found = {}
     for name in (name for name in rows if name != "train"):

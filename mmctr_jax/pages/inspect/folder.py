@@ -31,13 +31,8 @@ class Folder:
     max_history: int | None  # the config's; null without a config
     items: ItemTable
     splits: dict[str, Split]  # train, valid and, if there, test; a test split has labels where they are known
-    users: dict[str, np.ndarray] | None  # split → (rows,) int64, the same user the same code; null where not known
+    users: dict[str, np.ndarray]  # split → (rows,) int64, the same user the same code; empty where not known
     names: dict[str, dict[int, str]]  # column → id → what it stands for, from vocabularies/
-
-    @property
-    def num_items(self) -> int:
-        """V, the padding item 0 included."""
-        return self.features.num_items
 
     @property
     def side(self) -> list[str]:
@@ -60,7 +55,7 @@ def read_folder(folder: Path, config: Path | None) -> Folder:
         test = load_split(paths["test"], features, None, with_labels=False)
         labels = paths["test_labels"] if "test_labels" in files else None
         splits["test"] = replace(test, label=read_labels(files["test"], features.label, labels))
-    users = None
+    users = {}
     if all(features.user in column_names(files[name]) for name in splits):
         users = read_shared_keys({name: files[name] for name in splits}, features.user)
     columns = [f.name for f in (*features.side, *features.item_features)]
@@ -91,11 +86,10 @@ def _present(files: dict[str, list[Path]]) -> Features:
     default = Features()
     in_train, in_items = column_names(files["train"]), column_names(files["item_info"])
     side = tuple(s.model_copy(update={"vocab_size": _ANY_ID}) for s in default.side if s.name in in_train)
-    item_features = [TagsFeature(kind="tags", name="item_tags")] if "item_tags" in in_items else []
-    for name in in_items:
-        if name.startswith("item_emb"):
-            item_features.append(EmbeddingFeature(kind="embedding", name=name, dim=_width(files["item_info"], name)))
-    return default.model_copy(update={"side": side, "item_features": tuple(item_features)})
+    tags = [TagsFeature(name="item_tags")] if "item_tags" in in_items else []
+    widths = {name: _width(files["item_info"], name) for name in in_items if name.startswith("item_emb")}
+    vectors = [EmbeddingFeature(name=name, dim=width) for name, width in widths.items()]
+    return default.model_copy(update={"side": side, "item_features": (*tags, *vectors)})
 
 
 def _width(files: list[Path], column: str) -> int:

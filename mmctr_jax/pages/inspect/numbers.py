@@ -160,20 +160,18 @@ class Inspection:
 
 def measure(folder: Folder) -> Inspection:
     """Every number of the page."""
-    users = folder.users or {}
-    rows = {name: read_rows(split, users.get(name)) for name, split in folder.splits.items()}
+    rows = {name: read_rows(split, folder.users.get(name)) for name, split in folder.splits.items()}
     sample = samples(rows)
     features = row_features(folder, rows, sample)
     log.info("Predicting the label from single features ...")
-    columns = folder.features.item_features
-    summaries = [f.summarise(folder.items[f.name], folder.names[f.name]) for f in columns]
+    summaries = [f.summarise(folder.items[f.name], folder.names[f.name]) for f in folder.features.item_features]
     found = Inspection(
         name=folder.name,
         sample=Sample(SAMPLE, SEED, {name: len(s) for name, s in sample.items()}),
         splits=_splits(folder, rows),
         histories={name: _lengths(r["length"]) for name, r in rows.items()},
         padding=_padding(rows["train"]["length"].to_numpy(), folder.max_history),
-        popularity=_popularity(rows["train"], folder.num_items),
+        popularity=_popularity(rows["train"], folder.features.num_items),
         levels=[_levels(folder, rows, name) for name in folder.side],
         label_auc=label_aucs(features, rows, sample),
         drift=drift(features, rows, sample),
@@ -221,13 +219,9 @@ def _unseen(column: pl.Series, seen: pl.Series) -> tuple[int, float, float]:
 def _lengths(length: pl.Series) -> LengthFacts:
     ends = bins.doubling(length.max())
     rows = np.bincount(np.searchsorted(ends, length), minlength=len(ends)).tolist()
-    return LengthFacts(
-        length.mean(),
-        *(length.quantile(q, "linear") for q in (0.5, 0.9, 0.99)),
-        length.max(),
-        (length == 0).mean(),
-        [LengthBin(*each) for each in zip(ends, rows, strict=True)],
-    )
+    quantiles = (length.quantile(q, "linear") for q in (0.5, 0.9, 0.99))
+    by_bin = [LengthBin(*each) for each in zip(ends, rows, strict=True)]
+    return LengthFacts(length.mean(), *quantiles, length.max(), (length == 0).mean(), by_bin)
 
 
 def _padding(length: np.ndarray, max_history: int | None) -> list[PaddingFacts]:
@@ -252,18 +246,14 @@ def _popularity(train: pl.DataFrame, num_items: int) -> Popularity:
 
 
 def _levels(folder: Folder, rows: Rows, feature: str) -> SideFeature:
-    values = {split: s.side[feature] for split, s in folder.splits.items()}
-    by_value = bins.by_value(values["train"], _VALUES)
-    found: dict[str, dict[int, ValueRows]] = {}
+    binned = bins.by_value(folder.splits["train"].side[feature], _VALUES)
+    levels = [ValueFacts(value, folder.names[feature].get(value), {}) for value in binned.names]
     for split, r in rows.items():
-        grouped = r.group_by(pl.Series(by_value.place(values[split]))).agg(pl.len(), mean=pl.col("label").mean())
-        found[split] = {place: ValueRows(*facts) for place, *facts in grouped.iter_rows()}
-    names, none = folder.names[feature], ValueRows(0, None)
-    levels = [
-        ValueFacts(value, names.get(value), {split: found[split].get(place, none) for split in rows})
-        for place, value in enumerate(by_value.names)
-    ]
-    return SideFeature(feature, len(levels) + by_value.left_out, levels)
+        place = pl.Series(binned.place(folder.splits[split].side[feature]))
+        facts = {i: of_value for i, *of_value in r.group_by(place).agg(pl.len(), pl.col("label").mean()).iter_rows()}
+        for i, level in enumerate(levels):
+            level.splits[split] = ValueRows(*facts.get(i, (0, None)))
+    return SideFeature(feature, len(levels) + binned.left_out, levels)
 
 
 def _constant(folder: Folder) -> list[Constant]:

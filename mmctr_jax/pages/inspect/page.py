@@ -18,7 +18,7 @@ from mmctr_jax.pages.html import beside, folded, paragraph, section
 from mmctr_jax.pages.inspect.drift import DriftFeature
 from mmctr_jax.pages.inspect.folder import read_folder
 from mmctr_jax.pages.inspect.label_auc import LabelAuc
-from mmctr_jax.pages.inspect.numbers import Inspection, SideFeature, ValueFacts, measure
+from mmctr_jax.pages.inspect.numbers import Inspection, ValueFacts, measure
 from mmctr_jax.pages.inspect.rows import OwnHistory, Repeated
 from mmctr_jax.pages.inspect.warn import Warning, find_warnings
 from mmctr_jax.pages.output import check_writable, write_files
@@ -84,10 +84,8 @@ def _histories(found: Inspection) -> str:
     rows = {
         f"up to {end}": lambda h, i=i: count(h.bins[i].rows if i < len(h.bins) else 0) for i, end in enumerate(ends)
     }
-    text = (
-        "Padding is the share of all positions that holds no click. With buckets, a row is padded to the first of "
-        "1, 2, 3, 4, 6, 8, 12, 16, … that holds it; shown is what is left of the positions then."
-    )
+    text = """Padding is the share of all positions that holds no click. With buckets, a row is padded to the first of
+    1, 2, 3, 4, 6, 8, 12, 16, … that holds it; shown is what is left of the positions then."""
     return section(
         "Histories",
         beside(chart, html.compared(histories, corner="clicks in the history")),
@@ -107,11 +105,9 @@ def _popularity(found: Inspection) -> str:
         axis.set_major_formatter("{x:,.0f}")
         axis.set_minor_formatter("")
     chart = picture(axes, title="Popularity in train", xlabel="rank of the item", ylabel="rows")
-    text = (
-        f"{count(popularity.items)} items have {count(popularity.clicks)} clicks in train. The top 1 % of them hold "
-        f"{percent(popularity.top_1_percent)} of the clicks, the top 10 % hold {percent(popularity.top_10_percent)}; "
-        f"{count(popularity.without_click)} items have none."
-    )
+    text = f"""{count(popularity.items)} items have {count(popularity.clicks)} clicks in train. The top 1 % of them hold
+    {percent(popularity.top_1_percent)} of the clicks, the top 10 % hold {percent(popularity.top_10_percent)};
+    {count(popularity.without_click)} items have none."""
     points = folded("The curve's numbers", html.records(popularity.curve))
     return section("Popularity", paragraph(text), beside(chart), points)
 
@@ -119,29 +115,24 @@ def _popularity(found: Inspection) -> str:
 def _side_features(found: Inspection) -> str:
     if not found.levels:
         return ""
-    means = {name: s.label_mean for name, s in found.splits.items() if s.label_mean is not None}
-    parts = [beside(*(_label_means(side, means) for side in found.levels))]
+    charts, tables = [], []
     for side in found.levels:
+        axes, every = empty_axes(), -(-len(side.values) // 12)  # a label for each value is too many
         columns = lines(ValueFacts)
-        for name in found.splits:
+        for name, split in found.splits.items():
             columns[f"{name}: rows"] = lambda v, name=name: count(v.splits[name].rows)
-            if name in means:
+            if split.label_mean is not None:
                 columns[f"{name}: label mean"] = lambda v, name=name: decimal(v.splits[name].label_mean)
+                means = [v.splits[name].label_mean for v in side.values]
+                axes.plot(range(len(means)), means, "o-", color=colour(name), markersize=3, label=name)
+                axes.axhline(split.label_mean, color=colour(name), linestyle=":", linewidth=1)
+        axes.set_xticks(range(0, len(side.values), every), [str(v.value) for v in side.values[::every]])
+        title = f"Label mean by {short(side.feature)}"
+        charts.append(picture(axes, title=title, xlabel="value", ylabel="label mean"))
         left = side.distinct - len(side.values)
         title = side.feature + (f": the most frequent values, {count(left)} more are left out" if left else "")
-        parts.append(folded(title, html.records(side.values, columns=columns)))
-    return section("Side features against the label", *parts)
-
-
-def _label_means(side: SideFeature, label_means: dict[str, float]) -> str:
-    """Label mean by value; the dotted lines are the splits' overall means."""
-    axes, every = empty_axes(), -(-len(side.values) // 12)  # a label for each is too many
-    for name, overall in label_means.items():
-        means = [v.splits[name].label_mean for v in side.values]
-        axes.plot(range(len(means)), means, "o-", color=colour(name), markersize=3, label=name)
-        axes.axhline(overall, color=colour(name), linestyle=":", linewidth=1)
-    axes.set_xticks(range(0, len(side.values), every), [str(v.value) for v in side.values[::every]])
-    return picture(axes, title=f"Label mean by {short(side.feature)}", xlabel="value", ylabel="label mean")
+        tables.append(folded(title, html.records(side.values, columns=columns)))
+    return section("Side features against the label", beside(*charts), *tables)
 
 
 def _aucs(found: Inspection) -> str:
@@ -152,29 +143,23 @@ def _aucs(found: Inspection) -> str:
         axes.plot([f.splits[name].auc for f in features], places, "o", c=colour(name), ms=4, label=name)
     axes.axvline(0.5, color="0.5", linewidth=1)
     rows_of(axes, [f.feature for f in features], "AUC of single features")
+    chart = picture(axes, xlabel="AUC")
     areas = {name: lambda f, name=name: decimal(f.splits[name].auc) for name in splits}
     sizes = ", ".join(f"{count(n)} rows of {name}" for name, n in found.sample.rows.items())
-    orders = ", ".join(
-        f"{f'remainder by {n}' if n else 'parts of the file'} in {name}" for name, n in features[-1].every.items()
-    )
-    text = (
-        "Each value of a feature (numbers in up to 32 quantile bins) stands for its smoothed label mean: within train "
-        "cross-fitted over two random halves, in valid and test as train has it. Below 0.5 within train, labels are "
-        "balanced within each value, such as a positive and a negative for each click of a user. All rows are counted; "
-        f"cosines and the next section are of a random sample: {sizes}. The order of the rows is cross-fitted in each "
-        f"split, and its strongest pattern is shown ({orders})."
-    )
+    patterns = {name: f"remainder by {n}" if n else "parts of the file" for name, n in features[-1].every.items()}
+    orders = ", ".join(f"{pattern} in {name}" for name, pattern in patterns.items())
+    text = f"""Each value of a feature (numbers in up to 32 quantile bins) stands for its smoothed label mean: within
+    train cross-fitted over two random halves, in valid and test as train has it. Below 0.5 within train, labels are
+    balanced within each value, such as a positive and a negative for each click of a user. All rows are counted;
+    cosines and the next section are of a random sample: {sizes}. The order of the rows is cross-fitted in each
+    split, and its strongest pattern is shown ({orders})."""
     table = html.records(features, columns=lines(LabelAuc) | areas)
-    return section(
-        "What a single feature says about the label", paragraph(text), beside(picture(axes, xlabel="AUC"), table)
-    )
+    return section("What a single feature says about the label", paragraph(text), beside(chart, table))
 
 
 def _drift(found: Inspection) -> str:
-    text = (
-        "A gradient-boosted classifier learns to tell the rows of a split from those of train; AUC 0.5 means that it "
-        "cannot. It sees the features above but for ids and row order; a user's rows are in one fold of three."
-    )
+    text = """A gradient-boosted classifier learns to tell the rows of a split from those of train; AUC 0.5 means that
+    it cannot. It sees the features above but for ids and row order; a user's rows are in one fold of three."""
     charts, tables = [], []
     for name, drift in found.drift.items():
         axes, features = empty_axes(1.2 + 0.24 * min(len(drift.features), _DRIFT_BARS)), drift.features[:_DRIFT_BARS]

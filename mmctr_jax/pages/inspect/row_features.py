@@ -31,10 +31,6 @@ class Feature:
     sampled: bool = False
     between_splits: bool = True  # may tell splits apart; ids may not: they are new by their nature
 
-    def of_sample(self, split: str, sample: dict[str, np.ndarray]) -> np.ndarray:
-        """(sample,) values."""
-        return self.values[split] if self.sampled else self.values[split][sample[split]]
-
     def codes(self) -> dict[str, np.ndarray]:
         """Split → small integers: a value of training, or its quantile bin, is 1, 2, …; 0 is any other."""
         binned = bins.by_value(self.values["train"], BINS if self.numeric else np.inf, self.numeric)
@@ -66,10 +62,9 @@ def row_features(folder: Folder, rows: Rows, sample: dict[str, np.ndarray]) -> l
     features.append(of_rows(ITEM, "item", between_splits=False))
     if folder.users:
         features.append(of_rows(USER, "user", between_splits=False))
-    features.append(Feature(CLICKS, _clicks(rows, folder.num_items), numeric=True))
-    features += filter(
-        None, (_item_feature(f, folder.items[f.name], rows, sample) for f in folder.features.item_features)
-    )
+    features.append(Feature(CLICKS, _clicks(rows, folder.features.num_items), numeric=True))
+    of_target = (_item_feature(f, folder.items[f.name], rows, sample) for f in folder.features.item_features)
+    features += [feature for feature in of_target if feature]
     return [*features, of_rows(LENGTH, "length", numeric=True), of_rows(IN_HISTORY, "in_history")]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mmctr_jax.formats import count, decimal, percent
-from mmctr_jax.pages.inspect.label_auc import POSITION, standard_error
+from mmctr_jax.pages.inspect.label_auc import POSITION, Auc
 from mmctr_jax.pages.inspect.numbers import Inspection
 from mmctr_jax.pages.inspect.row_features import USER
 
@@ -78,7 +78,7 @@ def _gaps(found: Inspection) -> Found:
 
 def _drift(found: Inspection) -> Found:
     for name, drift in found.drift.items():
-        error = standard_error(0.5, drift.rows, drift.train_rows)
+        error = Auc(None, drift.rows, drift.train_rows).error()
         if drift.auc is not None and drift.auc >= max(DRIFT, 0.5 + MARGIN * error):
             first, area = drift.features[0], decimal(drift.auc)
             means = f"mean {decimal(first.means['train'])} in train, {decimal(first.means[name])} in {name}"

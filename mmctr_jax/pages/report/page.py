@@ -137,11 +137,9 @@ def _metrics(splits: dict[str, list[Group]]) -> str:
     if not splits:
         return section("Metrics", paragraph("Nothing is scored; the notes above say why."))
     draws = sorted({count_draws(group.runs[0].rows) for groups in splits.values() for group in groups})
-    text = (
-        "In brackets: the 95 % interval, by bootstrap: rows are drawn again with replacement, "
-        f"{' or '.join(map(count, draws))} times. The calibration error is the mean distance between mean score and "
-        "label mean over 15 bins of equal count; even true probabilities have some, by chance."
-    )
+    text = f"""In brackets: the 95 % interval, by bootstrap: rows are drawn again with replacement,
+    {" or ".join(map(count, draws))} times. The calibration error is the mean distance between mean score and
+    label mean over 15 bins of equal count; even true probabilities have some, by chance."""
     parts = [paragraph(text)]
     for split, groups in splits.items():
         runs = sorted((one for group in groups for one in group.runs), key=lambda one: one.run.number)
@@ -150,11 +148,8 @@ def _metrics(splits: dict[str, list[Group]]) -> str:
             for header, cell in lines(Calibrated).items():
                 rows[header] = lambda one, cell=cell: cell(one.calibrated) if one.calibrated else "–"
         parts.append(html.compared({one.run.label: one for one in runs}, rows, corner=split))
-        more = {
-            split: lambda one: one.run.label,
-            "AUC": lambda one: _more(one.auc),
-            "logloss": lambda one: _more(one.logloss),
-        }
+        more = {split: lambda one: one.run.label, "AUC": lambda one: _more(one.auc)}
+        more["logloss"] = lambda one: _more(one.logloss)
         for first, *others in (group.runs for group in groups if len(group.runs) > 1):
             parts.append(html.records(others, f"More than {first.run.label}, by the same draws for both", more))
     return section("Metrics", *parts)
@@ -168,30 +163,23 @@ def _more(found: Compared | None) -> str:
 def _scores(split: str, groups: list[Group], several: bool) -> str:
     parts = []
     for runs in (group.runs for group in groups):
-        parts += [_roc(split, runs)] if any(one.roc for one in runs) else []
-        parts += [_calibration(split, runs), *(_histogram(split, one, several) for one in runs)]
+        roc = [(one.run, *one.roc, dashes(one.run.number), "") for one in runs if one.roc]
+        parts += [_square(f"ROC, {split}", "false positive rate", "true positive rate", roc)] if roc else []
+        curves = [(one.run, one.curve, "o-", "") for one in runs]
+        curves += [(one.run, one.calibrated.curve, "s--", ", calibrated") for one in runs if one.calibrated]
+        points = [(run, curve.score, curve.label, style, suffix) for run, curve, style, suffix in curves]
+        parts.append(_square(f"Calibration, {split}", "mean score", "label mean", points))
+        parts += [_histogram(split, one, several) for one in runs]
     return section(f"ROC, calibration and scores: {split}", beside(*parts))
 
 
-def _roc(split: str, runs: list[SplitMetrics]) -> str:
+def _square(title: str, xlabel: str, ylabel: str, curves: list[tuple[Run, np.ndarray, np.ndarray, str, str]]) -> str:
+    """Curves beside the diagonal: run, x, y, style, and what to say of it after the run's label."""
     axes = empty_axes(3.4)
-    for one in (one for one in runs if one.roc):
-        axes.plot(*one.roc, dashes(one.run.number), c=colour(one.run.number), label=one.run.label)
-    axes.plot([0, 1], [0, 1], color="0.6", linewidth=1)
-    labels = {"xlabel": "false positive rate", "ylabel": "true positive rate"}
-    return picture(axes, title=f"ROC, {split}", aspect="equal", **labels)
-
-
-def _calibration(split: str, runs: list[SplitMetrics]) -> str:
-    """Label mean over mean score, in bins; what is calibrated has a dashed line."""
-    axes = empty_axes(3.4)
-    curves = [(one.run, one.curve, "o-", "") for one in runs]
-    curves += [(one.run, one.calibrated.curve, "s--", ", calibrated") for one in runs if one.calibrated]
-    for run, curve, style, suffix in curves:
-        axes.plot(curve.score, curve.label, style, c=colour(run.number), markersize=3, label=run.label + suffix)
-    end = min(1.05 * max(max(curve.score.max(), curve.label.max()) for _, curve, _, _ in curves), 1) or 1
-    axes.plot([0, end], [0, end], color="0.6", linewidth=1)
-    return picture(axes, title=f"Calibration, {split}", xlabel="mean score", ylabel="label mean", aspect="equal")
+    for run, x, y, style, suffix in curves:
+        axes.plot(x, y, style, c=colour(run.number), markersize=3, label=run.label + suffix)
+    axes.axline((0, 0), slope=1, color="0.6", linewidth=1)
+    return picture(axes, title=title, xlabel=xlabel, ylabel=ylabel, aspect="equal")
 
 
 def _histogram(split: str, one: SplitMetrics, several: bool) -> str:
@@ -205,28 +193,24 @@ def _histogram(split: str, one: SplitMetrics, several: bool) -> str:
 
 
 def _slices(split: str, groups: list[Group]) -> str:
-    text = (
-        "The length of a history is that of all clicks in the row, however many of them the model sees. An item is "
-        "known if it is a target in train or stands in a history there. A dash: all labels are the same. No interval, "
-        "and a hollow dot in the picture: too few rows of one label. Where the AUC is 1, its interval says little: "
-        "rows that are drawn again make no mistakes that were not there."
-    )
+    text = """The length of a history is that of all clicks in the row, however many of them the model sees. An item is
+    known if it is a target in train or stands in a history there. A dash: all labels are the same. No interval,
+    and a hollow dot in the picture: too few rows of one label. Where the AUC is 1, its interval says little:
+    rows that are drawn again make no mistakes that were not there."""
     parts = [paragraph(text)]
     for group in groups:
-        charts = [_slice_chart(split, group.runs, *sliced) for sliced in group.sliced]
-        tables = [_slice_table([one.run.label for one in group.runs], *sliced) for sliced in group.sliced]
+        charts, tables, labels = [], [], [one.run.label for one in group.runs]
+        for cut, slices in group.sliced:
+            charts.append(_slice_chart(split, group.runs, cut, slices))
+            rows = [[s.name, count(s.rows), *map(estimate, s.aucs), *map(_more, s.aucs[1:])] for s in slices]
+            left = f" ({count(cut.left_out)} rarer values are left out)" if cut.left_out else ""
+            headers = [cut.unit, "rows", *labels, *(f"{label}, more than {labels[0]}" for label in labels[1:])]
+            tables.append(html.table(headers, rows, f"AUC by {cut.by}{left}"))
         if len(group.runs) > 1:  # tables too wide for half the page
             parts += [beside(*charts), *tables]
         else:
             parts += [beside(*both) for both in zip(charts, tables, strict=True)]
     return section(f"AUC by slices: {split}", *parts)
-
-
-def _slice_table(labels: list[str], cut: Slicing, slices: list[SliceMetrics]) -> str:
-    rows = [[s.name, count(s.rows), *map(estimate, s.aucs), *map(_more, s.aucs[1:])] for s in slices]
-    left = f" ({count(cut.left_out)} rarer values are left out)" if cut.left_out else ""
-    headers = [cut.unit, "rows", *labels, *(f"{label}, more than {labels[0]}" for label in labels[1:])]
-    return html.table(headers, rows, f"AUC by {cut.by}{left}")
 
 
 def _slice_chart(split: str, runs: list[SplitMetrics], cut: Slicing, slices: list[SliceMetrics]) -> str:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from mmctr_jax.config import Config
 from mmctr_jax.console import log
 from mmctr_jax.data.cache import Split, load_split
 from mmctr_jax.data.labels import read_labels
@@ -45,30 +43,39 @@ class Scored:
     calibrated: np.ndarray | None = None  # (rows,) float64 logits; None without a calibration, and for valid
 
 
-@dataclass
 class Run:
     """What a run directory holds, as far as it can be read."""
 
-    directory: Path
-    name: str
-    label: str  # the name as a legend has room for it
-    number: int  # its place among the runs of the page
-    config: Config
-    text: str  # of config.yaml
-    metadata: dict[str, Any]
-    summary: Summary | None  # None where there is none of what was trained
-    state: str  # GOING, or why it stopped
-    steps: int | None  # trained so far
-    epochs: float | None  # trained so far
-    best: dict[str, Any]  # record of the last validation that improved; empty before the first
-    last: dict[str, Any]  # last record of training; empty before the first
-    curves: dict[str, list[tuple[int, float]]]  # title → [(step, value)]
-    file_rows: dict[str, int] = field(default_factory=dict)  # train, valid, test; those that are there
-    users: int | None = None  # different ones in train; None where not known
-    step: int | None = None  # of the checkpoint that gave the scores
-    scores: dict[str, Scored] = field(default_factory=dict)  # valid, test
-    train: Split | None = None  # its rows
-    notes: list[str] = field(default_factory=list)  # what is missing, and why
+    def __init__(self, directory: Path, name: str, label: str, number: int):
+        """Reads all but rows. Raises: InputError if it is no run directory.
+
+        label: the name as a legend has room for it. number: its place among the runs of the page.
+        """
+        self.directory, self.name, self.label, self.number = directory, name, label, number
+        run = RunDirectory(directory)
+        self.config, self.metadata, records = run.read_config(), run.read_metadata(), run.read_records()
+        self.text = run.config_file.read_text(encoding="utf-8")
+        going, summary = run.is_locked, run.read_summary()
+        trained = records[-1]["step"] if records else None
+        if going or (summary and summary.steps < (trained or 0)):
+            summary = None  # at most the one written before the run was resumed
+        state = summary.stopped_because if summary else "without a summary; train.log may say why"
+        self.summary: Summary | None = summary  # None where there is none of what was trained
+        self.state = "not trained: converted weights" if self.metadata.get("converted") else GOING if going else state
+        self.last = next((r for r in reversed(records) if r["kind"] == "train"), {})  # record of training, if any
+        self.best = next((r for r in reversed(records) if r.get("improved")), {})  # validation that improved, if any
+        self.steps: int | None = summary.steps if summary else trained  # so far
+        self.epochs: float | None = summary.epochs if summary else self.last.get("epoch")  # so far
+        self.curves = {  # title → [(step, value)]
+            title: [(r["step"], r[key]) for r in records if r["kind"] == kind and r.get(key) is not None]
+            for title, (kind, key) in _CURVES.items()
+        }
+        self.notes: list[str] = []  # what is missing, and why
+        self.file_rows: dict[str, int] = {}  # train, valid, test; those that are there
+        self.users: int | None = None  # different ones in train; None where not known
+        self.step: int | None = None  # of the checkpoint that gave the scores
+        self.scores: dict[str, Scored] = {}  # valid, test
+        self.train: Split | None = None  # its rows, if anything is scored
 
     @contextmanager
     def noting(self, what: str) -> Iterator[None]:
@@ -93,7 +100,7 @@ def read_runs(directories: list[Path]) -> list[Run]:
     runs = []
     for number, named in enumerate(zip(directories, names, legend_labels(names), strict=True)):
         try:
-            runs.append(_read(*named, number))
+            runs.append(Run(*named, number))
         except (OSError, RuntimeError) as error:  # names that are too long, links that lead nowhere
             raise InputError(f"Run directory {named[0]} cannot be read: {error}.") from None
     for run in runs:
@@ -101,42 +108,11 @@ def read_runs(directories: list[Path]) -> list[Run]:
             if path := getattr(run.config.data, split):
                 with suppress(InputError):  # said where it is missed
                     run.file_rows[split] = count_rows(part_files(path))
-        if "train" in run.file_rows:
-            users = _read_users(run, "train")
-            run.users = None if users is None else len(np.unique(users))
+        if "train" in run.file_rows and (users := _read_users(run, "train")) is not None:
+            run.users = len(np.unique(users))
         with run.noting("Nothing is scored"):
             _score(run)
     return runs
-
-
-def _read(directory: Path, name: str, label: str, number: int) -> Run:
-    run = RunDirectory(directory)
-    config, metadata, records = run.read_config(), run.read_metadata(), run.read_records()
-    going, summary = run.is_locked, run.read_summary()
-    trained = records[-1]["step"] if records else None
-    if going or (summary and summary.steps < (trained or 0)):
-        summary = None  # at most the one written before the run was resumed
-    state = summary.stopped_because if summary else "without a summary; train.log may say why"
-    last = next((r for r in reversed(records) if r["kind"] == "train"), {})
-    return Run(
-        directory=directory,
-        name=name,
-        label=label,
-        number=number,
-        config=config,
-        text=run.config_file.read_text(encoding="utf-8"),
-        metadata=metadata,
-        summary=summary,
-        state="not trained: converted weights" if metadata.get("converted") else GOING if going else state,
-        steps=summary.steps if summary else trained,
-        epochs=summary.epochs if summary else last.get("epoch"),
-        best=max((r for r in records if r.get("improved")), key=lambda r: r["step"], default={}),
-        last=last,
-        curves={
-            title: [(r["step"], r[key]) for r in records if r["kind"] == kind and r.get(key) is not None]
-            for title, (kind, key) in _CURVES.items()
-        },
-    )
 
 
 def _read_users(run: Run, split: str) -> np.ndarray | None:
@@ -152,18 +128,17 @@ def _score(run: Run) -> None:
     run.step = predictor.step
     with run.noting("Nothing is calibrated"):
         calibrated = calibration.read(run.directory, predictor.step)
-    for split in SPLITS:
+    for split in (split for split in SPLITS if getattr(run.config.data, split)):
         with run.noting(f"Rows of {split} are not scored"):
             rows = _read_rows(run, split)
-            if rows is not None:
-                log.info(f"Scoring {getattr(run.config.data, split)} with {run.directory}, step {predictor.step:,}.")
-                logits = predictor.score(rows)
-                if broken := np.count_nonzero(~np.isfinite(logits)):
-                    model = f"the model at step {predictor.step:,}"
-                    raise InputError(f"{model} gives {broken:,} rows a score that is not finite.")
-                # The calibration was fitted to valid.
-                fitted = calibrated.apply(logits) if calibrated is not None and split == "test" else None
-                run.scores[split] = Scored(rows, _read_users(run, split), logits, fitted)
+            log.info(f"Scoring {getattr(run.config.data, split)} with {run.directory}, step {predictor.step:,}.")
+            logits = predictor.score(rows)
+            if broken := np.count_nonzero(~np.isfinite(logits)):
+                model = f"the model at step {predictor.step:,}"
+                raise InputError(f"{model} gives {broken:,} rows a score that is not finite.")
+            # The calibration was fitted to valid.
+            fitted = calibrated.apply(logits) if calibrated is not None and split == "test" else None
+            run.scores[split] = Scored(rows, _read_users(run, split), logits, fitted)
     if run.scores:
         with run.noting("No AUC by popularity, nor by new against known items"):
             run.train = _read_rows(run, "train")
@@ -180,8 +155,8 @@ def _load(run: Run) -> Predictor:
     return Predictor.load(run.directory)
 
 
-def _read_rows(run: Run, split: str) -> Split | None:
-    """With labels. None where the config names no test file. Raises InputError where rows or labels are missing."""
+def _read_rows(run: Run, split: str) -> Split:
+    """With labels. Raises InputError where rows or labels are missing."""
     data, features = run.config.data, run.config.features
     path, labels = getattr(data, split), data.test_labels
     if split != "test":
@@ -190,8 +165,6 @@ def _read_rows(run: Run, split: str) -> Split | None:
             as_now = f"what is shown of {split} is of the file as it is now"
             run.notes.append(f"{path} has changed since training; {as_now}.")
         return rows
-    if path is None:
-        return None
     if labels and not Path(labels).exists():
         raise InputError(f"{labels}, the config's data.test_labels, does not exist.")
     known = read_labels(part_files(path), features.label, labels)
