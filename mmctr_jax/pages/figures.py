@@ -77,9 +77,10 @@ def shifts(things: int, apart: float) -> list[float]:
     return [apart * (i - (things - 1) / 2) for i in range(things)]
 
 
-def tick_names(axes: Axes, names: Sequence[str]) -> None:
-    """Names below the places 0, 1, 2, …: aslant where they need the room."""
-    axes.set_xticks(range(len(names)), names, rotation=45 if sum(map(len, names)) > 24 else 0)
+def tick_names(axes: Axes, names: Sequence[str], every: int = 1) -> None:
+    """Names below the places 0, 1, 2, …, or below every so many of them: aslant where they need the room."""
+    shown = names[::every]
+    axes.set_xticks(range(0, len(names), every), shown, rotation=45 if sum(map(len, shown)) > 24 else 0)
     axes.grid(False, axis="x")
 
 

@@ -55,9 +55,8 @@ def read_folder(folder: Path, config: Path | None) -> Folder:
         test = load_split(paths["test"], features, None, with_labels=False)
         labels = paths["test_labels"] if "test_labels" in files else None
         splits["test"] = replace(test, label=read_labels(files["test"], features.label, labels))
-    users = {}
-    if all(features.user in column_names(files[name]) for name in splits):
-        users = read_shared_keys({name: files[name] for name in splits}, features.user)
+    everywhere = all(features.user in column_names(files[name]) for name in splits)
+    users = read_shared_keys({name: files[name] for name in splits}, features.user) if everywhere else {}
     columns = [f.name for f in (*features.side, *features.item_features)]
     names = {column: _names(folder / "vocabularies" / f"{column}.parquet") for column in columns}
     return Folder(folder.resolve().name, features, max_history, items.table, splits, users, names)

@@ -117,7 +117,7 @@ def _side_features(found: Inspection) -> str:
         return ""
     charts, tables = [], []
     for side in found.levels:
-        axes, every = empty_axes(), -(-len(side.values) // 12)  # a label for each value is too many
+        axes = empty_axes()
         columns = lines(ValueFacts)
         for name, split in found.splits.items():
             columns[f"{name}: rows"] = lambda v, name=name: count(v.splits[name].rows)
@@ -126,7 +126,7 @@ def _side_features(found: Inspection) -> str:
                 means = [v.splits[name].label_mean for v in side.values]
                 axes.plot(range(len(means)), means, "o-", color=colour(name), markersize=3, label=name)
                 axes.axhline(split.label_mean, color=colour(name), linestyle=":", linewidth=1)
-        axes.set_xticks(range(0, len(side.values), every), [str(v.value) for v in side.values[::every]])
+        tick_names(axes, [str(v.value) for v in side.values], every=len(side.values) // 12 + 1)
         title = f"Label mean by {short(side.feature)}"
         charts.append(picture(axes, title=title, xlabel="value", ylabel="label mean"))
         left = side.distinct - len(side.values)

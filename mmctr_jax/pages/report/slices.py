@@ -44,6 +44,6 @@ def slicings(split: Split, side: dict[str, np.ndarray], train: Split | None) -> 
         clicks = np.bincount(train.item[train.label == 1], minlength=split.item.max() + 1)[split.item]
         ends = bins.fourfold(clicks.max())
         yield Slicing(POPULARITY, "clicks", bins.names(ends), np.searchsorted(ends, clicks))
-        known = np.isin(split.item, train.item, kind="table") | np.isin(split.item, train.history_values, kind="table")
+        known = np.isin(split.item, train.item) | np.isin(split.item, train.history_values)
         yield Slicing(KNOWN, "target", ["new", "known"], known.astype(np.int64))
     yield from (side_feature(name, values) for name, values in side.items() if values.ndim == 1)
