@@ -20,11 +20,11 @@ from mmctr_jax.commands.inspect import main
 from mmctr_jax.errors import InputError
 from mmctr_jax.features.summaries import NormHistogram, Norms
 from mmctr_jax.pages.inspect.folder import read_folder
-from mmctr_jax.pages.inspect.label_auc import auc_of_counts, cross_fitted, standard_error, transferred
+from mmctr_jax.pages.inspect.label_auc import Auc, auc_of_counts, cross_fitted, transferred
 from mmctr_jax.pages.inspect.numbers import LengthBin, measure, rounded
 from mmctr_jax.pages.inspect.page import inspect, to_json
 from mmctr_jax.pages.inspect.row_features import BINS, CLICKS, Feature, first_half, row_features, samples
-from mmctr_jax.pages.inspect.rows import equal_rows, read_rows
+from mmctr_jax.pages.inspect.rows import read_rows
 from mmctr_jax.pages.inspect.warn import find_warnings
 
 ITEMS, DIM = 80, 4  # the padding item counts
@@ -348,8 +348,8 @@ def test_rows_have_one_number_if_user_history_and_target_are_equal(tmp_path):
     for name in ("user_id", "item_id"):
         data["train"][name][:4] = 1
     folder = read_folder(write(tmp_path / "data", data), None)
-    rows = {name: read_rows(s, folder.users[name], folder.num_items) for name, s in folder.splits.items()}
-    numbers = np.concatenate(list(equal_rows(rows).values()))
+    rows = {name: read_rows(s, folder.users[name]) for name, s in folder.splits.items()}
+    numbers = np.concatenate([r["key"] for r in rows.values()])
     keys = [r[:3] for split in rows for r in oracle_rows(data, split)]
     assert len(set(zip(keys, numbers.tolist(), strict=True))) == len(set(keys)) == len(set(numbers.tolist()))
     assert numbers[2] == numbers[3] != numbers[0] != numbers[1]
@@ -358,7 +358,7 @@ def test_rows_have_one_number_if_user_history_and_target_are_equal(tmp_path):
 def test_clicks_of_the_target_are_those_of_the_half_without_the_row_and_cosines_are_of_the_mean(tmp_path):
     data = clean()
     folder = read_folder(write(tmp_path / "data", data), None)
-    rows = {name: read_rows(s, folder.users[name], folder.num_items) for name, s in folder.splits.items()}
+    rows = {name: read_rows(s, folder.users[name]) for name, s in folder.splits.items()}
     features = {f.name: f for f in row_features(folder, rows, samples(rows))}
     train, valid = oracle_rows(data, "train"), oracle_rows(data, "valid")
     halves = first_half(len(train)).tolist()
@@ -426,7 +426,7 @@ def test_the_standard_error_is_the_spread_of_scores_that_know_nothing():
     rng = np.random.default_rng(0)
     labels = np.repeat([1, 0], (20, 30))
     areas = [roc_auc_score(labels, rng.random(50)) for _ in range(400)]
-    assert standard_error(0.5, 20, 30) == pytest.approx(np.std(areas), rel=0.15)
+    assert Auc(0.5, 20, 30).error() == pytest.approx(np.std(areas), rel=0.15)
 
 
 def test_numbers_fall_into_ordered_quantile_bins_and_values_unknown_to_training_into_none():

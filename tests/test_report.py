@@ -5,6 +5,7 @@ import re
 import shutil
 import sys
 from html import escape
+from typing import ClassVar, Literal
 
 import numpy as np
 import pyarrow.compute as pc
@@ -17,9 +18,13 @@ from synthetic import merged, raw_config, write_dataset
 
 from mmctr_jax.commands.report import main
 from mmctr_jax.config import parse_config
+from mmctr_jax.data.items import load_items
 from mmctr_jax.errors import InputError
+from mmctr_jax.features.base import Feature
 from mmctr_jax.pages import intervals as bootstrap
 from mmctr_jax.pages.figures import legend_labels
+from mmctr_jax.pages.inspect import folder as inspect_folder
+from mmctr_jax.pages.inspect.page import inspect
 from mmctr_jax.pages.report import runs as report_runs
 from mmctr_jax.pages.report.numbers import measure
 from mmctr_jax.pages.report.page import report
@@ -270,6 +275,68 @@ def test_a_stored_calibration_is_shown_for_test(copied, trained, scores, tmp_pat
     shown = cells((tmp_path / "page.html").read_text())
     for text, value in (("logloss", log_loss(labels, calibrated)), ("mean score", calibrated.mean())):
         assert shown[shown.index(f"{text}, calibrated") + 1] == f"{value:.4f}"
+
+
+class NumberFeature(Feature):
+    """A float per item or row, of a kind that has nothing to say of itself on pages."""
+
+    kind: Literal["number"] = "number"
+    of_rows: ClassVar[bool] = True
+
+    def read(self, column):
+        return column.array.to_numpy(zero_copy_only=False).astype(np.float32)
+
+    def padding(self, rows):
+        return np.zeros(rows, np.float32)
+
+    def schema(self):
+        return [self.name, self.kind]
+
+    def width(self, embedding_dim):
+        return 1
+
+    def embed(self, layer, values, ids):
+        return values[..., None].astype(layer.dtype)
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer")  # of the kind that it does not know
+def test_a_kind_of_plain_floats_is_trained_inspected_and_reported_in_ranges(tmp_path, monkeypatch):
+    data = write_dataset(tmp_path / "data")
+    rng = np.random.default_rng(0)
+    values = {}
+    for name, column in (("train", "dwell"), ("valid", "dwell"), ("test", "dwell"), ("item_info", "price")):
+        table = pq.read_table(data / f"{name}.parquet")
+        values[name] = np.where(np.arange(len(table)) == 0, 0, rng.exponential(size=len(table)))
+        pq.write_table(table.append_column(column, [values[name]]), data / f"{name}.parquet")
+    raw = merged(raw_config(data), {"model": SMALL})
+    raw["data"]["test_labels"] = str(data / "test_labels.parquet")
+    config = parse_config(raw)
+    side = (*config.features.side, NumberFeature(name="dwell"))
+    items = (*config.features.item_features, NumberFeature(name="price"))
+    features = config.features.model_copy(update={"side": side, "item_features": items})
+    config = config.model_copy(update={"features": features})
+    resolved = config.model_copy(update={"features": load_items(config.data.item_info, features, tmp_path).features})
+    monkeypatch.setattr(RunDirectory, "read_config", lambda self: resolved)  # its file names a kind that YAML may not
+    monkeypatch.setattr(inspect_folder, "load_config", lambda path: config)
+    train(config, tmp_path / "run")
+
+    found = report([tmp_path / "run"], tmp_path / "page.html")
+    (group,) = found.splits["valid"]
+    dwell = next(slices for cut, slices in group.sliced if cut.by == "dwell")
+    starts = np.unique(np.quantile(values["valid"].astype(np.float32), np.arange(20) / 20))
+    place = np.searchsorted(starts, values["valid"].astype(np.float32), side="right")
+    assert [s.rows for s in dwell] == np.bincount(place)[1:].tolist() and len(dwell) == 20
+    assert dwell[1].name == f"from {starts[1]:.4g}" and found.notes == []
+    assert "price (number)</td>" in (tmp_path / "page.html").read_text()
+
+    seen, _ = inspect(data, tmp_path / "any.yaml", tmp_path / "seen")
+    level = next(level for level in seen.levels if level.feature == "dwell")
+    rows = [value.splits["train"].rows for value in level.values]
+    assert sum(rows) == len(values["train"]) and len(rows) == 30 and max(rows) - min(rows) <= 1
+    assert sum(value.splits["valid"].rows for value in level.values) == len(values["valid"])
+    assert any(auc.feature == "dwell" and auc.valid.auc is not None for auc in seen.label_auc)
+    assert "dwell" in [feature.feature for feature in seen.drift["valid"].features]
+    assert "price" not in str(seen) and "from " in (tmp_path / "seen" / "inspect.json").read_text()
 
 
 # What is missing -----------------------------------------------------------------------------------------------------

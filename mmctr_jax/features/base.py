@@ -122,16 +122,19 @@ class Feature(Settings):
         """One line for a reader."""
         return f"{self.name} ({self.kind})"
 
-    def summarise(self, values: np.ndarray, names: dict[int, str]) -> VectorSummary | IdSummary:
-        """What its values (V, …), by item id, look like. `names`: id → what it stands for, as far as that is known."""
-        raise NotImplementedError
+    def summarise(self, values: np.ndarray, names: dict[int, str]) -> VectorSummary | IdSummary | None:
+        """What its values (V, …), by item id, look like; None: there is nothing to show.
 
-    def of_target(self, values: np.ndarray) -> tuple[str, np.ndarray, bool]:
+        names: id → what it stands for, as far as that is known.
+        """
+        return None
+
+    def of_target(self, values: np.ndarray) -> tuple[str, np.ndarray, bool] | None:
         """What the values (V, …) say of a row with the item as its target: in words, as (V,), and whether ordered.
 
-        Vectors say nothing by themselves; they are compared by cosine.
+        None: nothing by themselves, as vectors, which are compared by cosine.
         """
-        raise NotImplementedError
+        return None
 
 
 def as_wide(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

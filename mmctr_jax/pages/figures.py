@@ -6,14 +6,13 @@ import base64
 import io
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from html import escape
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-_STYLE = {
+STYLE = {
     "font.size": 9.0,
     "axes.grid": True,
     "grid.alpha": 0.3,
@@ -31,29 +30,34 @@ _LONGEST = 24  # characters of a name in a legend
 _SPLITS = {"train": "C0", "valid": "C1", "test": "C2"}
 
 
-def figure(draw: Callable[[Axes], None], alt: str, height: float = 2.8, **settings: object) -> str:
-    """A picture, 4.2 by `height` inches, of what `draw` puts on its axes; `alt` says it in words.
+def empty_axes(height: float = 2.8) -> Axes:
+    """Axes to draw on, of a picture 4.2 by `height` inches. Whoever draws does it within `STYLE`."""
+    return Figure(figsize=(_WIDTH, height), layout="constrained").subplots()
+
+
+def picture(axes: Axes, **settings: object) -> str:
+    """What was drawn on the axes, as HTML; words of its alternative text are the title and the axes' labels.
 
     settings: of the axes: title, xlabel, ylabel, xscale, … Where several things have a label, a legend goes below the
     axes, where it covers nothing, and adds to the height.
     """
-    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+    axes.set(**settings)
+    drawing, height = axes.figure, axes.figure.get_figheight()
+    _, labels = axes.get_legend_handles_labels()
+    if len(labels) > 1:
+        columns = 3 if max(map(len, labels)) < 10 else 2
+        height += _LEGEND_LINE * math.ceil(len(labels) / columns)
+        drawing.set_figheight(height)
+        drawing.legend(loc="outside lower center", ncols=columns)
+    stream = io.BytesIO()
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # missing in the font that measures; the browser has its own
-        drawing = Figure(figsize=(_WIDTH, height), layout="constrained")
-        axes = drawing.subplots()
-        draw(axes)
-        axes.set(**settings)
-        _, labels = axes.get_legend_handles_labels()
-        if len(labels) > 1:
-            columns = 3 if max(map(len, labels)) < 10 else 2
-            height += _LEGEND_LINE * math.ceil(len(labels) / columns)
-            drawing.set_figheight(height)
-            drawing.legend(loc="outside lower center", ncols=columns)
-        stream = io.BytesIO()
         drawing.savefig(stream, format="svg", metadata={"Date": None})
     source = base64.b64encode(stream.getvalue()).decode()
+    titles = axes.get_title(), axes.get_title("right"), axes.get_ylabel(), axes.get_xlabel()
     return (
-        f'<figure><img width="{round(_WIDTH * _PIXELS)}" height="{round(height * _PIXELS)}" alt="{escape(alt)}" '
+        f'<figure><img width="{round(_WIDTH * _PIXELS)}" height="{round(height * _PIXELS)}" '
+        f'alt="{escape("Chart: " + ", ".join(filter(None, titles)))}" '
         f'src="data:image/svg+xml;base64,{source}"></figure>\n'
     )
 
@@ -68,19 +72,15 @@ def dashes(run: int) -> str:
     return ("-", "--", ":")[run // 10 % 3]
 
 
-def or_gap(values: Sequence[float | None]) -> list[float]:
-    """Values to draw, with a gap where there is none."""
-    return [math.nan if value is None else value for value in values]
-
-
 def shifts(things: int, apart: float) -> list[float]:
     """How far to move each of several things beside each other, so that none hides another."""
     return [apart * (i - (things - 1) / 2) for i in range(things)]
 
 
-def tick_names(axes: Axes, names: Sequence[str]) -> None:
-    """Names below the places 0, 1, 2, …: aslant where they need the room."""
-    axes.set_xticks(range(len(names)), names, rotation=45 if sum(map(len, names)) > 24 else 0)
+def tick_names(axes: Axes, names: Sequence[str], every: int = 1) -> None:
+    """Names below the places 0, 1, 2, …, or below every so many of them: aslant where they need the room."""
+    shown = names[::every]
+    axes.set_xticks(range(0, len(names), every), shown, rotation=45 if sum(map(len, shown)) > 24 else 0)
     axes.grid(False, axis="x")
 
 

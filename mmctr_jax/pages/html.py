@@ -57,8 +57,8 @@ def section(title: str, *parts: str) -> str:
 
 
 def paragraph(text: str) -> str:
-    """Running text."""
-    return f"<p>{escape(text)}</p>\n"
+    """Running text; a line break in it is a space."""
+    return f"<p>{escape(' '.join(text.split()))}</p>\n"
 
 
 def notes(texts: Iterable[str]) -> str:

@@ -14,7 +14,7 @@ from mmctr_jax.config import load_config
 from mmctr_jax.data.cache import Split, load_split
 from mmctr_jax.data.items import ItemTable, load_items
 from mmctr_jax.data.labels import read_labels
-from mmctr_jax.data.parquet import column_names, part_files, read_columns, read_shared_keys
+from mmctr_jax.data.parquet import column_names, part_files, read_columns, read_shared_keys, read_whole
 from mmctr_jax.errors import InputError
 from mmctr_jax.features import EmbeddingFeature, Features, TagsFeature
 from mmctr_jax.prepare.folder import config_path, read_manifest
@@ -31,13 +31,13 @@ class Folder:
     max_history: int | None  # the config's; null without a config
     items: ItemTable
     splits: dict[str, Split]  # train, valid and, if there, test; a test split has labels where they are known
-    users: dict[str, np.ndarray] | None  # split → (rows,) int64, the same user the same code; null where not known
+    users: dict[str, np.ndarray]  # split → (rows,) int64, the same user the same code; empty where not known
     names: dict[str, dict[int, str]]  # column → id → what it stands for, from vocabularies/
 
     @property
-    def num_items(self) -> int:
-        """V, the padding item 0 included."""
-        return self.features.num_items
+    def side(self) -> list[str]:
+        """The side features that are one number a row."""
+        return [f.name for f in self.features.side if self.splits["train"].side[f.name].ndim == 1]
 
 
 def read_folder(folder: Path, config: Path | None) -> Folder:
@@ -55,9 +55,8 @@ def read_folder(folder: Path, config: Path | None) -> Folder:
         test = load_split(paths["test"], features, None, with_labels=False)
         labels = paths["test_labels"] if "test_labels" in files else None
         splits["test"] = replace(test, label=read_labels(files["test"], features.label, labels))
-    users = None
-    if all(features.user in column_names(files[name]) for name in splits):
-        users = read_shared_keys({name: files[name] for name in splits}, features.user)
+    everywhere = all(features.user in column_names(files[name]) for name in splits)
+    users = read_shared_keys({name: files[name] for name in splits}, features.user) if everywhere else {}
     columns = [f.name for f in (*features.side, *features.item_features)]
     names = {column: _names(folder / "vocabularies" / f"{column}.parquet") for column in columns}
     return Folder(folder.resolve().name, features, max_history, items.table, splits, users, names)
@@ -86,32 +85,28 @@ def _present(files: dict[str, list[Path]]) -> Features:
     default = Features()
     in_train, in_items = column_names(files["train"]), column_names(files["item_info"])
     side = tuple(s.model_copy(update={"vocab_size": _ANY_ID}) for s in default.side if s.name in in_train)
-    item_features = [TagsFeature(kind="tags", name="item_tags")] if "item_tags" in in_items else []
-    for name in in_items:
-        if name.startswith("item_emb"):
-            item_features.append(EmbeddingFeature(kind="embedding", name=name, dim=_width(files["item_info"], name)))
-    return default.model_copy(update={"side": side, "item_features": tuple(item_features)})
+    tags = [TagsFeature(name="item_tags")] if "item_tags" in in_items else []
+    widths = {name: _width(files["item_info"], name) for name in in_items if name.startswith("item_emb")}
+    vectors = [EmbeddingFeature(name=name, dim=width) for name, width in widths.items()]
+    return default.model_copy(update={"side": side, "item_features": (*tags, *vectors)})
 
 
 def _width(files: list[Path], column: str) -> int:
     """Of the first vector that is not empty."""
     for chunk in read_columns(files, [column]):
-        vectors = chunk[column].array
-        if not (
-            pa.types.is_list(vectors.type)
-            or pa.types.is_large_list(vectors.type)
-            or pa.types.is_fixed_size_list(vectors.type)
-        ):
-            raise InputError(f"{files[0]}: column {column} has type {vectors.type}; item_emb… must be lists of floats.")
-        if width := pc.max(pc.list_value_length(vectors)).as_py():
+        try:
+            width = pc.max(pc.list_value_length(chunk[column].array)).as_py()
+        except pa.ArrowNotImplementedError:
+            problem = f"column {column} has type {chunk[column].array.type}; item_emb… must be lists of floats."
+            raise InputError(f"{files[0]}: {problem}") from None
+        if width:
             return width
     raise InputError(f"{files[0]}: column {column} holds no vector; fill it, or drop the column.")
 
 
 def _names(file: Path) -> dict[int, str]:
     """Id → text; empty where prepare wrote no vocabulary."""
-    names = {}
-    if file.is_file():
-        for chunk in read_columns([file], ["id", "value"]):
-            names |= dict(zip(chunk["id"].integers().tolist(), chunk["value"].array.to_pylist(), strict=True))
-    return {i: str(text) for i, text in names.items()}
+    if not file.is_file():
+        return {}
+    ids, texts = (read_whole([file], column).to_pylist() for column in ("id", "value"))
+    return dict(zip(ids, map(str, texts), strict=True))

@@ -13,7 +13,7 @@ import numpy as np
 
 from mmctr_jax.formats import shown
 from mmctr_jax.pages.inspect.row_features import BINS, Feature, first_half
-from mmctr_jax.pages.inspect.rows import Rows
+from mmctr_jax.pages.inspect.rows import Rows, is_known
 from mmctr_jax.pages.intervals import area
 
 POSITION = "row position"
@@ -30,8 +30,10 @@ class Auc:
     negatives: int
 
     def error(self, auc: float = 0.5) -> float:
-        """Standard error of such an AUC; at 0.5 that of scores that know nothing."""
-        return standard_error(auc, self.positives, self.negatives)
+        """Standard error of such an AUC (Hanley and McNeil 1982); at 0.5 the exact one of scores that know nothing."""
+        q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
+        spread = auc * (1 - auc) + (self.positives - 1) * (q1 - auc**2) + (self.negatives - 1) * (q2 - auc**2)
+        return math.sqrt(max(spread, 0) / (self.positives * self.negatives))
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class LabelAuc:
     train: Auc
     valid: Auc
     test: Auc | None = None
-    every: dict[str, int] | None = None  # of the rows' order, by split: its strongest pattern, as `_orders` has it
+    every: dict[str, int] | None = None  # of the rows' order, by split: remainder by n, or 0: parts of the file
 
     @property
     def splits(self) -> dict[str, Auc]:
@@ -50,37 +52,31 @@ class LabelAuc:
         return {name: auc for name in ("train", "valid", "test") if (auc := getattr(self, name))}
 
 
-def label_aucs(features: list[Feature], rows: dict[str, Rows], sample: dict[str, np.ndarray]) -> list[LabelAuc]:
+def label_aucs(features: list[Feature], rows: Rows, sample: dict[str, np.ndarray]) -> list[LabelAuc]:
     """Of each feature, and last of the rows' order."""
-    labelled = {name: r.split.label for name, r in rows.items() if r.split.label is not None}
+    labelled = {name: r["label"].to_numpy() for name, r in rows.items() if is_known(r["label"])}
     found = []
     for feature in features:
         labels = {name: y[sample[name]] if feature.sampled else y for name, y in labelled.items()}
         codes = feature.codes()
         train = codes["train"], labels["train"]
-        areas = {
-            name: cross_fitted(*train) if name == "train" else transferred(*train, codes[name], y)
-            for name, y in labels.items()
-        }
+        areas = {name: transferred(*train, codes[name], y) for name, y in labels.items() if name != "train"}
+        areas["train"] = cross_fitted(*train)
         found.append(LabelAuc(feature.name, **{name: _record(areas[name], y) for name, y in labels.items()}))
-    # An order is a split's own: cross-fitted in each.
-    orders = {n: {by: cross_fitted(codes, y) for by, codes in _orders(len(y)).items()} for n, y in labelled.items()}
-    every = {name: max(areas, key=lambda by: areas[by] or 0) for name, areas in orders.items()}
-    of_order = {name: _record(orders[name][every[name]], y) for name, y in labelled.items()}
-    return [*found, LabelAuc(POSITION, **of_order, every=every)]
+    order, every = {}, {}  # a split's own: cross-fitted in each
+    for name, y in labelled.items():
+        place = np.arange(len(y))
+        patterns = {0: place * BINS // len(y)} | {stride: place % stride for stride in _STRIDES}
+        areas = {by: cross_fitted(codes, y) for by, codes in patterns.items()}
+        every[name] = max(areas, key=lambda by: areas[by] or 0)
+        order[name] = _record(areas[every[name]], y)
+    return [*found, LabelAuc(POSITION, **order, every=every)]
 
 
 def auc_of_counts(scores: np.ndarray, positives: np.ndarray, negatives: np.ndarray) -> float | None:
     """AUC where positives[i] and negatives[i] rows have scores[i]; ties count half. None if a class is missing."""
     auc = area(np.repeat([1, 0], len(scores)), np.tile(scores, 2))(np.concatenate([positives, negatives])[None])[0]
     return float(auc) if np.isfinite(auc) else None
-
-
-def standard_error(auc: float, positives: int, negatives: int) -> float:
-    """Of an AUC (Hanley and McNeil 1982); at 0.5 the exact one of scores that know nothing."""
-    q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
-    spread = auc * (1 - auc) + (positives - 1) * (q1 - auc**2) + (negatives - 1) * (q2 - auc**2)
-    return math.sqrt(max(spread, 0) / (positives * negatives))
 
 
 def cross_fitted(codes: np.ndarray, labels: np.ndarray) -> float | None:
@@ -100,12 +96,6 @@ def transferred(codes: np.ndarray, labels: np.ndarray, to_codes: np.ndarray, to_
     overall = positives.sum() / max(len(codes), 1)  # that of a code without rows
     means = (positives + _SMOOTHING * overall) / (positives + negatives + _SMOOTHING)
     return auc_of_counts(means, to_positives, to_negatives)
-
-
-def _orders(rows: int) -> dict[int, np.ndarray]:
-    """Codings of the place in the file: n → its remainder by n; 0 → the part of the file, of 32."""
-    place = np.arange(rows)
-    return {0: place * BINS // rows} | {stride: place % stride for stride in _STRIDES}
 
 
 def _record(auc: float | None, labels: np.ndarray) -> Auc:

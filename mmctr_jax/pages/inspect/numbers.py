@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from mmctr_jax.console import log
 from mmctr_jax.data.lengths import default_lengths
@@ -17,7 +18,7 @@ from mmctr_jax.pages.inspect.drift import Drift, drift
 from mmctr_jax.pages.inspect.folder import Folder
 from mmctr_jax.pages.inspect.label_auc import LabelAuc, label_aucs
 from mmctr_jax.pages.inspect.row_features import SAMPLE, SEED, row_features, samples
-from mmctr_jax.pages.inspect.rows import OwnHistory, Repeats, Rows, in_own_history, read_rows, repeats
+from mmctr_jax.pages.inspect.rows import OwnHistory, Repeats, Rows, in_own_history, is_known, read_rows, repeats
 
 _LENGTHS = (8, 16, 32, 64, 128)  # to which padding is reckoned
 _POINTS = 60  # of the popularity curve
@@ -114,7 +115,7 @@ class ValueRows:
 class ValueFacts:
     """One value of a side feature."""
 
-    value: int = shown("value")
+    value: int | str = shown("value", str)  # a text: a range of floats
     name: str | None = shown("name", lambda name: name or "")
     splits: dict[str, ValueRows]
 
@@ -134,7 +135,7 @@ class Constant:
 
     split: str
     column: str
-    value: int
+    value: int | float
 
 
 @dataclass(frozen=True)
@@ -159,28 +160,26 @@ class Inspection:
 
 def measure(folder: Folder) -> Inspection:
     """Every number of the page."""
-    users = folder.users or {}
-    rows = {name: read_rows(split, users.get(name), folder.num_items) for name, split in folder.splits.items()}
+    rows = {name: read_rows(split, folder.users.get(name)) for name, split in folder.splits.items()}
     sample = samples(rows)
     features = row_features(folder, rows, sample)
     log.info("Predicting the label from single features ...")
-    columns = folder.features.item_features
-    summaries = [f.summarise(folder.items[f.name], folder.names[f.name]) for f in columns]
+    summaries = [f.summarise(folder.items[f.name], folder.names[f.name]) for f in folder.features.item_features]
     found = Inspection(
         name=folder.name,
         sample=Sample(SAMPLE, SEED, {name: len(s) for name, s in sample.items()}),
-        splits=_splits(rows, folder.num_items),
-        histories={name: _lengths(r.length) for name, r in rows.items()},
-        padding=_padding(rows["train"].length, folder.max_history),
-        popularity=_popularity(rows["train"], folder.num_items),
-        levels=[_levels(rows, s.name, folder.names[s.name]) for s in folder.features.side],
+        splits=_splits(folder, rows),
+        histories={name: _lengths(r["length"]) for name, r in rows.items()},
+        padding=_padding(rows["train"]["length"].to_numpy(), folder.max_history),
+        popularity=_popularity(rows["train"], folder.features.num_items),
+        levels=[_levels(folder, rows, name) for name in folder.side],
         label_auc=label_aucs(features, rows, sample),
         drift=drift(features, rows, sample),
         target_in_history={name: in_own_history(r) for name, r in rows.items()},
         repeats=repeats(rows),
         embeddings=[s for s in summaries if isinstance(s, VectorSummary)],
         tags=[s for s in summaries if isinstance(s, IdSummary)],
-        constant=_constant(rows, [s.name for s in folder.features.side], folder.features.label),
+        constant=_constant(folder),
     )
     return rounded(found)
 
@@ -198,35 +197,31 @@ def rounded(value: Any) -> Any:
     return value
 
 
-def _splits(rows: dict[str, Rows], num_items: int) -> dict[str, SplitFacts]:
-    train = rows["train"]
-    seen = (np.bincount(train.split.item, minlength=num_items) > 0) | (train.occurrences > 0)
+def _splits(folder: Folder, rows: Rows) -> dict[str, SplitFacts]:
+    clicked = {name: pl.Series(split.history_values).unique() for name, split in folder.splits.items()}
+    seen_items = pl.concat([clicked["train"], rows["train"]["item"].unique()])
+    seen_users = rows["train"]["user"].unique()
     found = {}
     for name, r in rows.items():
-        items = np.unique(r.split.item)
-        of_users = None, None, None, None
-        if r.user is not None:
-            users = np.unique(r.user)
-            new = ~np.isin(users, train.user)
-            of_users = len(users), len(r) / len(users), float(new.mean()), float(np.isin(r.user, users[new]).mean())
-        found[name] = SplitFacts(
-            len(r),
-            None if r.split.label is None else float(r.split.label.mean()),
-            len(items),
-            int((r.occurrences > 0).sum()),
-            float((~seen[items]).mean()),
-            float((~seen[r.split.item]).mean()),
-            *of_users,
-        )
+        items, *unseen_items = _unseen(r["item"], seen_items)
+        users, *unseen_users = _unseen(r["user"], seen_users) if is_known(r["user"]) else (None, None, None)
+        facts = len(r), r["label"].mean(), items, len(clicked[name]), *unseen_items
+        found[name] = SplitFacts(*facts, users, users and len(r) / users, *unseen_users)
     return found
 
 
-def _lengths(length: np.ndarray) -> LengthFacts:
+def _unseen(column: pl.Series, seen: pl.Series) -> tuple[int, float, float]:
+    """Different values; the share of them that are not among those seen, and the share of rows that have such a one."""
+    new = column.filter(~column.is_in(seen.implode()))
+    return column.n_unique(), new.n_unique() / column.n_unique(), len(new) / len(column)
+
+
+def _lengths(length: pl.Series) -> LengthFacts:
     ends = bins.doubling(length.max())
     rows = np.bincount(np.searchsorted(ends, length), minlength=len(ends)).tolist()
-    quantiles = np.quantile(length, [0.5, 0.9, 0.99]).tolist()
+    quantiles = (length.quantile(q, "linear") for q in (0.5, 0.9, 0.99))
     by_bin = [LengthBin(*each) for each in zip(ends, rows, strict=True)]
-    return LengthFacts(float(length.mean()), *quantiles, int(length.max()), float((length == 0).mean()), by_bin)
+    return LengthFacts(length.mean(), *quantiles, length.max(), (length == 0).mean(), by_bin)
 
 
 def _padding(length: np.ndarray, max_history: int | None) -> list[PaddingFacts]:
@@ -241,36 +236,32 @@ def _padding(length: np.ndarray, max_history: int | None) -> list[PaddingFacts]:
     return found
 
 
-def _popularity(train: Rows, num_items: int) -> Popularity:
-    item, clicked = train.split.item, train.split.label == 1
-    clicks, targets = (-np.sort(-np.bincount(x, minlength=num_items)[1:]) for x in (item[clicked], item))
+def _popularity(train: pl.DataFrame, num_items: int) -> Popularity:
+    items = train["item"], train.filter(pl.col("label") == 1)["item"]
+    targets, clicks = (-np.sort(-np.bincount(x, minlength=num_items)[1:]) for x in items)
     ranks = np.unique(np.geomspace(1, len(clicks), _POINTS).round().astype(int))
     top = [float(clicks[: math.ceil(share * len(clicks))].sum() / max(clicks.sum(), 1)) for share in (0.01, 0.1)]
     curve = [CurvePoint(int(r), int(clicks[r - 1]), int(targets[r - 1])) for r in ranks]
     return Popularity(len(clicks), int(clicks.sum()), int((clicks == 0).sum()), *top, curve)
 
 
-def _levels(rows: dict[str, Rows], name: str, names: dict[int, str]) -> SideFeature:
-    values = {split: r.split.side[name] for split, r in rows.items()}
-    shown, different = bins.most_frequent(values["train"], _VALUES)
-
-    def level(value: int) -> ValueFacts:
-        by_split = {}
-        for split, r in rows.items():
-            chosen = values[split] == value
-            mean = float(r.split.label[chosen].mean()) if r.split.label is not None and chosen.any() else None
-            by_split[split] = ValueRows(int(chosen.sum()), mean)
-        return ValueFacts(value, names.get(value), by_split)
-
-    return SideFeature(name, different, [level(value) for value in shown.tolist()])
+def _levels(folder: Folder, rows: Rows, feature: str) -> SideFeature:
+    binned = bins.by_value(folder.splits["train"].side[feature], _VALUES)
+    levels = [ValueFacts(value, folder.names[feature].get(value), {}) for value in binned.names]
+    for split, r in rows.items():
+        place = pl.Series(binned.place(folder.splits[split].side[feature]))
+        facts = {i: of_value for i, *of_value in r.group_by(place).agg(pl.len(), pl.col("label").mean()).iter_rows()}
+        for i, level in enumerate(levels):
+            level.splits[split] = ValueRows(*facts.get(i, (0, None)))
+    return SideFeature(feature, len(levels) + binned.left_out, levels)
 
 
-def _constant(rows: dict[str, Rows], side: list[str], label: str) -> list[Constant]:
+def _constant(folder: Folder) -> list[Constant]:
     """Side features and labels."""
     found = []
-    for split, r in rows.items():
-        columns = {name: r.split.side[name] for name in side} | {label: r.split.label}
-        for name, values in columns.items():
+    for name, split in folder.splits.items():
+        columns = {side: split.side[side] for side in folder.side} | {folder.features.label: split.label}
+        for column, values in columns.items():
             if values is not None and (values == values[0]).all():
-                found.append(Constant(split, name, int(values[0])))
+                found.append(Constant(name, column, values[0].item()))
     return found

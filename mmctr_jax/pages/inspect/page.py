@@ -7,19 +7,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from matplotlib.axes import Axes
+from matplotlib import rc_context
 
 from mmctr_jax.console import log
 from mmctr_jax.errors import InputError
-from mmctr_jax.features.summaries import IdSummary, VectorSummary
 from mmctr_jax.formats import count, decimal, lines, percent
 from mmctr_jax.pages import bins, html
-from mmctr_jax.pages.figures import colour, figure, or_gap, rows_of, shifts, short, tick_names
+from mmctr_jax.pages.figures import STYLE, colour, empty_axes, picture, rows_of, shifts, short, tick_names
 from mmctr_jax.pages.html import beside, folded, paragraph, section
-from mmctr_jax.pages.inspect.drift import Drift, DriftFeature
+from mmctr_jax.pages.inspect.drift import DriftFeature
 from mmctr_jax.pages.inspect.folder import read_folder
 from mmctr_jax.pages.inspect.label_auc import LabelAuc
-from mmctr_jax.pages.inspect.numbers import Inspection, SideFeature, ValueFacts, measure
+from mmctr_jax.pages.inspect.numbers import Inspection, ValueFacts, measure
 from mmctr_jax.pages.inspect.rows import OwnHistory, Repeated
 from mmctr_jax.pages.inspect.warn import Warning, find_warnings
 from mmctr_jax.pages.output import check_writable, write_files
@@ -59,16 +58,13 @@ def to_json(found: Inspection, warnings: list[Warning]) -> str:
     return json.dumps(numbers, indent=1, allow_nan=False) + "\n"
 
 
+@rc_context(STYLE)
 def render(found: Inspection, warnings: list[Warning]) -> str:
     """The whole page. Nothing is computed here."""
+    title = f"Warnings ({len(warnings)})" if warnings else "Warnings"
+    texts = html.notes(w.text for w in warnings) if warnings else paragraph("Nothing to warn about.")
     sections = (_splits, _histories, _popularity, _side_features, _aucs, _drift, _repeats, _vectors, _ids)
-    return html.page(f"Data: {found.name}", _warnings(warnings), *(part(found) for part in sections))
-
-
-def _warnings(warnings: list[Warning]) -> str:
-    if not warnings:
-        return section("Warnings", paragraph("Nothing to warn about."))
-    return section(f"Warnings ({len(warnings)})", html.notes(warning.text for warning in warnings))
+    return html.page(f"Data: {found.name}", section(title, texts), *(part(found) for part in sections))
 
 
 def _splits(found: Inspection) -> str:
@@ -79,23 +75,17 @@ def _splits(found: Inspection) -> str:
 def _histories(found: Inspection) -> str:
     histories = found.histories
     ends = [b.up_to for b in max((h.bins for h in histories.values()), key=len)]
-
-    def draw(axes: Axes) -> None:
-        width = 0.8 / len(histories)
-        for (name, h), shift in zip(histories.items(), shifts(len(histories), width), strict=True):
-            shares = [100 * b.rows / found.splits[name].rows for b in h.bins]
-            axes.bar([x + shift for x in range(len(shares))], shares, width, color=colour(name), label=name)
-        tick_names(axes, bins.names(ends))
-
-    alt = "Bar chart: share of the rows by length of the history, per split"
-    chart = figure(draw, alt, title="History lengths", xlabel="clicks in the history", ylabel="% of rows")
+    axes, width = empty_axes(), 0.8 / len(histories)
+    for (name, h), shift in zip(histories.items(), shifts(len(histories), width), strict=True):
+        shares = [100 * b.rows / found.splits[name].rows for b in h.bins]
+        axes.bar([x + shift for x in range(len(shares))], shares, width, color=colour(name), label=name)
+    tick_names(axes, bins.names(ends))
+    chart = picture(axes, title="History lengths", xlabel="clicks in the history", ylabel="% of rows")
     rows = {
         f"up to {end}": lambda h, i=i: count(h.bins[i].rows if i < len(h.bins) else 0) for i, end in enumerate(ends)
     }
-    text = (
-        "Padding is the share of all positions that holds no click. With buckets, a row is padded to the first of "
-        "1, 2, 3, 4, 6, 8, 12, 16, … that holds it; shown is what is left of the positions then."
-    )
+    text = """Padding is the share of all positions that holds no click. With buckets, a row is padded to the first of
+    1, 2, 3, 4, 6, 8, 12, 16, … that holds it; shown is what is left of the positions then."""
     return section(
         "Histories",
         beside(chart, html.compared(histories, corner="clicks in the history")),
@@ -106,24 +96,18 @@ def _histories(found: Inspection) -> str:
 
 
 def _popularity(found: Inspection) -> str:
-    popularity = found.popularity
-
-    def draw(axes: Axes) -> None:
-        ranks = [p.rank for p in popularity.curve]  # a logarithm has no place for 0
-        axes.plot(ranks, or_gap([p.clicks or None for p in popularity.curve]), "-", label="clicks (label 1)")
-        axes.plot(ranks, or_gap([p.rows or None for p in popularity.curve]), "--", color="C0", label="rows as target")
-        axes.set(xscale="log", yscale="log")
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter("{x:,.0f}")
-            axis.set_minor_formatter("")
-
-    alt = "Line chart, both axes logarithmic: clicks and rows of each item by its rank"
-    chart = figure(draw, alt, title="Popularity in train", xlabel="rank of the item", ylabel="rows")
-    text = (
-        f"{count(popularity.items)} items have {count(popularity.clicks)} clicks in train. The top 1 % of them hold "
-        f"{percent(popularity.top_1_percent)} of the clicks, the top 10 % hold {percent(popularity.top_10_percent)}; "
-        f"{count(popularity.without_click)} items have none."
-    )
+    popularity, axes = found.popularity, empty_axes()
+    ranks = [p.rank for p in popularity.curve]  # a logarithm has no place for 0
+    axes.plot(ranks, [p.clicks or None for p in popularity.curve], "-", label="clicks (label 1)")
+    axes.plot(ranks, [p.rows or None for p in popularity.curve], "--", color="C0", label="rows as target")
+    axes.set(xscale="log", yscale="log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:,.0f}")
+        axis.set_minor_formatter("")
+    chart = picture(axes, title="Popularity in train", xlabel="rank of the item", ylabel="rows")
+    text = f"""{count(popularity.items)} items have {count(popularity.clicks)} clicks in train. The top 1 % of them hold
+    {percent(popularity.top_1_percent)} of the clicks, the top 10 % hold {percent(popularity.top_10_percent)};
+    {count(popularity.without_click)} items have none."""
     points = folded("The curve's numbers", html.records(popularity.curve))
     return section("Popularity", paragraph(text), beside(chart), points)
 
@@ -131,87 +115,62 @@ def _popularity(found: Inspection) -> str:
 def _side_features(found: Inspection) -> str:
     if not found.levels:
         return ""
-    means = {name: s.label_mean for name, s in found.splits.items() if s.label_mean is not None}
-    parts = [beside(*(_label_means(side, means) for side in found.levels))]
+    charts, tables = [], []
     for side in found.levels:
+        axes = empty_axes()
         columns = lines(ValueFacts)
-        for name in found.splits:
+        for name, split in found.splits.items():
             columns[f"{name}: rows"] = lambda v, name=name: count(v.splits[name].rows)
-            if name in means:
+            if split.label_mean is not None:
                 columns[f"{name}: label mean"] = lambda v, name=name: decimal(v.splits[name].label_mean)
+                means = [v.splits[name].label_mean for v in side.values]
+                axes.plot(range(len(means)), means, "o-", color=colour(name), markersize=3, label=name)
+                axes.axhline(split.label_mean, color=colour(name), linestyle=":", linewidth=1)
+        tick_names(axes, [str(v.value) for v in side.values], every=len(side.values) // 12 + 1)
+        title = f"Label mean by {short(side.feature)}"
+        charts.append(picture(axes, title=title, xlabel="value", ylabel="label mean"))
         left = side.distinct - len(side.values)
         title = side.feature + (f": the most frequent values, {count(left)} more are left out" if left else "")
-        parts.append(folded(title, html.records(side.values, columns=columns)))
-    return section("Side features against the label", *parts)
-
-
-def _label_means(side: SideFeature, label_means: dict[str, float]) -> str:
-    """Label mean by value; the dotted lines are the splits' overall means."""
-
-    def draw(axes: Axes) -> None:
-        for name, overall in label_means.items():
-            means = or_gap([v.splits[name].label_mean for v in side.values])
-            axes.plot(range(len(means)), means, "o-", color=colour(name), markersize=3, label=name)
-            axes.axhline(overall, color=colour(name), linestyle=":", linewidth=1)
-        places = range(0, len(side.values), -(-len(side.values) // 12))  # a label for each is too many
-        axes.set_xticks(places, [str(side.values[i].value) for i in places])
-
-    alt = f"Line chart: label mean by value of {side.feature}, per split"
-    return figure(draw, alt, title=f"Label mean by {short(side.feature)}", xlabel="value", ylabel="label mean")
+        tables.append(folded(title, html.records(side.values, columns=columns)))
+    return section("Side features against the label", beside(*charts), *tables)
 
 
 def _aucs(found: Inspection) -> str:
     features, splits = found.label_auc, list(found.label_auc[0].splits)
-
-    def draw(axes: Axes) -> None:
-        for name, shift in zip(splits, shifts(len(splits), 0.2), strict=True):
-            places = [row + shift for row in range(len(features))]
-            axes.plot(or_gap([f.splits[name].auc for f in features]), places, "o", c=colour(name), ms=4, label=name)
-        axes.axvline(0.5, color="0.5", linewidth=1)
-        rows_of(axes, [f.feature for f in features], "AUC of single features")
-
-    alt = "Dot chart: AUC of each feature alone, per split; the table has the numbers"
-    chart = figure(draw, alt, 1.0 + 0.24 * len(features), xlabel="AUC")
+    axes = empty_axes(1.0 + 0.24 * len(features))
+    for name, shift in zip(splits, shifts(len(splits), 0.2), strict=True):
+        places = [row + shift for row in range(len(features))]
+        axes.plot([f.splits[name].auc for f in features], places, "o", c=colour(name), ms=4, label=name)
+    axes.axvline(0.5, color="0.5", linewidth=1)
+    rows_of(axes, [f.feature for f in features], "AUC of single features")
+    chart = picture(axes, xlabel="AUC")
     areas = {name: lambda f, name=name: decimal(f.splits[name].auc) for name in splits}
     sizes = ", ".join(f"{count(n)} rows of {name}" for name, n in found.sample.rows.items())
-    orders = ", ".join(
-        f"{f'remainder by {n}' if n else 'parts of the file'} in {name}" for name, n in features[-1].every.items()
-    )
-    text = (
-        "Each value of a feature (numbers in up to 32 quantile bins) stands for its smoothed label mean: within train "
-        "cross-fitted over two random halves, in valid and test as train has it. Below 0.5 within train, labels are "
-        "balanced within each value, such as a positive and a negative for each click of a user. All rows are counted; "
-        f"cosines and the next section are of a random sample: {sizes}. The order of the rows is cross-fitted in each "
-        f"split, and its strongest pattern is shown ({orders})."
-    )
-    both = beside(chart, html.records(features, columns=lines(LabelAuc) | areas))
-    return section("What a single feature says about the label", paragraph(text), both)
+    patterns = {name: f"remainder by {n}" if n else "parts of the file" for name, n in features[-1].every.items()}
+    orders = ", ".join(f"{pattern} in {name}" for name, pattern in patterns.items())
+    text = f"""Each value of a feature (numbers in up to 32 quantile bins) stands for its smoothed label mean: within
+    train cross-fitted over two random halves, in valid and test as train has it. Below 0.5 within train, labels are
+    balanced within each value, such as a positive and a negative for each click of a user. All rows are counted;
+    cosines and the next section are of a random sample: {sizes}. The order of the rows is cross-fitted in each
+    split, and its strongest pattern is shown ({orders})."""
+    table = html.records(features, columns=lines(LabelAuc) | areas)
+    return section("What a single feature says about the label", paragraph(text), beside(chart, table))
 
 
 def _drift(found: Inspection) -> str:
-    text = (
-        "A gradient-boosted classifier learns to tell the rows of a split from those of train; AUC 0.5 means that it "
-        "cannot. It sees the features above but for ids and row order; a user's rows are in one fold of three."
-    )
-    tables = []
+    text = """A gradient-boosted classifier learns to tell the rows of a split from those of train; AUC 0.5 means that
+    it cannot. It sees the features above but for ids and row order; a user's rows are in one fold of three."""
+    charts, tables = [], []
     for name, drift in found.drift.items():
-        means = {f"mean in {split}": lambda f, split=split: decimal(f.means[split]) for split in ("train", name)}
-        title = f"{name} against train: AUC {decimal(drift.auc)}"
-        tables.append(html.records(drift.features, title, lines(DriftFeature) | means))
-    charts = [_drift_chart(drift, name) for name, drift in found.drift.items()]
-    return section("Drift between splits", paragraph(text), beside(*charts), *tables)
-
-
-def _drift_chart(drift: Drift, name: str) -> str:
-    features = drift.features[:_DRIFT_BARS]
-
-    def draw(axes: Axes) -> None:
+        axes, features = empty_axes(1.2 + 0.24 * min(len(drift.features), _DRIFT_BARS)), drift.features[:_DRIFT_BARS]
         axes.barh(range(len(features)), [f.drop or 0 for f in features], color=colour(name))
         rows_of(axes, [f.feature for f in features], f"What tells {name} from train")
         axes.grid(False, axis="y")
-
-    alt = f"Bar chart: what the AUC loses when a feature is shuffled, train against {name}"
-    return figure(draw, alt, 1.2 + 0.24 * len(features), xlabel="AUC lost without the feature")
+        charts.append(picture(axes, xlabel="AUC lost without the feature"))
+        means = {f"mean in {split}": lambda f, split=split: decimal(f.means[split]) for split in ("train", name)}
+        title = f"{name} against train: AUC {decimal(drift.auc)}"
+        tables.append(html.records(drift.features, title, lines(DriftFeature) | means))
+    return section("Drift between splits", paragraph(text), beside(*charts), *tables)
 
 
 def _repeats(found: Inspection) -> str:
@@ -225,41 +184,26 @@ def _repeats(found: Inspection) -> str:
 
 
 def _vectors(found: Inspection) -> str:
-    if not found.embeddings:
-        return ""
-    zero = [
-        paragraph(f"Items with a zero vector in {v.feature}, the first: {', '.join(map(str, v.zero_items))}.")
-        for v in found.embeddings
-        if v.zero
-    ]
-    charts = [_norm_histogram(v) for v in found.embeddings if v.norm]
-    return section("Vectors", beside(*charts), html.records(found.embeddings), *zero)
-
-
-def _norm_histogram(vectors: VectorSummary) -> str:
-    histogram = vectors.norm.histogram
-    return figure(
-        lambda axes: axes.stairs(histogram.items, histogram.edges, fill=True, color="C0"),
-        f"Histogram: norms of the vectors in {vectors.feature}",
-        title=f"Norms of {short(vectors.feature)}",
-        xlabel="norm",
-        ylabel="items",
-    )
+    charts, zero = [], []
+    for v in found.embeddings:
+        if v.norm:
+            axes = empty_axes()
+            axes.stairs(v.norm.histogram.items, v.norm.histogram.edges, fill=True, color="C0")
+            charts.append(picture(axes, title=f"Norms of {short(v.feature)}", xlabel="norm", ylabel="items"))
+        if v.zero:
+            items = ", ".join(map(str, v.zero_items))
+            zero.append(paragraph(f"Items with a zero vector in {v.feature}, the first: {items}."))
+    return section("Vectors", beside(*charts), html.records(found.embeddings), *zero) if found.embeddings else ""
 
 
 def _ids(found: Inspection) -> str:
-    if not found.tags:
-        return ""
-    lists = [folded(f"{t.feature}: most used", html.records(t.most_used)) for t in found.tags]
-    charts = [_ids_per_item(t) for t in found.tags if len(t.per_item) > 2]
-    return section("Tags and categories", beside(*charts), html.records(found.tags), *lists)
-
-
-def _ids_per_item(ids: IdSummary) -> str:
-    def draw(axes: Axes) -> None:
-        axes.bar(range(len(ids.per_item)), ids.per_item, color="C0")
-        axes.grid(False, axis="x")
-        axes.locator_params(axis="x", integer=True)
-
-    alt = f"Bar chart: items by their number of ids in {ids.feature}"
-    return figure(draw, alt, title=f"{short(ids.feature)}: ids per item", xlabel="ids", ylabel="items")
+    charts, lists = [], []
+    for t in found.tags:
+        if len(t.per_item) > 2:
+            axes = empty_axes()
+            axes.bar(range(len(t.per_item)), t.per_item, color="C0")
+            axes.grid(False, axis="x")
+            axes.locator_params(axis="x", integer=True)
+            charts.append(picture(axes, title=f"{short(t.feature)}: ids per item", xlabel="ids", ylabel="items"))
+        lists.append(folded(f"{t.feature}: most used", html.records(t.most_used)))
+    return section("Tags and categories", beside(*charts), html.records(found.tags), *lists) if found.tags else ""

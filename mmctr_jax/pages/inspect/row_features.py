@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import polars as pl
 from scipy.sparse import csr_array
 
 from mmctr_jax.features import ItemFeature
+from mmctr_jax.pages import bins
 from mmctr_jax.pages.inspect.folder import Folder
 from mmctr_jax.pages.inspect.rows import Rows
 
@@ -29,22 +31,10 @@ class Feature:
     sampled: bool = False
     between_splits: bool = True  # may tell splits apart; ids may not: they are new by their nature
 
-    def of_sample(self, split: str, sample: dict[str, np.ndarray]) -> np.ndarray:
-        """(sample,) values."""
-        return self.values[split] if self.sampled else self.values[split][sample[split]]
-
     def codes(self) -> dict[str, np.ndarray]:
         """Split → small integers: a value of training, or its quantile bin, is 1, 2, …; 0 is any other."""
-        train = self.values["train"]
-        known = np.unique(train[~np.isnan(train)])
-        if self.numeric and len(known) > BINS:
-            known = np.unique(np.nanquantile(train, np.arange(BINS) / BINS))
-        codes = {}
-        for name, values in self.values.items():
-            place = np.maximum(np.searchsorted(known, values, side="right"), 1)
-            fits = ~np.isnan(values) if self.numeric else known[place - 1] == values
-            codes[name] = np.where(fits, place, 0)
-        return codes
+        binned = bins.by_value(self.values["train"], BINS if self.numeric else np.inf, self.numeric)
+        return {name: binned.place(values) + 1 for name, values in self.values.items()}
 
 
 def first_half(rows: int) -> np.ndarray:
@@ -52,54 +42,60 @@ def first_half(rows: int) -> np.ndarray:
     return np.random.default_rng(SEED).random(rows) < 0.5
 
 
-def samples(rows: dict[str, Rows]) -> dict[str, np.ndarray]:
+def samples(rows: Rows) -> dict[str, np.ndarray]:
     """Split → the sample's row indices, ascending."""
     rng = np.random.default_rng(SEED)
     return {name: np.sort(rng.choice(len(r), min(len(r), SAMPLE), replace=False)) for name, r in rows.items()}
 
 
-def row_features(folder: Folder, rows: dict[str, Rows], sample: dict[str, np.ndarray]) -> list[Feature]:
+def row_features(folder: Folder, rows: Rows, sample: dict[str, np.ndarray]) -> list[Feature]:
     """All features of the rows, but for their order in the file."""
-    features = [
-        Feature(side.name, {name: r.split.side[side.name] for name, r in rows.items()}, numeric=False)
-        for side in folder.features.side
-    ]
-    features.append(Feature(ITEM, {n: r.split.item for n, r in rows.items()}, numeric=False, between_splits=False))
+
+    def of_rows(name: str, column: str, numeric: bool = False, between_splits: bool = True) -> Feature:
+        values = {split: r[column].to_numpy() for split, r in rows.items()}
+        return Feature(name, values, numeric, between_splits=between_splits)
+
+    features = []
+    for name in folder.side:
+        values = {split: s.side[name] for split, s in folder.splits.items()}
+        features.append(Feature(name, values, numeric=np.issubdtype(values["train"].dtype, np.floating)))
+    features.append(of_rows(ITEM, "item", between_splits=False))
     if folder.users:
-        features.append(Feature(USER, folder.users, numeric=False, between_splits=False))
-    features.append(Feature(CLICKS, _clicks(rows, folder.num_items), numeric=True))
-    features += [_item_feature(f, folder.items[f.name], rows, sample) for f in folder.features.item_features]
-    features.append(Feature(LENGTH, {name: r.length for name, r in rows.items()}, numeric=True))
-    features.append(Feature(IN_HISTORY, {name: r.in_history for name, r in rows.items()}, numeric=False))
-    return features
+        features.append(of_rows(USER, "user", between_splits=False))
+    features.append(Feature(CLICKS, _clicks(rows, folder.features.num_items), numeric=True))
+    of_target = (_item_feature(f, folder.items[f.name], rows, sample) for f in folder.features.item_features)
+    features += [feature for feature in of_target if feature]
+    return [*features, of_rows(LENGTH, "length", numeric=True), of_rows(IN_HISTORY, "in_history")]
 
 
-def _item_feature(f: ItemFeature, table: np.ndarray, rows: dict[str, Rows], sample: dict[str, np.ndarray]) -> Feature:
+def _item_feature(f: ItemFeature, table: np.ndarray, rows: Rows, sample: dict[str, np.ndarray]) -> Feature | None:
     """What the target's values, by item in `table`, say of a row; of vectors, the cosine with its history."""
     if f.is_vector:
-        cosines = {name: _cosines(r, sample[name], table) for name, r in rows.items()}
+        cosines = {name: _cosines(r[sample[name]], table) for name, r in rows.items()}
         return Feature(f"cosine with history: {f.name}", cosines, numeric=True, sampled=True)
-    label, of_item, numeric = f.of_target(table)
-    return Feature(label, {name: of_item[r.split.item] for name, r in rows.items()}, numeric)
+    if (said := f.of_target(table)) is None:
+        return None
+    name, of_item, numeric = said
+    return Feature(name, {split: of_item[r["item"]] for split, r in rows.items()}, numeric)
 
 
-def _clicks(rows: dict[str, Rows], num_items: int) -> dict[str, np.ndarray]:
+def _clicks(rows: Rows, num_items: int) -> dict[str, np.ndarray]:
     """Positive rows with the same target in the half of training in which the row is not; other splits have halves too.
 
     Leaving out just the row itself would give it away: one click less than its item has, and its label is 1.
     """
-    train = rows["train"].split
-    positive, half = train.label == 1, first_half(len(train.item))
-    others = [np.bincount(train.item[positive & (half == side)], minlength=num_items) for side in (True, False)]
-    return {name: np.where(first_half(len(r)), *(c[r.split.item] for c in others[::-1])) for name, r in rows.items()}
+    item, positive = rows["train"]["item"].to_numpy(), rows["train"]["label"].to_numpy() == 1
+    half = first_half(len(item))
+    others = [np.bincount(item[positive & (half == side)], minlength=num_items) for side in (False, True)]
+    return {name: np.where(first_half(len(r)), *(clicks[r["item"]] for clicks in others)) for name, r in rows.items()}
 
 
-def _cosines(rows: Rows, sample: np.ndarray, vectors_VxD: np.ndarray) -> np.ndarray:
-    """(sample,) float32 cosine between the target's vector and the mean of its history's; NaN where one is zero."""
-    items, offsets = rows.histories(sample)
-    ones = np.ones(len(items), np.float32)
-    sums = csr_array((ones, items, offsets), shape=(len(sample), len(vectors_VxD))) @ vectors_VxD
-    targets = vectors_VxD[rows.split.item[sample]]
+def _cosines(rows: pl.DataFrame, vectors_VxD: np.ndarray) -> np.ndarray:
+    """(rows,) float32 cosine between the target's vector and the mean of its history's; NaN where one is zero."""
+    histories = rows["history"].to_arrow()
+    clicks = np.ones(len(histories.values), np.float32), histories.values.to_numpy(), histories.offsets.to_numpy()
+    sums = csr_array(clicks, shape=(len(rows), len(vectors_VxD))) @ vectors_VxD
+    targets = vectors_VxD[rows["item"]]
     norms = np.linalg.norm(sums, axis=1) * np.linalg.norm(targets, axis=1)
     dots = np.einsum("bd,bd->b", sums, targets)
-    return np.divide(dots, norms, out=np.full(len(sample), np.nan, np.float32), where=norms > 0)
+    return np.divide(dots, norms, out=np.full(len(rows), np.nan, np.float32), where=norms > 0)

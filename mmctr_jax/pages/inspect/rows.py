@@ -1,4 +1,4 @@
-"""The rows of a split: history lengths, targets that stand in their own history, rows that are equal or contradict."""
+"""The rows of a split: targets that stand in their own history, rows that are equal or contradict each other."""
 
 from __future__ import annotations
 
@@ -12,53 +12,36 @@ import pyarrow as pa
 from mmctr_jax.data.cache import Split
 from mmctr_jax.formats import count, decimal, percent, shown
 
-
-@dataclass(frozen=True)
-class Rows:
-    """One split's rows, and what was found of them; arrays are (rows,) unless said otherwise."""
-
-    split: Split
-    user: np.ndarray | None  # int64 codes
-    length: np.ndarray  # of the history, int64
-    in_history: np.ndarray  # bool: the target stands in its own history
-    key: np.ndarray  # uint64, equal for rows of the same user, history and target
-    occurrences: np.ndarray  # (V,) int64: how often an item stands in a history
-
-    def __len__(self) -> int:
-        return self.split.rows
-
-    def histories(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Of the rows with these indices: flat items and (rows + 1,) offsets."""
-        starts, lengths = self.split.history_offsets[rows], self.length[rows]
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        return self.split.history_values[np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])], offsets
+Rows = dict[str, pl.DataFrame]
+"""Split → its rows, as `read_rows` gives them."""
 
 
-def read_rows(split: Split, user: np.ndarray | None, num_items: int) -> Rows:
-    """user: (rows,) int64 codes; None where users are not known."""
+def read_rows(split: Split, user: np.ndarray | None) -> pl.DataFrame:
+    """One split as columns: history, item, key (equal for rows of the same user, history and target), length of the
+    history, in_history (whether the target stands there), and label and user, which are null where not known.
+
+    user: (rows,) int64 codes.
+    """
     histories = pa.LargeListArray.from_arrays(split.history_offsets, split.history_values)
     frame = pl.DataFrame({"history": pl.from_arrow(histories), "item": split.item})
-    if user is not None:
-        frame = frame.with_columns(user=user)
-    return Rows(
-        split=split,
-        user=user,
+    with_user = frame if user is None else frame.with_columns(user=user)
+    return frame.with_columns(
+        key=with_user.hash_rows(),  # 64 bits: of ten million rows, two are taken for equal once in 300,000 times
         length=np.diff(split.history_offsets),
-        in_history=frame.select(pl.col("history").list.contains(pl.col("item"))).to_series().to_numpy(),
-        key=frame.hash_rows().to_numpy(),  # 64 bits: of ten million rows, two are taken for equal once in 300,000 times
-        occurrences=np.bincount(split.history_values, minlength=num_items),
+        in_history=pl.col("history").list.contains(pl.col("item")),
+        label=pl.lit(None, pl.UInt8) if split.label is None else split.label,
+        user=pl.lit(None, pl.Int64) if user is None else user,
     )
 
 
-def equal_rows(rows: dict[str, Rows]) -> dict[str, np.ndarray]:
-    """Split → (rows,) int64: one number for equal rows, in whichever split they stand; numbers count from 0."""
-    _, numbers = np.unique(np.concatenate([r.key for r in rows.values()]), return_inverse=True)
-    return dict(zip(rows, np.split(numbers, np.cumsum([len(r) for r in rows.values()])[:-1]), strict=True))
+def is_known(column: pl.Series) -> bool:
+    """Whether the label or the user is, in this split."""
+    return column.null_count() == 0
 
 
 @dataclass(frozen=True)
 class OwnHistory:
-    """Rows of a split whose target stands in its own history."""
+    """Rows of a split whose target stands in its own history. What concerns labels is None where they are not known."""
 
     rows: int
     share: float = shown("of all rows", percent)
@@ -67,17 +50,17 @@ class OwnHistory:
     label_mean_of_others: float | None = shown("label mean of the others", decimal)
 
 
-def in_own_history(rows: Rows) -> OwnHistory:
-    """What concerns labels is None where they are not known."""
-    inside, label = rows.in_history, rows.split.label
-    labels = None, None, None
-    if label is not None:
-        labels = [_mean(inside[label == value]) for value in (0, 1)], _mean(label[inside]), _mean(label[~inside])
-    return OwnHistory(int(inside.sum()), float(inside.mean()), *labels)
-
-
-def _mean(values: np.ndarray) -> float | None:
-    return float(values.mean()) if len(values) else None
+def in_own_history(rows: pl.DataFrame) -> OwnHistory:
+    """Counts them."""
+    own, others = rows.filter("in_history"), rows.filter(~pl.col("in_history"))
+    of_label = [rows.filter(pl.col("label") == label)["in_history"].mean() for label in (0, 1)]
+    return OwnHistory(
+        rows=len(own),
+        share=len(own) / len(rows),
+        share_of_label=of_label if is_known(rows["label"]) else None,
+        label_mean=own["label"].mean(),
+        label_mean_of_others=others["label"].mean(),
+    )
 
 
 @dataclass(frozen=True)
@@ -102,31 +85,27 @@ class Repeats:
     across: list[Repeated]
 
 
-def repeats(rows: dict[str, Rows]) -> Repeats:
+def repeats(rows: Rows) -> Repeats:
     """Counts equal rows. Splits are in the order of time."""
-    numbers = equal_rows(rows)
-    size = max(int(n.max()) for n in numbers.values()) + 1
-    total = {name: np.bincount(n, minlength=size) for name, n in numbers.items()}
-    clicked = {
-        name: np.bincount(n[rows[name].split.label == 1], minlength=size)
-        for name, n in numbers.items()
-        if rows[name].split.label is not None
+    by_key = {
+        name: r.group_by("key").agg(yes=(pl.col("label") == 1).sum(), no=(pl.col("label") == 0).sum(), rows=pl.len())
+        for name, r in rows.items()
     }
 
-    def count(split: str, of: str | None = None) -> Repeated:
-        everything, earlier = len(rows[split]), of or split
-        repeated = everything - np.count_nonzero(total[split]) if of is None else total[split][total[of] > 0].sum()
+    def compare(split: str, of: str | None = None) -> Repeated:
+        size, earlier = len(rows[split]), of or split
+        common = by_key[split].join(by_key[earlier], on="key", suffix="_there")
+        repeated = common["rows"].sum() if of else size - len(common)
         contradicting = None
-        if split in clicked and earlier in clicked:
-            clicked_there, not_clicked_there = clicked[earlier] > 0, total[earlier] > clicked[earlier]
-            not_clicked = total[split] - clicked[split]
-            contradicting = int(clicked[split][not_clicked_there].sum() + not_clicked[clicked_there].sum())
-        share = None if contradicting is None else contradicting / everything
-        return Repeated(split, of, everything, int(repeated), float(repeated / everything), contradicting, share)
+        if is_known(rows[split]["label"]) and is_known(rows[earlier]["label"]):
+            yes, no = common.filter(pl.col("no_there") > 0), common.filter(pl.col("yes_there") > 0)
+            contradicting = yes["yes"].sum() + no["no"].sum()
+        share = None if contradicting is None else contradicting / size
+        return Repeated(split, of, size, repeated, repeated / size, contradicting, share)
 
     by = ["user", "history", "target"]
     return Repeats(
-        by=by if rows["train"].user is not None else by[1:],
-        within=[count(name) for name in rows],
-        across=[count(later, earlier) for earlier, later in combinations(rows, 2)],
+        by=by if is_known(rows["train"]["user"]) else by[1:],
+        within=[compare(name) for name in rows],
+        across=[compare(later, earlier) for earlier, later in combinations(rows, 2)],
     )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mmctr_jax.formats import count, decimal, percent
-from mmctr_jax.pages.inspect.label_auc import POSITION, standard_error
+from mmctr_jax.pages.inspect.label_auc import POSITION, Auc
 from mmctr_jax.pages.inspect.numbers import Inspection
 from mmctr_jax.pages.inspect.row_features import USER
 
@@ -25,7 +25,7 @@ LABEL_GAP = 0.05  # between label means
 ZERO = 0.01  # share of items without a vector
 EQUAL = 0.05  # share of items whose vector another has too
 
-Found = Iterator[tuple[float, str]]  # the number that is amiss, and the sentence on it
+Found = Iterator[tuple[float, str, str]]  # the number that is amiss, what it is of, and what to do about it
 
 
 @dataclass(frozen=True)
@@ -40,23 +40,25 @@ class Warning:
 def find_warnings(found: Inspection) -> list[Warning]:
     """In the order of importance."""
     checks = (_alone, _gaps, _drift, _in_history, _repeats, _labels, _unseen, _vectors, _constant)
-    return [Warning(check.__name__.strip("_"), *warning) for check in checks for warning in check(found)]
+    return [
+        Warning(check.__name__.strip("_"), number, f"{what}; {advice}.")
+        for check in checks
+        for number, what, advice in check(found)
+    ]
 
 
 def _alone(found: Inspection) -> Found:
     for feature in found.label_auc:
-        areas = {  # scores that know nothing come nearly as far as that by chance
-            name: of.auc
-            for name, of in feature.splits.items()
-            if of.auc is not None and abs(of.auc - 0.5) >= MARGIN * of.error()
-        }
+        known = {name: of for name, of in feature.splits.items() if of.auc is not None}
+        # Scores that know nothing come nearly as far from 0.5 as that by chance.
+        areas = {name: of.auc for name, of in known.items() if abs(of.auc - 0.5) >= MARGIN * of.error()}
         highest, listed = max(areas.values(), default=0), ", ".join(f"{decimal(a)} in {n}" for n, a in areas.items())
         if highest >= ALONE and feature.feature == POSITION:
-            advice = "shuffle the rows, and use their order for nothing"
-            yield highest, f"The order of the rows gives the label away (AUC {listed}); {advice}."
+            what = f"The order of the rows gives the label away (AUC {listed})"
+            yield highest, what, "shuffle the rows, and use their order for nothing"
         elif highest >= ALONE:
-            advice = "find out whether it is made from the label; if so, leave it out"
-            yield highest, f"One feature alone predicts the label: {feature.feature} (AUC {listed}); {advice}."
+            what = f"One feature alone predicts the label: {feature.feature} (AUC {listed})"
+            yield highest, what, "find out whether it is made from the label; if so, leave it out"
 
 
 def _gaps(found: Inspection) -> Found:
@@ -68,111 +70,90 @@ def _gaps(found: Inspection) -> Found:
         fitted = max(train.auc, 0.5)
         gap = abs(fitted - valid.auc)
         if gap >= max(AUC_GAP, MARGIN * math.hypot(train.error(fitted), valid.error())):
-            yield (
-                gap,
-                f"Training and validation are differently distributed: {feature.feature} predicts the label with AUC "
-                f"{decimal(fitted)} within train and {decimal(valid.auc)} in valid; "
-                "trust validation alone, and expect little from a feature that does not carry over.",
-            )
+            areas = f"AUC {decimal(fitted)} within train and {decimal(valid.auc)} in valid"
+            predicts = f"{feature.feature} predicts the label with {areas}"
+            advice = "trust validation alone, and expect little from a feature that does not carry over"
+            yield gap, f"Training and validation are differently distributed: {predicts}", advice
 
 
 def _drift(found: Inspection) -> Found:
     for name, drift in found.drift.items():
-        error = standard_error(0.5, drift.rows, drift.train_rows)
+        error = Auc(None, drift.rows, drift.train_rows).error()
         if drift.auc is not None and drift.auc >= max(DRIFT, 0.5 + MARGIN * error):
-            first = drift.features[0]
+            first, area = drift.features[0], decimal(drift.auc)
             means = f"mean {decimal(first.means['train'])} in train, {decimal(first.means[name])} in {name}"
-            yield (
-                drift.auc,
-                f"A classifier tells rows of {name} from rows of train with AUC {decimal(drift.auc)}, most by "
-                f"{first.feature} ({means}); find out whether serving will differ so too, or an artefact does it.",
-            )
+            what = f"A classifier tells rows of {name} from rows of train with AUC {area}, most by {first.feature}"
+            yield drift.auc, f"{what} ({means})", "find out whether serving will differ so too, or an artefact does it"
 
 
 def _in_history(found: Inspection) -> Found:
     for name, own in found.target_in_history.items():
         means = f" (label mean {decimal(own.label_mean)}, otherwise {decimal(own.label_mean_of_others)})"
         if own.share > IN_HISTORY:
-            yield (
-                own.share,
-                f"In {percent(own.share)} of the rows of {name} the target stands in its own history"
-                f"{means if own.share_of_label else ''}; a history must end before the click that is to be predicted.",
-            )
+            what = f"In {percent(own.share)} of the rows of {name} the target stands in its own history"
+            advice = "a history must end before the click that is to be predicted"
+            yield own.share, what + (means if own.share_of_label else ""), advice
 
 
 def _repeats(found: Inspection) -> Found:
     """Only where users are known: two users may well have clicked the same few items."""
-    within, across = found.repeats.within, found.repeats.across
     if "user" not in found.repeats.by:
         return
+    within, across = found.repeats.within, found.repeats.across
     for r in (r for r in across if r.repeated_share > REPEATED):
-        yield (
-            r.repeated_share,
-            f"Rows of {r.split} that stand in {r.of} too (same user, history and target): {count(r.repeated)} "
-            f"({percent(r.repeated_share)}); drop them from {r.of}, or the figures on {r.split} are too good.",
-        )
+        what = f"Rows of {r.split} that stand in {r.of} too (same user, history and target)"
+        advice = f"drop them from {r.of}, or the figures on {r.split} are too good"
+        yield r.repeated_share, f"{what}: {count(r.repeated)} ({percent(r.repeated_share)})", advice
     for r in (r for r in [*within, *across] if (r.contradicting_share or 0) > REPEATED):
-        yield (
-            r.contradicting_share,
-            f"Rows of {r.split} that stand in {r.of or r.split} with the other label: {count(r.contradicting)} "
-            f"({percent(r.contradicting_share)}); find out which is right, and drop the other.",
-        )
+        what = f"Rows of {r.split} that stand in {r.of or r.split} with the other label"
+        number = f"{count(r.contradicting)} ({percent(r.contradicting_share)})"
+        yield r.contradicting_share, f"{what}: {number}", "find out which is right, and drop the other"
     for r in (r for r in within if r.repeated_share > REPEATED_WITHIN):
-        yield (
-            r.repeated_share,
-            f"Rows of {r.split} that repeat another row of it: {count(r.repeated)} ({percent(r.repeated_share)}); "
-            "drop them, or they count more than once.",
-        )
+        number = f"{count(r.repeated)} ({percent(r.repeated_share)})"
+        what = f"Rows of {r.split} that repeat another row of it: {number}"
+        yield r.repeated_share, what, "drop them, or they count more than once"
 
 
 def _labels(found: Inspection) -> Found:
     train = found.splits["train"]
     for name, split in found.splits.items():
-        if name == "train" or split.label_mean is None:
+        if split.label_mean is None:
             continue
         gap = abs(split.label_mean - train.label_mean)
         overall = (train.label_mean * train.rows + split.label_mean * split.rows) / (train.rows + split.rows)
         error = math.sqrt(overall * (1 - overall) * (1 / train.rows + 1 / split.rows))
         if gap > max(LABEL_GAP, MARGIN * error):
-            yield (
-                gap,
-                f"The label mean is {decimal(train.label_mean)} in train and {decimal(split.label_mean)} in {name}; "
-                "AUC does not mind, but predicted probabilities will be off: sample negatives alike.",
-            )
+            what = f"The label mean is {decimal(train.label_mean)} in train and {decimal(split.label_mean)} in {name}"
+            advice = "AUC does not mind, but predicted probabilities will be off: sample negatives alike"
+            yield gap, what, advice
 
 
 def _unseen(found: Inspection) -> Found:
     share = found.splits["valid"].unseen_item_rows
     if share > UNSEEN:
-        yield (
-            share,
-            f"{percent(share)} of the rows of valid have a target that training never sees, neither as target nor in a "
-            "history; rely on tags and vectors rather than on item ids, and make sure that these items have them.",
-        )
+        unseen = "a target that training never sees, neither as target nor in a history"
+        advice = "rely on tags and vectors rather than on item ids, and make sure that these items have them"
+        yield share, f"{percent(share)} of the rows of valid have {unseen}", advice
 
 
 def _vectors(found: Inspection) -> Found:
     for e in found.embeddings:
         if e.zero_share > ZERO:
-            yield (
-                e.zero_share,
-                f"{count(e.zero)} of {count(e.items)} items ({percent(e.zero_share)}) have a zero vector in "
-                f"{e.feature} (first: {', '.join(map(str, e.zero_items))}); give them texts or pictures to embed.",
-            )
+            what = f"{count(e.zero)} of {count(e.items)} items ({percent(e.zero_share)}) have a zero vector in"
+            first = ", ".join(map(str, e.zero_items))
+            yield e.zero_share, f"{what} {e.feature} (first: {first})", "give them texts or pictures to embed"
         if e.equal_share > EQUAL:
-            yield (
-                e.equal_share,
-                f"{count(e.equal)} of {count(e.items)} items ({percent(e.equal_share)}) share their vector in "
-                f"{e.feature} with another item; look for texts that say nothing, or items listed twice.",
-            )
+            what = f"{count(e.equal)} of {count(e.items)} items ({percent(e.equal_share)}) share their vector in"
+            advice = "look for texts that say nothing, or items listed twice"
+            yield e.equal_share, f"{what} {e.feature} with another item", advice
 
 
 def _constant(found: Inspection) -> Found:
     for c in found.constant:
-        text = f"Column {c.column} is {c.value} in every row of {c.split}"
-        yield c.value, f"{text}; it says nothing there: drop it, or find out why."
+        what = f"Column {c.column} is {c.value} in every row of {c.split}"
+        yield c.value, what, "it says nothing there: drop it, or find out why"
     for e in (e for e in found.embeddings if e.constant_dims):
-        text = f"{count(e.constant_dims)} of the {e.dim} dimensions of {e.feature} are the same in all items"
-        yield e.constant_dims, f"{text}; they say nothing: embed anew, or with fewer dimensions."
+        what = f"{count(e.constant_dims)} of the {e.dim} dimensions of {e.feature} are the same in all items"
+        yield e.constant_dims, what, "they say nothing: embed anew, or with fewer dimensions"
     for t in (t for t in found.tags if t.same_in_all_items):
-        yield t.used, f"Column {t.feature} is the same in all items; it says nothing: drop it."
+        yield t.used, f"Column {t.feature} is the same in all items", "it says nothing: drop it"

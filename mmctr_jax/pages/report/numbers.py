@@ -10,6 +10,7 @@ from scipy.special import expit
 from sklearn.metrics import roc_curve
 
 from mmctr_jax.console import Progress, show
+from mmctr_jax.data.cache import Split
 from mmctr_jax.data.items import fingerprint
 from mmctr_jax.formats import count, shown
 from mmctr_jax.pages import intervals as bootstrap
@@ -18,9 +19,6 @@ from mmctr_jax.pages.report.runs import SPLITS, Run, Scored
 from mmctr_jax.pages.report.slices import Slicing, slicings
 from mmctr_jax.prediction.reliability import CalibrationCurve, calibration_curve, error_by_chance
 from mmctr_jax.training import metrics
-
-_BARS = 40  # of the scores' histogram
-_POINTS = 200  # of an ROC curve, drawn
 
 
 def estimate(found: Estimate | None, form: str = "z.4f") -> str:
@@ -54,9 +52,8 @@ class SplitMetrics:
     curve: CalibrationCurve = shown("calibration error", lambda curve: show(curve.error))
     error_by_chance: float = shown("… to be expected by chance", show)
     calibrated: Calibrated | None
-    roc: tuple[np.ndarray, np.ndarray] | None  # false and true positive rates, thinned for drawing
-    edges: np.ndarray  # of the bars of the scores' histogram
-    shares: list[np.ndarray | None]  # of the rows of label 0, and of label 1, by bar; None where there are none
+    roc: tuple[np.ndarray, np.ndarray] | None  # false and true positive rates
+    scores: list[np.ndarray]  # of the rows of label 0, and of label 1
 
 
 @dataclass(frozen=True)
@@ -93,9 +90,7 @@ def measure(runs: list[Run]) -> Report:
         by_rows: dict[str, list[Run]] = {}
         for run in runs:
             if split in run.scores:
-                rows = run.scores[split].rows
-                same = {"label": rows.label, "item": rows.item, "history": rows.history_offsets}
-                by_rows.setdefault(fingerprint(same), []).append(run)
+                by_rows.setdefault(_identity(run.scores[split].rows), []).append(run)
         groups = list(by_rows.values())
         for group in groups[1:]:
             names = ", ".join(run.name for run in group)
@@ -105,17 +100,19 @@ def measure(runs: list[Run]) -> Report:
     return Report(runs, list(dict.fromkeys(notes)), splits)
 
 
+def _identity(rows: Split) -> str:
+    """The same for the same rows, whatever features a run reads of them."""
+    return fingerprint({"label": rows.label, "item": rows.item, "history": rows.history_offsets})
+
+
 def _group(runs: list[Run], split: str, notes: list[str]) -> Group:
     scored = [run.scores[split] for run in runs]
     rows, labels, logits = scored[0].rows, scored[0].rows.label, [one.logits for one in scored]
-    seen = [run.seen for run in runs if run.seen is not None]
-    if len({fingerprint(vars(one)) for one in seen}) > 1:
+    trained = [run.train for run in runs if run.train]
+    if len(set(map(_identity, trained))) > 1:
         notes.append(f"Rows of train differ between runs; popularity and new items in {split} are those of the first.")
-    side: dict[str, np.ndarray] = {}
-    for run, one in zip(runs, scored, strict=True):
-        for feature in run.config.features.side:
-            side.setdefault(feature.name, one.rows.side[feature.name])
-    cuts = list(slicings(rows, side, seen[0] if seen else None))
+    side = {name: values for one in scored for name, values in one.rows.side.items()}
+    cuts = list(slicings(rows, side, trained[0] if trained else None))
     sliced = []
     with Progress(f"Drawing rows of {split}", rows.rows * (1 + len(cuts)), "rows") as progress:
         aucs = bootstrap.compare([bootstrap.area(labels, one) for one in logits], rows.rows)
@@ -145,8 +142,6 @@ def _metrics(run: Run, scored: Scored, auc: Compared | None, logloss: Compared) 
         right = expit(scored.calibrated)
         curve = calibration_curve(labels, right)
         calibrated = Calibrated(metrics.logloss(labels, scored.calibrated), float(right.mean()), curve)
-    edges = np.linspace(scores.min(), scores.max(), _BARS + 1) if np.ptp(scores) else np.array([0.0, 1.0])
-    heights = [np.histogram(scores[labels == label], edges)[0] for label in (0, 1)]
     return SplitMetrics(
         run=run,
         rows=len(labels),
@@ -158,13 +153,6 @@ def _metrics(run: Run, scored: Scored, auc: Compared | None, logloss: Compared) 
         curve=calibration_curve(labels, scores),
         error_by_chance=error_by_chance(scores),
         calibrated=calibrated,
-        roc=_roc(labels, logits) if auc else None,
-        edges=edges,
-        shares=[h / h.sum() if h.sum() else None for h in heights],
+        roc=roc_curve(labels, logits)[:2] if auc else None,
+        scores=[scores[labels == label] for label in (0, 1)],
     )
-
-
-def _roc(labels: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    false, true, _ = roc_curve(labels, logits)
-    kept = np.unique(np.linspace(0, len(false) - 1, _POINTS).round().astype(int))
-    return false[kept], true[kept]

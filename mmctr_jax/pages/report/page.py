@@ -4,32 +4,26 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from matplotlib.axes import Axes
+import numpy as np
+from matplotlib import rc_context
 
 from mmctr_jax.console import clock, log, show
 from mmctr_jax.errors import InputError
 from mmctr_jax.files import writing
 from mmctr_jax.formats import count, decimal, lines
 from mmctr_jax.pages import html
-from mmctr_jax.pages.figures import colour, dashes, figure, shifts, tick_names
+from mmctr_jax.pages.figures import STYLE, colour, dashes, empty_axes, picture, shifts, tick_names
 from mmctr_jax.pages.html import beside, paragraph, section
 from mmctr_jax.pages.intervals import Compared, count_draws
 from mmctr_jax.pages.output import check_writable, write_files
-from mmctr_jax.pages.report.numbers import (
-    Calibrated,
-    Group,
-    Report,
-    SliceMetrics,
-    SplitMetrics,
-    estimate,
-    measure,
-)
+from mmctr_jax.pages.report.numbers import Calibrated, Group, Report, SliceMetrics, SplitMetrics, estimate, measure
 from mmctr_jax.pages.report.runs import Run, read_runs
 from mmctr_jax.pages.report.slices import Slicing
 
 _TITLE = "Report: "
 _ADVICE = "name another file with --out"
 _FILES = ("train", "valid", "test", "test_labels", "item_info")
+_BARS = 40  # of a histogram of scores
 _TICKS = 8  # learning rates, at most
 
 
@@ -58,6 +52,7 @@ def _check_output(out: Path) -> None:
             raise InputError(f"Output {out} is there, and no report; {_ADVICE}.")
 
 
+@rc_context(STYLE)
 def render(found: Report) -> str:
     """The whole page. Nothing is computed here."""
     parts = [html.notes(found.notes)] if found.notes else []
@@ -121,36 +116,30 @@ def _curves(runs: list[Run]) -> str:
 
 def _curve(title: str, runs: list[Run]) -> str:
     """One quantity over the steps, a line per run."""
-    rate = title == "learning rate"
+    axes, rate = empty_axes(), title == "learning rate"
     look = {"marker": "o", "markersize": 3} if title.startswith("validation") else {}
     look |= {"drawstyle": "steps-post"} if rate else {}
-    curves = [(run, run.curves[title]) for run in runs if run.curves[title]]
-
-    def draw(axes: Axes) -> None:
-        for run, points in curves:
-            axes.plot(*zip(*points, strict=True), dashes(run.number), c=colour(run.number), label=run.label, **look)
-        axes.locator_params(axis="x", nbins=6, integer=True)
-        axes.xaxis.set_major_formatter("{x:,.0f}")
-        if rate:
-            axes.set_yscale("log")
-            rates = sorted({rate for _, points in curves for _, rate in points})
-            shown = rates[:: -(-len(rates) // _TICKS) or 1]
-            axes.set_yticks(shown, [f"{rate:.3g}" for rate in shown])
-            axes.set_yticks([], minor=True)
-
-    heading = title[0].upper() + title[1:]
-    return figure(draw, f"Line chart: {title} over the steps, per run", title=heading, xlabel="step")
+    for run in (run for run in runs if run.curves[title]):
+        steps, values = zip(*run.curves[title], strict=True)
+        axes.plot(steps, values, dashes(run.number), c=colour(run.number), label=run.label, **look)
+    axes.locator_params(axis="x", nbins=6, integer=True)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    if rate:
+        axes.set_yscale("log")
+        rates = sorted({rate for run in runs for _, rate in run.curves[title]})
+        ticks = rates[:: -(-len(rates) // _TICKS) or 1]
+        axes.set_yticks(ticks, [f"{rate:.3g}" for rate in ticks])
+        axes.set_yticks([], minor=True)
+    return picture(axes, title=title[0].upper() + title[1:], xlabel="step")
 
 
 def _metrics(splits: dict[str, list[Group]]) -> str:
     if not splits:
         return section("Metrics", paragraph("Nothing is scored; the notes above say why."))
     draws = sorted({count_draws(group.runs[0].rows) for groups in splits.values() for group in groups})
-    text = (
-        "In brackets: the 95 % interval, by bootstrap: rows are drawn again with replacement, "
-        f"{' or '.join(map(count, draws))} times. The calibration error is the mean distance between mean score and "
-        "label mean over 15 bins of equal count; even true probabilities have some, by chance."
-    )
+    text = f"""In brackets: the 95 % interval, by bootstrap: rows are drawn again with replacement,
+    {" or ".join(map(count, draws))} times. The calibration error is the mean distance between mean score and
+    label mean over 15 bins of equal count; even true probabilities have some, by chance."""
     parts = [paragraph(text)]
     for split, groups in splits.items():
         runs = sorted((one for group in groups for one in group.runs), key=lambda one: one.run.number)
@@ -159,11 +148,8 @@ def _metrics(splits: dict[str, list[Group]]) -> str:
             for header, cell in lines(Calibrated).items():
                 rows[header] = lambda one, cell=cell: cell(one.calibrated) if one.calibrated else "–"
         parts.append(html.compared({one.run.label: one for one in runs}, rows, corner=split))
-        more = {
-            split: lambda one: one.run.label,
-            "AUC": lambda one: _more(one.auc),
-            "logloss": lambda one: _more(one.logloss),
-        }
+        more = {split: lambda one: one.run.label, "AUC": lambda one: _more(one.auc)}
+        more["logloss"] = lambda one: _more(one.logloss)
         for first, *others in (group.runs for group in groups if len(group.runs) > 1):
             parts.append(html.records(others, f"More than {first.run.label}, by the same draws for both", more))
     return section("Metrics", *parts)
@@ -177,62 +163,49 @@ def _more(found: Compared | None) -> str:
 def _scores(split: str, groups: list[Group], several: bool) -> str:
     parts = []
     for runs in (group.runs for group in groups):
-        parts += [_roc(split, runs)] if any(one.roc for one in runs) else []
-        parts += [_calibration(split, runs), *(_histogram(split, one, several) for one in runs)]
+        roc = [(one.run, *one.roc, dashes(one.run.number), "") for one in runs if one.roc]
+        parts += [_square(f"ROC, {split}", "false positive rate", "true positive rate", roc)] if roc else []
+        curves = [(one.run, one.curve, "o-", "") for one in runs]
+        curves += [(one.run, one.calibrated.curve, "s--", ", calibrated") for one in runs if one.calibrated]
+        points = [(run, curve.score, curve.label, style, suffix) for run, curve, style, suffix in curves]
+        parts.append(_square(f"Calibration, {split}", "mean score", "label mean", points))
+        parts += [_histogram(split, one, several) for one in runs]
     return section(f"ROC, calibration and scores: {split}", beside(*parts))
 
 
-def _roc(split: str, runs: list[SplitMetrics]) -> str:
-    def draw(axes: Axes) -> None:
-        for one in runs:
-            if one.roc:
-                axes.plot(*one.roc, dashes(one.run.number), c=colour(one.run.number), label=one.run.label)
-        axes.plot([0, 1], [0, 1], color="0.6", linewidth=1)
-
-    settings = {"xlabel": "false positive rate", "ylabel": "true positive rate", "aspect": "equal"}
-    alt = f"Line chart: receiver operating characteristic on {split}, per run"
-    return figure(draw, alt, 3.4, title=f"ROC, {split}", **settings)
-
-
-def _calibration(split: str, runs: list[SplitMetrics]) -> str:
-    """Label mean over mean score, in bins; what is calibrated has a dashed line."""
-    curves = [(one.run, one.curve, "o-", "") for one in runs]
-    curves += [(one.run, one.calibrated.curve, "s--", ", calibrated") for one in runs if one.calibrated]
-
-    def draw(axes: Axes) -> None:
-        for run, curve, style, suffix in curves:
-            axes.plot(curve.score, curve.label, style, c=colour(run.number), markersize=3, label=run.label + suffix)
-        end = min(1.05 * max(max(curve.score.max(), curve.label.max()) for _, curve, _, _ in curves), 1) or 1
-        axes.plot([0, end], [0, end], color="0.6", linewidth=1)
-
-    settings = {"xlabel": "mean score", "ylabel": "label mean", "aspect": "equal"}
-    alt = f"Line chart: label mean by mean score on {split}, per run"
-    return figure(draw, alt, 3.4, title=f"Calibration, {split}", **settings)
+def _square(title: str, xlabel: str, ylabel: str, curves: list[tuple[Run, np.ndarray, np.ndarray, str, str]]) -> str:
+    """Curves beside the diagonal: run, x, y, style, and what to say of it after the run's label."""
+    axes = empty_axes(3.4)
+    for run, x, y, style, suffix in curves:
+        axes.plot(x, y, style, c=colour(run.number), markersize=3, label=run.label + suffix)
+    axes.axline((0, 0), slope=1, color="0.6", linewidth=1)
+    return picture(axes, title=title, xlabel=xlabel, ylabel=ylabel, aspect="equal")
 
 
 def _histogram(split: str, one: SplitMetrics, several: bool) -> str:
-    def draw(axes: Axes) -> None:
-        for label, shares in enumerate(one.shares):
-            if shares is not None:
-                settings = {"fill": True, "alpha": 0.45, "color": f"C{label}", "label": f"label {label}"}
-                axes.stairs(100 * shares, one.edges, **settings)
-
+    axes, edges = empty_axes(), np.histogram_bin_edges(np.concatenate(one.scores), _BARS)
+    for label, scores in enumerate(one.scores):
+        if len(scores):
+            look = {"color": f"C{label}", "label": f"label {label}", "alpha": 0.45, "histtype": "stepfilled"}
+            axes.hist(scores, edges, weights=np.full(len(scores), 100 / len(scores)), **look)
     title = f"Scores, {split}" + (f": {one.run.label}" if several else "")
-    alt = f"Histogram: {title}, the rows of each label apart"
-    return figure(draw, alt, title=title, xlabel="score", ylabel="% of the label's rows")
+    return picture(axes, title=title, xlabel="score", ylabel="% of the label's rows")
 
 
 def _slices(split: str, groups: list[Group]) -> str:
-    text = (
-        "The length of a history is that of all clicks in the row, however many of them the model sees. An item is "
-        "known if it is a target in train or stands in a history there. A dash: all labels are the same. No interval, "
-        "and a hollow dot in the picture: too few rows of one label. Where the AUC is 1, its interval says little: "
-        "rows that are drawn again make no mistakes that were not there."
-    )
+    text = """The length of a history is that of all clicks in the row, however many of them the model sees. An item is
+    known if it is a target in train or stands in a history there. A dash: all labels are the same. No interval,
+    and a hollow dot in the picture: too few rows of one label. Where the AUC is 1, its interval says little:
+    rows that are drawn again make no mistakes that were not there."""
     parts = [paragraph(text)]
     for group in groups:
-        charts = [_slice_chart(split, group.runs, *sliced) for sliced in group.sliced]
-        tables = [_slice_table([one.run.label for one in group.runs], *sliced) for sliced in group.sliced]
+        charts, tables, labels = [], [], [one.run.label for one in group.runs]
+        for cut, slices in group.sliced:
+            charts.append(_slice_chart(split, group.runs, cut, slices))
+            rows = [[s.name, count(s.rows), *map(estimate, s.aucs), *map(_more, s.aucs[1:])] for s in slices]
+            left = f" ({count(cut.left_out)} rarer values are left out)" if cut.left_out else ""
+            headers = [cut.unit, "rows", *labels, *(f"{label}, more than {labels[0]}" for label in labels[1:])]
+            tables.append(html.table(headers, rows, f"AUC by {cut.by}{left}"))
         if len(group.runs) > 1:  # tables too wide for half the page
             parts += [beside(*charts), *tables]
         else:
@@ -240,31 +213,18 @@ def _slices(split: str, groups: list[Group]) -> str:
     return section(f"AUC by slices: {split}", *parts)
 
 
-def _slice_table(labels: list[str], cut: Slicing, slices: list[SliceMetrics]) -> str:
-    rows = [[s.name, count(s.rows), *map(estimate, s.aucs), *map(_more, s.aucs[1:])] for s in slices]
-    left = f" ({count(cut.left_out)} rarer values are left out)" if cut.left_out else ""
-    headers = [cut.unit, "rows", *labels, *(f"{label}, more than {labels[0]}" for label in labels[1:])]
-    return html.table(headers, rows, f"AUC by {cut.by}{left}")
-
-
 def _slice_chart(split: str, runs: list[SplitMetrics], cut: Slicing, slices: list[SliceMetrics]) -> str:
     """AUC by slice: hollow where there is no interval. The dotted lines are the AUC of all rows."""
-
-    def draw(axes: Axes) -> None:
-        for i, shift in enumerate(shifts(len(runs), 0.16 * min(1, 5 / len(runs)))):
-            look = {"c": colour(runs[i].run.number)}
-            found = [(x + shift, s.aucs[i]) for x, s in enumerate(slices) if s.aucs[i]]
-            for x, auc in found:
-                if auc.interval:
-                    axes.plot([x, x], auc.interval, linewidth=1, **look)
-                else:
-                    axes.plot(x, auc.value, "o", markersize=4, markerfacecolor="w", zorder=3, **look)
-            sure = [(x, auc.value) for x, auc in found if auc.interval]
-            axes.plot([x for x, _ in sure], [y for _, y in sure], "o", markersize=4, label=runs[i].run.label, **look)
-            if runs[i].auc:
-                axes.axhline(runs[i].auc.value, linestyle=":", linewidth=1, **look)
-        tick_names(axes, [s.name for s in slices])
-        axes.set_xlim(-0.6, len(slices) - 0.4)
-
-    alt = f"Dot chart: AUC on {split} by {cut.by}, with intervals, per run"
-    return figure(draw, alt, title=f"AUC, {split}", xlabel=cut.by[:40], ylabel="AUC")
+    axes = empty_axes()
+    for i, (one, shift) in enumerate(zip(runs, shifts(len(runs), 0.16 * min(1, 5 / len(runs))), strict=True)):
+        look = {"c": colour(one.run.number)}
+        for x, auc in ((x + shift, s.aucs[i]) for x, s in enumerate(slices) if s.aucs[i]):
+            axes.plot([x, x], auc.interval or (auc.value, auc.value), linewidth=1, **look)
+            hollow = {} if auc.interval else {"markerfacecolor": "w", "zorder": 3}
+            axes.plot(x, auc.value, "o", markersize=4, **hollow, **look)
+        axes.plot([], [], "o", markersize=4, label=one.run.label, **look)  # for the legend
+        if one.auc:
+            axes.axhline(one.auc.value, linestyle=":", linewidth=1, **look)
+    tick_names(axes, [s.name for s in slices])
+    axes.set_xlim(-0.6, len(slices) - 0.4)
+    return picture(axes, title=f"AUC, {split}", xlabel=cut.by[:40], ylabel="AUC")

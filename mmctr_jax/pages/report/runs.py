@@ -5,20 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from mmctr_jax.config import Config
 from mmctr_jax.console import log
 from mmctr_jax.data.cache import Split, load_split
 from mmctr_jax.data.labels import read_labels
 from mmctr_jax.data.parquet import column_names, count_rows, part_files, read_keys
 from mmctr_jax.errors import InputError
 from mmctr_jax.pages.figures import legend_labels
-from mmctr_jax.pages.report.slices import Seen, read_seen
 from mmctr_jax.prediction import calibration
 from mmctr_jax.prediction.predictor import Predictor
 from mmctr_jax.runs.directory import RunDirectory
@@ -46,37 +43,46 @@ class Scored:
     calibrated: np.ndarray | None = None  # (rows,) float64 logits; None without a calibration, and for valid
 
 
-@dataclass
 class Run:
     """What a run directory holds, as far as it can be read."""
 
-    directory: Path
-    name: str
-    label: str  # the name as a legend has room for it
-    number: int  # its place among the runs of the page
-    config: Config
-    text: str  # of config.yaml
-    metadata: dict[str, Any]
-    summary: Summary | None  # None where there is none of what was trained
-    state: str  # GOING, or why it stopped
-    steps: int | None  # trained so far
-    epochs: float | None  # trained so far
-    best: dict[str, Any]  # record of the last validation that improved; empty before the first
-    last: dict[str, Any]  # last record of training; empty before the first
-    curves: dict[str, list[tuple[int, float]]]  # title → [(step, value)]
-    file_rows: dict[str, int] = field(default_factory=dict)  # train, valid, test; those that are there
-    users: int | None = None  # different ones in train; None where not known
-    step: int | None = None  # of the checkpoint that gave the scores
-    scores: dict[str, Scored] = field(default_factory=dict)  # valid, test
-    seen: Seen | None = None
-    notes: list[str] = field(default_factory=list)  # what is missing, and why
+    def __init__(self, directory: Path, name: str, label: str, number: int):
+        """Reads all but rows. Raises: InputError if it is no run directory.
+
+        label: the name as a legend has room for it. number: its place among the runs of the page.
+        """
+        self.directory, self.name, self.label, self.number = directory, name, label, number
+        run = RunDirectory(directory)
+        self.config, self.metadata, records = run.read_config(), run.read_metadata(), run.read_records()
+        self.text = run.config_file.read_text(encoding="utf-8")
+        going, summary = run.is_locked, run.read_summary()
+        trained = records[-1]["step"] if records else None
+        if going or (summary and summary.steps < (trained or 0)):
+            summary = None  # at most the one written before the run was resumed
+        state = summary.stopped_because if summary else "without a summary; train.log may say why"
+        self.summary: Summary | None = summary  # None where there is none of what was trained
+        self.state = "not trained: converted weights" if self.metadata.get("converted") else GOING if going else state
+        self.last = next((r for r in reversed(records) if r["kind"] == "train"), {})  # record of training, if any
+        self.best = next((r for r in reversed(records) if r.get("improved")), {})  # validation that improved, if any
+        self.steps: int | None = summary.steps if summary else trained  # so far
+        self.epochs: float | None = summary.epochs if summary else self.last.get("epoch")  # so far
+        self.curves = {  # title → [(step, value)]
+            title: [(r["step"], r[key]) for r in records if r["kind"] == kind and r.get(key) is not None]
+            for title, (kind, key) in _CURVES.items()
+        }
+        self.notes: list[str] = []  # what is missing, and why
+        self.file_rows: dict[str, int] = {}  # train, valid, test; those that are there
+        self.users: int | None = None  # different ones in train; None where not known
+        self.step: int | None = None  # of the checkpoint that gave the scores
+        self.scores: dict[str, Scored] = {}  # valid, test
+        self.train: Split | None = None  # its rows, if anything is scored
 
     @contextmanager
     def noting(self, what: str) -> Iterator[None]:
-        """An InputError in here becomes a note: `what`, and why."""
+        """What cannot be read in here becomes a note: `what`, and why."""
         try:
             yield
-        except InputError as error:
+        except (InputError, OSError) as error:
             self.notes.append(f"{what}: {error}")
 
 
@@ -94,7 +100,7 @@ def read_runs(directories: list[Path]) -> list[Run]:
     runs = []
     for number, named in enumerate(zip(directories, names, legend_labels(names), strict=True)):
         try:
-            runs.append(_read(*named, number))
+            runs.append(Run(*named, number))
         except (OSError, RuntimeError) as error:  # names that are too long, links that lead nowhere
             raise InputError(f"Run directory {named[0]} cannot be read: {error}.") from None
     for run in runs:
@@ -102,42 +108,11 @@ def read_runs(directories: list[Path]) -> list[Run]:
             if path := getattr(run.config.data, split):
                 with suppress(InputError):  # said where it is missed
                     run.file_rows[split] = count_rows(part_files(path))
-        if "train" in run.file_rows:
-            users = _read_users(run, "train")
-            run.users = None if users is None else len(np.unique(users))
+        if "train" in run.file_rows and (users := _read_users(run, "train")) is not None:
+            run.users = len(np.unique(users))
         with run.noting("Nothing is scored"):
             _score(run)
     return runs
-
-
-def _read(directory: Path, name: str, label: str, number: int) -> Run:
-    run = RunDirectory(directory)
-    config, metadata, records = run.read_config(), run.read_metadata(), run.read_records()
-    going, summary = run.is_locked, run.read_summary()
-    trained = records[-1]["step"] if records else None
-    if going or (summary and summary.steps < (trained or 0)):
-        summary = None  # at most the one written before the run was resumed
-    state = summary.stopped_because if summary else "without a summary; train.log may say why"
-    last = next((r for r in reversed(records) if r["kind"] == "train"), {})
-    return Run(
-        directory=directory,
-        name=name,
-        label=label,
-        number=number,
-        config=config,
-        text=run.config_file.read_text(encoding="utf-8"),
-        metadata=metadata,
-        summary=summary,
-        state="not trained: converted weights" if metadata.get("converted") else GOING if going else state,
-        steps=summary.steps if summary else trained,
-        epochs=summary.epochs if summary else last.get("epoch"),
-        best=max((r for r in records if r.get("improved")), key=lambda r: r["step"], default={}),
-        last=last,
-        curves={
-            title: [(r["step"], r[key]) for r in records if r["kind"] == kind and r.get(key) is not None]
-            for title, (kind, key) in _CURVES.items()
-        },
-    )
 
 
 def _read_users(run: Run, split: str) -> np.ndarray | None:
@@ -153,53 +128,43 @@ def _score(run: Run) -> None:
     run.step = predictor.step
     with run.noting("Nothing is calibrated"):
         calibrated = calibration.read(run.directory, predictor.step)
-    for split in SPLITS:
+    for split in (split for split in SPLITS if getattr(run.config.data, split)):
         with run.noting(f"Rows of {split} are not scored"):
             rows = _read_rows(run, split)
-            if rows is not None:
-                log.info(f"Scoring {getattr(run.config.data, split)} with {run.directory}, step {predictor.step:,}.")
-                logits = predictor.score(rows)
-                if broken := np.count_nonzero(~np.isfinite(logits)):
-                    raise InputError(
-                        f"the model at step {predictor.step:,} gives {broken:,} rows a score that is not finite."
-                    )
-                # The calibration was fitted to valid.
-                fitted = calibrated.apply(logits) if calibrated is not None and split == "test" else None
-                run.scores[split] = Scored(rows, _read_users(run, split), logits, fitted)
+            log.info(f"Scoring {getattr(run.config.data, split)} with {run.directory}, step {predictor.step:,}.")
+            logits = predictor.score(rows)
+            if broken := np.count_nonzero(~np.isfinite(logits)):
+                model = f"the model at step {predictor.step:,}"
+                raise InputError(f"{model} gives {broken:,} rows a score that is not finite.")
+            # The calibration was fitted to valid.
+            fitted = calibrated.apply(logits) if calibrated is not None and split == "test" else None
+            run.scores[split] = Scored(rows, _read_users(run, split), logits, fitted)
     if run.scores:
         with run.noting("No AUC by popularity, nor by new against known items"):
-            run.seen = read_seen(_read_rows(run, "train"), run.config.features.num_items)
+            run.train = _read_rows(run, "train")
 
 
 def _load(run: Run) -> Predictor:
     """Tried again where the training may just have replaced the checkpoint."""
-    folder = RunDirectory(run.directory).checkpoint_folder
-    # Looked at here: Orbax would make the folder.
-    if not (folder.is_dir() and any(path.name.isdigit() for path in folder.iterdir())):
+    if not any(RunDirectory(run.directory).checkpoint_folder.glob("[0-9]*")):  # Orbax would make the folder
         raise InputError(f"{run.directory} has no checkpoint yet.")
-    for left in reversed(range(_TRIES if run.state == GOING else 1)):
-        try:
+    for _ in range(_TRIES - 1 if run.state == GOING else 0):
+        with suppress(InputError, OSError):
             return Predictor.load(run.directory)
-        except (InputError, OSError) as error:
-            if not left:
-                raise InputError(str(error)) from None
-            time.sleep(_WAIT_SECONDS)
-    raise AssertionError
+        time.sleep(_WAIT_SECONDS)
+    return Predictor.load(run.directory)
 
 
-def _read_rows(run: Run, split: str) -> Split | None:
-    """With labels. None where the config names no test file. Raises InputError where rows or labels are missing."""
+def _read_rows(run: Run, split: str) -> Split:
+    """With labels. Raises InputError where rows or labels are missing."""
     data, features = run.config.data, run.config.features
     path, labels = getattr(data, split), data.test_labels
     if split != "test":
         rows = load_split(path, features, data.cache_dir, True, features.weight if split == "train" else None)
         if run.metadata["data"].get(split) not in (None, rows.fingerprint):
-            run.notes.append(
-                f"{path} has changed since training; what is shown of {split} is of the file as it is now."
-            )
+            as_now = f"what is shown of {split} is of the file as it is now"
+            run.notes.append(f"{path} has changed since training; {as_now}.")
         return rows
-    if path is None:
-        return None
     if labels and not Path(labels).exists():
         raise InputError(f"{labels}, the config's data.test_labels, does not exist.")
     known = read_labels(part_files(path), features.label, labels)
