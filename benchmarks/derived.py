@@ -8,9 +8,9 @@ import numpy as np
 
 from benchmarks.harness import Table
 from mmctr_jax import cli
-from mmctr_jax.config import CodesFeature, NeighboursFeature
-from mmctr_jax.data.fitted import derive
+from mmctr_jax.data.fitted import fitted
 from mmctr_jax.data.parquet import part_files, read_columns
+from mmctr_jax.features import CodesFeature, NeighboursFeature
 
 DIM = 128
 
@@ -47,7 +47,7 @@ def main(argv: list[str]) -> None:
         for feature in features:
             with tempfile.TemporaryDirectory() as folder:
                 started = time.monotonic()
-                stored = derive(vectors, feature, folder)
+                stored = fitted(feature, vectors, folder)
                 seconds = time.monotonic() - started
                 what, used, error = f"{getattr(feature, 'top_k', '')} neighbours", "", ""
                 if feature.kind == "codes":

@@ -19,7 +19,7 @@ from benchmarks.generate import made_up_batch, made_up_items
 from benchmarks.harness import Action, Table, copy_rate, matrix_rate, seconds
 from benchmarks.published import LEARNING_RATE, MeasuredModel, published_config
 from mmctr_jax.models.dcn import CrossNetwork
-from mmctr_jax.models.embedding import Embedding
+from mmctr_jax.models.embedding import EmbeddingLayer
 from mmctr_jax.models.mlp import MLP
 from mmctr_jax.models.transformer import HistoryEncoder
 from mmctr_jax.training import optimizers as optimizer
@@ -69,7 +69,7 @@ def blocks(measured: MeasuredModel, batch: dict, length: int) -> Iterator[Block]
         jnp.zeros((B, length, 1)),
     )
     modules = {
-        "embedding": (Embedding(config, f32), (batch, measured.items)),
+        "embedding": (EmbeddingLayer(config.features, model, f32), (batch, measured.items)),
         "Transformer": (encoder, sequence),
         "cross": (CrossNetwork(model.dcn.cross_layers, 0.0, f32), (f_BxF,)),
         "deep": (MLP(model.dcn.deep, f32, model.dcn.deep_dropout), (f_BxF,)),

@@ -16,7 +16,7 @@ from benchmarks.harness import Table, seconds
 from benchmarks.published import LEARNING_RATE, MeasuredModel, published_config
 from mmctr_jax.data.loader import train_batches
 from mmctr_jax.devices.collectives import collectives
-from mmctr_jax.devices.sharding import make_mesh, on_devices, placed, put_replicated, split_rows
+from mmctr_jax.devices.sharding import make_mesh, on_devices, put_items, put_replicated, split_rows
 from mmctr_jax.training.step import abstract_state, init_state, make_train_step
 
 SMALL = (
@@ -101,10 +101,7 @@ def _sharding(folder: Path) -> None:
     mesh = make_mesh()
     for sharding in ("replicated", "fsdp"):
         config = published_config("train.batch_size=1024", f"train.sharding={sharding}")
-        items = {}
-        for name, x in made_up_items().items():
-            shape = config.table_rows(len(x)), *x.shape[1:]
-            items[name] = jax.ShapeDtypeStruct(shape, x.dtype, sharding=placed(shape, mesh, sharding))
+        items = put_items(made_up_items(), mesh, config)
         state = abstract_state(config, items, mesh)
         batch = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=split_rows(mesh)), made_up_batch(1024, 8)
