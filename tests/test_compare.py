@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from sklearn.metrics import roc_auc_score
-from synthetic import CODES, SYSTEMS, merged, raw_config, summary_of
+from synthetic import CODES, merged, raw_config, summary_of
 
 from mmctr_jax.commands.compare import main
 from mmctr_jax.errors import FailedError, InputError, TrainingError
@@ -29,12 +29,12 @@ def finished(dataset, tmp_path_factory):
     folder = tmp_path_factory.mktemp("compare")
     tags = {"kind": "tags", "name": "item_tags"}
     for name, change in (
-        ("din", SYSTEMS["din"]),
+        ("din", {"model": {"name": "din", "attention": [4], "deep": [4]}}),
         (
             "codes",
             {
                 "features": {"item_features": [tags, CODES]},
-                "model": {"transformer": {"layers": 0}, "dcn": {"cross_layers": 1, "deep": [4]}},
+                "model": {"transformer": {"layers": 0}, "dcn": {"cross_layers": 1, "deep": [4]}, "head": []},
             },
         ),
     ):

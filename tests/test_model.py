@@ -139,6 +139,7 @@ def test_dice_takes_its_statistics_over_real_clicks_of_real_rows():
     other["history"][3], other["item"][3] = 9, 9
     variables = {"params": case.params, "batch_stats": case.batch_stats}
 
+    @jax.jit
     def statistics(b):
         return case.model.apply(variables, b, case.items, train=True, mutable=["batch_stats"])[1]
 

@@ -114,13 +114,18 @@ def test_a_narrowed_gradient_is_the_whole_one_with_zeros(name):
     def add(x, g):
         return live.add(x, g, leading)
 
-    narrowed = padded = draw(whole)
-    state = same = optimizer.init(narrowed)
-    for _ in range(3):
-        grads = draw(narrow)
+    @jax.jit
+    def step(grads, narrowed, state, padded, same):
         filled = jax.tree.map(lambda p, g: add(jnp.zeros_like(p), g), padded, grads)
-        narrowed, state = optimizer.update(grads, state, narrowed, jnp.float32(RATE), add)
-        padded, same = optimizer.update(filled, same, padded, jnp.float32(RATE))
+        return (
+            *optimizer.update(grads, state, narrowed, jnp.float32(RATE), add),
+            *optimizer.update(filled, same, padded, jnp.float32(RATE)),
+        )
+
+    narrowed = padded = draw(whole)
+    state = same = jax.jit(optimizer.init)(narrowed)
+    for _ in range(3):
+        narrowed, state, padded, same = step(draw(narrow), narrowed, state, padded, same)
     assert_near((narrowed, state), (padded, same))
 
 

@@ -108,7 +108,8 @@ def test_a_batch_at_the_length_it_needs_equals_the_padded_one(change, float64):
 @pytest.mark.parametrize("l2", [0.0, 0.1])
 def test_steps_at_the_lengths_that_batches_need_equal_padded_ones(l2, float64):
     """Two steps with Adam: losses, gradient norms, parameters, moments; then the scores of narrowed parameters."""
-    config = resolved_config(merged(merged(NO_DROPOUT, FEW_LAYERS), {"train": {"net_l2": l2, "embedding_l2": l2}}))
+    change = {"model": {"transformer": {"layers": 0}}, "train": {"net_l2": l2, "embedding_l2": l2}}
+    config = resolved_config(merged(merged(NO_DROPOUT, FEW_LAYERS), change))
     rng, mesh = np.random.default_rng(3), make_mesh(jax.devices()[:1])
     items = put_replicated(doubles(make_items(rng)), mesh)
     batches = [make_batch(rng, lengths) for lengths in ([4, 1, 3, 0, 2, 4], [2, 1, 0, 2, 0, 1])]
@@ -214,7 +215,8 @@ def test_cutting_and_adding_are_each_others_inverse():
 def test_the_state_is_updated_in_place(optimised):
     """The compiled step writes every parameter and moment where it was read: beside them it needs less than one copy
     of the parameters, gradients included. (Most of them are cross matrices here, as at the published sizes.)"""
-    config = resolved_config({"model": {"transformer": {"first_k": 20}, "dcn": {"cross_layers": 3}}})
+    change = {"model": {"transformer": {"first_k": 20}, "dcn": {"cross_layers": 3, "deep": [8]}}}
+    config = resolved_config(merged(NO_DROPOUT, change))
     mesh = make_mesh(jax.devices()[:1])
     rng = np.random.default_rng(0)
     items = put_replicated(make_items(rng), mesh)

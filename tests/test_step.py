@@ -62,7 +62,10 @@ def test_the_same_run_twice_gives_the_same_bytes(one_device):
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_rows_of_weight_0_count_in_no_loss_gradient_or_statistic(batch_norm):
     change = {
-        "model": {"transformer": {"dropout": 0.0}, "dcn": {"deep_dropout": 0.0, "batch_norm": batch_norm}},
+        "model": {
+            "transformer": {"dropout": 0.0, "layers": 0 if batch_norm else 1},
+            "dcn": {"deep_dropout": 0.0, "batch_norm": batch_norm},
+        },
         "train": {"batch_size": 16},
     }
     rng = np.random.default_rng(1)
