@@ -69,7 +69,7 @@ class Feature(Settings):
 
     def schema(self) -> list[Any]:
         """What a cache of rows depends on, besides the files."""
-        raise NotImplementedError
+        return [self.model_dump(mode="json")]
 
     # Vocabulary and width ---------------------------------------------------------------------------------------------
 
@@ -108,7 +108,7 @@ class Feature(Settings):
           known: (items of training, …) its own in training.
           fitted: what a run kept of `fit`, besides the values.
         """
-        raise NotImplementedError
+        return NewItems(values[len(known) :], rows_that_differ(values[: len(known)], known))
 
     # In the model -----------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
-from mmctr_jax.features.base import Feature, Fitted, NewItems, rows_that_differ
+from mmctr_jax.features.base import Feature
 from mmctr_jax.features.summaries import VectorSummary, summarise_vectors
 from mmctr_jax.settings import Name, Width
 
@@ -31,9 +31,6 @@ class EmbeddingFeature(Feature):
 
     def width(self, embedding_dim: int) -> int:
         return self.dim
-
-    def extended(self, values: np.ndarray, known: np.ndarray, fitted: Fitted) -> NewItems:
-        return NewItems(values[len(known) :], rows_that_differ(values[: len(known)], known))
 
     def embed(self, layer: EmbeddingLayer, values: jax.Array, ids: jax.Array | None) -> jax.Array:
         return layer.project(self.name, values, ids)

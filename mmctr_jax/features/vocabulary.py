@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from mmctr_jax.features.base import Feature, Fitted, NewItems, rows_that_differ
+from mmctr_jax.features.base import Feature, Fitted, NewItems
 from mmctr_jax.features.summaries import IdSummary, summarise_ids
 from mmctr_jax.settings import Width
 
@@ -45,8 +46,7 @@ class Ids(Feature):
 
     def extended(self, values: np.ndarray, known: np.ndarray, fitted: Fitted) -> NewItems:
         new = values >= self.vocab_size
-        values = np.where(new, 0, values)
-        return NewItems(values[len(known) :], rows_that_differ(values[: len(known)], known), int(new.sum()))
+        return replace(super().extended(np.where(new, 0, values), known, fitted), unknown=int(new.sum()))
 
     def summarise(self, values: np.ndarray, names: dict[int, str]) -> IdSummary:
         return summarise_ids(self.name, self.kind, values, names)
