@@ -34,7 +34,7 @@ class Released:
         keys = ("user_id", "item_id", "item_seq", "likes_level", "views_level", "label")
         rows = {key: list(file[f"batch0/{key}"].astype(np.int64)) for key in keys}
         pq.write_table(pa.table(rows), folder / "rows.parquet")
-        raw["data"] |= {"item_info": str(folder / "item_info.parquet"), "cache_dir": str(folder / "cache")}
+        raw["data"] = {"item_info": str(folder / "item_info.parquet"), "cache_dir": str(folder / "cache")}
         raw["data"] |= {"train": str(folder / "rows.parquet"), "valid": str(folder / "rows.parquet")}
         self.config = folder / "config.yaml"
         self.config.write_text(yaml.safe_dump(raw))
