@@ -3,8 +3,10 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from compiling import SOON
+
 # Eight simulated devices for every test; must be set before JAX starts.
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8 {SOON}"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Most tests, and the programs they start, train the same few tiny models: compile each once for all workers.
 if "PYTEST_XDIST_WORKER" not in os.environ:
@@ -24,8 +26,7 @@ from mmctr_jax.console import start_logging
 LONG = ("test_training", "test_hosts", "test_kill", "test_faults", "test_sharding", "test_cli", "test_savings")
 LONG += ("test_compare", "test_report", "test_torch_reference", "test_step", "test_convert", "test_tune")
 
-# Compiling well takes longer than all else in these tests. What proves the numbers is compiled as it is for users; the
-# rest need not be fast, nor do the programs that it starts.
+# Files whose programs are compiled as they are for users, see `compiling`.
 OPTIMISED = ("test_golden",)
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from architecture import architecture
+from compiling import AS_FOR_USERS
 from synthetic import mean_bce, model_of
 
 from mmctr_jax.interop.released import params_from_released
@@ -59,9 +60,10 @@ class Golden:
         self.dtype = jnp.float64 if precision == "f64" else jnp.float32
         self.model = model_of(self.config, self.dtype)
         self.items = {name: jnp.asarray(self.file[f"table/{key}"]) for name, key in self.TABLES.items()}
-        self.value_and_grad = jax.jit(jax.value_and_grad(self._loss))
+        self.value_and_grad = jax.jit(jax.value_and_grad(self._loss), compiler_options=AS_FOR_USERS)
         self.logits = jax.jit(
-            lambda params, batch: self.model.apply({"params": params}, batch, self.items, train=False)
+            lambda params, batch: self.model.apply({"params": params}, batch, self.items, train=False),
+            compiler_options=AS_FOR_USERS,
         )
 
     TABLES = {"item_tags": "item_tags", "item_emb_d128": "item_emb"}

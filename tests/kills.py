@@ -25,6 +25,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from compiling import SOON
 
 from mmctr_jax.devices.sharding import make_mesh
 from mmctr_jax.errors import InputError
@@ -72,7 +73,7 @@ class Job:
         return {
             **os.environ,
             "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={self.devices}",
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={self.devices} {SOON}",
             "JAX_LOG_COMPILES": "1",
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",

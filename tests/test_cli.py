@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from bad_files import BAD_ITEMS, BAD_SAMPLES
+from compiling import SOON
 from synthetic import QUICK, merged, raw_config
 
 from mmctr_jax.runs.recorder import read_records
@@ -137,7 +138,7 @@ def test_divergence_is_exit_code_1(run, config_file):
 
 def start(config, *args, cwd):
     command = [sys.executable, str(ROOT / "train.py"), "--config", config, *args]
-    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    environment = os.environ | {"XLA_FLAGS": SOON}  # one device
     return subprocess.Popen(
         command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import AS_FOR_USERS
 from golden_files import CASES, Golden
 
 from mmctr_jax.training import optimizers as optimizer
@@ -56,7 +57,10 @@ def test_float64_logits_losses_gradients_and_adam_steps(f64):
     check("loss", abs(float(loss) - float(f64.file["loss0"])), 1e-10)
     check("gradients", largest(grads, f64.params("grad")), 1e-10)
     rate = f64.settings["lr"] + jnp.zeros(())
-    update = jax.jit(lambda grads, state, params, clip_norm: optimizer.update(grads, state, params, rate, clip_norm))
+    update = jax.jit(
+        lambda grads, state, params, clip_norm: optimizer.update(grads, state, params, rate, clip_norm),
+        compiler_options=AS_FOR_USERS,
+    )
     for clip_norm, prefix in ((10.0, ""), (0.05, "clip005_")):
         check_adam_steps(f64, update, clip_norm, prefix)
 

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import pytest
 import yaml
+from compiling import SOON
 from synthetic import QUICK, merged, raw_config
 
 from mmctr_jax.devices import hosts
@@ -30,7 +31,7 @@ GLOO = re.compile(r"\[Gloo\] Rank | is connected to | peer ranks\. |Expected num
 
 
 def start(folder, config, devices, *args):
-    environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {SOON}"}
     command = [sys.executable, str(ROOT / "train.py"), "--config", str(config), "--run-dir", str(folder), *args]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from batches import make_batch, make_items, randomised
+from compiling import AS_FOR_USERS
 from synthetic import ITEMS, MAX_HISTORY, SYSTEMS, merged, model_of, resolved_config, width_of
 
 from mmctr_jax.devices.collectives import collectives
@@ -222,7 +223,7 @@ def test_the_state_is_updated_in_place(optimised):
     items = put_replicated(make_items(rng), mesh)
     state = init_state(config, items, mesh)
     batch = put_batch(make_batch(rng, [2, 1, 2, 0], width=2), mesh)
-    compiled = make_train_step(config, mesh).lower(state, batch, items, np.float32(0.1)).compile()
+    compiled = make_train_step(config, mesh).lower(state, batch, items, np.float32(0.1)).compile(AS_FOR_USERS)
     changing = jax.tree.leaves((state.params, state.opt_state, state.step))
     memory = compiled.memory_analysis()
     assert memory.alias_size_in_bytes >= sum(x.nbytes for x in changing)
@@ -238,7 +239,7 @@ def test_eight_devices_exchange_the_gradients_once_and_nothing_else(width, optim
     items = put_replicated(make_items(rng), mesh)
     batch = put_batch(make_batch(rng, rng.integers(0, width + 1, 16), width=width), mesh)
     state = init_state(config, items, mesh)
-    compiled = make_train_step(config, mesh).lower(state, batch, items, np.float32(0.1)).compile()
+    compiled = make_train_step(config, mesh).lower(state, batch, items, np.float32(0.1)).compile(AS_FOR_USERS)
     live_ones = make_narrow(config, mesh)(state.params, items, width)
     learned = sum(x.size for x in jax.tree.leaves(live_ones))
     assert collectives(compiled.as_text()) == [("all-reduce", learned + 2)]
