@@ -25,7 +25,7 @@ def config_with(sharding, **train):
                 {"kind": "embedding", "name": "item_emb_d8", "dim": DIM},
             ],
         },
-        "model": {"transformer": {"layers": 0}, "dcn": {"cross_layers": 1, "deep": [16]}},  # soon compiled
+        "model": {"dcn": {"cross_layers": 1, "deep": [16]}},
         "train": {"sharding": sharding, "length_buckets": [2], "embedding_l2": 1e-4, "batch_size": 16} | train,
     }
     return resolved_config(change)

@@ -6,20 +6,18 @@ import numpy as np
 import optax
 import pytest
 from batches import make_batch, make_items
-from synthetic import MAX_HISTORY, mean_bce, merged, resolved_config
+from synthetic import MAX_HISTORY, mean_bce, resolved_config
 
 from mmctr_jax.devices.sharding import make_mesh, put_batch, put_replicated
 from mmctr_jax.training import optimizers as optimizer
 from mmctr_jax.training.step import init_state, l2_penalty, make_predict_step, make_train_step
-
-FEW_LAYERS = {"model": {"dcn": {"cross_layers": 1, "deep": [8]}, "head": []}}  # compiled sooner
 
 
 class Run:
     """Three steps and a scoring on the first `devices` devices."""
 
     def __init__(self, devices, change=None, batches=None):
-        config = resolved_config(merged(FEW_LAYERS, change or {}))
+        config = resolved_config(change)
         rng = np.random.default_rng(0)
         items = make_items(rng)
         batches = batches or [make_batch(rng, rng.integers(0, MAX_HISTORY + 1, 16)) for _ in range(3)]
@@ -62,10 +60,7 @@ def test_the_same_run_twice_gives_the_same_bytes(one_device):
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_rows_of_weight_0_count_in_no_loss_gradient_or_statistic(batch_norm):
     change = {
-        "model": {
-            "transformer": {"dropout": 0.0, "layers": 0 if batch_norm else 1},
-            "dcn": {"deep_dropout": 0.0, "batch_norm": batch_norm},
-        },
+        "model": {"transformer": {"dropout": 0.0}, "dcn": {"deep_dropout": 0.0, "batch_norm": batch_norm}},
         "train": {"batch_size": 16},
     }
     rng = np.random.default_rng(1)
