@@ -7,10 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from pydantic import Field
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import pairwise_distances_argmin
-from threadpoolctl import threadpool_limits
 
 from mmctr_jax.errors import InputError
 from mmctr_jax.features.base import Fitted, NewItems, unchanged
@@ -50,6 +46,10 @@ class CodesFeature(FromVectors):
         share of the vectors' variance.
         Raises: InputError if there are too few vectors.
         """
+        from sklearn.cluster import KMeans  # not above: every config imports this file, and few fit codes
+        from sklearn.exceptions import ConvergenceWarning
+        from threadpoolctl import threadpool_limits
+
         known = np.flatnonzero(vectors.any(axis=1))
         if len(known) < self.size:
             raise InputError(
@@ -96,6 +96,8 @@ class CodesFeature(FromVectors):
 
 def encode(vectors: np.ndarray, centroids: np.ndarray) -> np.ndarray:
     """(V, levels) int32: the codes of (V, dim) vectors by (levels, size, dim) centroids; 0 for the zero vector."""
+    from sklearn.metrics import pairwise_distances_argmin
+
     levels, size, _ = centroids.shape
     known = np.flatnonzero(vectors.any(axis=1))
     residual = vectors[known].astype(np.float32)

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from pydantic import Field
-from sklearn.neighbors import NearestNeighbors
 
 from mmctr_jax.errors import InputError
 from mmctr_jax.features.base import Fitted, NewItems, unchanged
@@ -40,6 +39,8 @@ class NeighboursFeature(FromVectors):
         among: only the first so many items can be neighbours, and only those after them are given any.
         Exact: time grows with the items squared. Raises: InputError if there are too few vectors.
         """
+        from sklearn.neighbors import NearestNeighbors  # not above: every config imports this file
+
         known = np.flatnonzero(vectors.any(axis=1))
         candidates = known[: np.searchsorted(known, len(vectors) if among is None else among)]
         if len(candidates) <= self.top_k:
