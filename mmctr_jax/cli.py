@@ -17,7 +17,7 @@ COMMANDS = {
     "prepare": "turn a raw log of clicks into the files that training takes",
     "embed": "make item vectors of titles and pictures",
     "inspect": "look at prepared data before training: one page, with warnings",
-    "train": "train a model; --resume goes on with an interrupted run",
+    "train": "train a model; --resume continues an interrupted run",
     "predict": "score rows with a trained model",
     "report": "show what one or several trainings led to: one page",
     "compare": "train several configs over several seeds: one table",

@@ -97,7 +97,7 @@ def torch_steps(reference, batches, clip_norm):
     return losses, first, {name: x.numpy().copy() for name, x in reference.state_dict().items()}
 
 
-class Ours:
+class OurModel:
     """The same of our model, under the same names; compiled once for all clip norms."""
 
     def __init__(self, config, items):
@@ -149,7 +149,7 @@ def test_this_reference_is_the_released_one(case):
         batches = [jax.tree.map(np.array, golden.batch(i)) for i in range(5)]
     items = {"item_tags": file["table/item_tags"], "item_emb_d128": file["table/item_emb"].astype(np.float64)}
     start = {name.removeprefix("param/"): file[name] for name in names}
-    ours = Ours(golden.config, items)
+    ours = OurModel(golden.config, items)
     for clip_norm, prefix in ((10.0, ""), (0.05, "clip005_")):
         losses, gradients, after = check_same_training(golden.config, items, ours, start, batches, clip_norm)
         np.testing.assert_allclose(losses, file[f"{prefix}losses5"], rtol=0, atol=1e-10)
@@ -173,4 +173,4 @@ def test_any_architecture_trains_as_the_release_does(config, seed, clip_norm):
     for name, values in start.items():
         if "embedding_layers" in name:
             values[0] = 0
-    check_same_training(config, items, Ours(config, items), start, batches, clip_norm)
+    check_same_training(config, items, OurModel(config, items), start, batches, clip_norm)

@@ -10,7 +10,7 @@ def main(arguments: list[str]) -> int:
     """Runs the subcommand; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="mmctr report",
-        description="What a training came to, as one page: curves, metrics with intervals, calibration, AUC by slices. "
+        description="What trainings achieved, as one page: curves, metrics with intervals, calibration, AUC by slices. "
         "Several runs: side by side, with differences. Works while a run is still going.",
     )
     parser.add_argument("run_dirs", type=Path, nargs="+", metavar="RUN_DIR", help="what train.py wrote")

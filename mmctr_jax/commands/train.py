@@ -53,7 +53,7 @@ def _add_host_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _join_hosts(args: argparse.Namespace) -> None:
-    """Connects the processes of a run on several hosts, if this is one; only the first goes on speaking."""
+    """Connects the processes of a run on several hosts, if this is one; only the first prints from then on."""
     with interrupt.deferred():
         import jax
 

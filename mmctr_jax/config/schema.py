@@ -90,7 +90,7 @@ class TrainConfig(Settings):
     """Decoupled: what weights lose in each step besides the optimiser's step, as in AdamW."""
     ema: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
     """Decay of an exponential moving average of the weights (0.999, say), which is then what is validated, what scores
-    and what is exported; training goes on from the weights themselves. null: none. Running means of batch norm are
+    and what is exported; training continues from the weights themselves. null: none. Running means of batch norm are
     averages already, and stay what they are."""
 
     @model_validator(mode="after")

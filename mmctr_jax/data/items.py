@@ -33,7 +33,7 @@ def load_items(path: str | Path, features: Features, cache_dir: str | Path, know
 
     Args:
       cache_dir: folder where derived features are kept.
-      known: a table whose derived features are taken as they are: a run that goes on keeps those it began with.
+      known: a table whose derived features are taken as they are: a resumed run keeps those it began with.
     Raises: InputError on duplicate, negative or missing ids, a row 0 that is not all zero, ids beyond a vocabulary,
       vectors of another width or not finite.
     """

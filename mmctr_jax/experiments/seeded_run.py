@@ -82,7 +82,7 @@ class Run:
     def go(
         self, score_test: bool = True, end_early: Callable[[int, float], bool] | None = None
     ) -> dict[str, Any] | None:
-        """Trains, or goes on, and scores the test file unless told not to. None: interrupted, having saved.
+        """Trains, or resumes, and scores the test file unless told not to. None: interrupted, having saved.
 
         end_early: as in `training.train`. Raises: InputError; TrainingError where another attempt may end well.
         """

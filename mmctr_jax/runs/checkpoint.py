@@ -57,7 +57,7 @@ class Checkpoints:
     """The checkpoints of a run directory. A context manager: leaving it waits for writes in the background."""
 
     def __init__(self, folder: Path, damaged: Path, writable: bool = False):
-        """Opens the checkpoints in `folder`; those found to be damaged when training goes on are moved to `damaged`.
+        """Opens the checkpoints in `folder`; those found to be damaged on resumption are moved to `damaged`.
 
         Raises: InputError if what is there cannot be read as checkpoints.
         """

@@ -47,7 +47,7 @@ class Recorder:
         self._drawn = time.monotonic()
 
     def open_at(self, step: int) -> None:
-        """Goes on after `step`: what an interrupted run wrote beyond it is forgotten."""
+        """Continues after `step`: what an interrupted run wrote beyond it is dropped."""
         self.records = [r for r in read_records(self._records) if r["step"] <= step]
         write_atomically(self._records, "".join(json.dumps(r) + "\n" for r in self.records))
         self._file = open(self._records, "a", encoding="utf-8")

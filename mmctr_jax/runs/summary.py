@@ -16,7 +16,7 @@ class StopReason(Enum):
     PRUNED = "pruned"
     """A search found the run not worth going on with."""
     INTERRUPTED = "interrupted"
-    """On request, with everything saved: `--resume` goes on."""
+    """On request, with everything saved: `--resume` continues."""
 
 
 @dataclass(frozen=True)

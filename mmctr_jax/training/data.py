@@ -50,7 +50,7 @@ def load_training_data(config: Config, known: ItemTable | None = None) -> Traini
 
     Args:
         config: As the user wrote it, or resolved.
-        known: As in `load_items`: the table of a run that goes on.
+        known: As in `load_items`: the table of the run that is resumed.
 
     Raises:
         InputError: Something in the files is not as it must be.

@@ -60,7 +60,7 @@ def train(
     Args:
         config: What to train, on which data.
         directory: The run directory; new, or with `resume` that of a run of the same config and data.
-        resume: Goes on where the run stopped; begins if there is none.
+        resume: Continue where the run stopped; begin if there is none.
         end_early: Called after each validation with its number, from 1, and its AUC. Where it returns true, training
             stops (`StopReason.PRUNED`).
 

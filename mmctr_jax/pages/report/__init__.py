@@ -1,1 +1,1 @@
-"""What a training came to: one page on one run, or on several side by side."""
+"""What trainings achieved: one page on one run, or on several side by side."""

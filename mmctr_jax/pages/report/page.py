@@ -1,4 +1,4 @@
-"""The page: what runs came to, as one HTML file."""
+"""The report: what runs achieved, as one HTML file."""
 
 from __future__ import annotations
 
