@@ -22,7 +22,7 @@ from mmctr_jax.models.dcn import CrossNetwork
 from mmctr_jax.models.embedding import EmbeddingLayer
 from mmctr_jax.models.mlp import MLP
 from mmctr_jax.models.transformer import HistoryEncoder
-from mmctr_jax.training import optimizers as optimizer
+from mmctr_jax.optimization import clipped_step as optimizer
 
 
 class Block(NamedTuple):

@@ -27,7 +27,7 @@ from mmctr_jax.models import build_model, dropout, live, transformer
 from mmctr_jax.models.linear import SharedDense
 from mmctr_jax.models.mmctr import MMCTRSettings
 from mmctr_jax.models.transformer import HistoryEncoder
-from mmctr_jax.training import optimizers as optimizer
+from mmctr_jax.optimization import clipped_step as optimizer
 from mmctr_jax.training.step import make_narrow, make_train_step
 
 COARSE = (4, 8, 16, 32)

@@ -27,7 +27,7 @@ from mmctr_jax.models.embedding import mean_of_tags
 from mmctr_jax.models.masking import attended_positions
 from mmctr_jax.models.similarity import cosines, histogram
 from mmctr_jax.models.transformer import max_over_positions
-from mmctr_jax.training import optimizers as optimizer
+from mmctr_jax.optimization import clipped_step as optimizer
 from mmctr_jax.training.step import init_state
 
 NO_DROPOUT = {"model": {"transformer": {"dropout": 0.0}, "dcn": {"deep_dropout": 0.0}}}

@@ -14,11 +14,10 @@ from synthetic import raw_config, resolved_config
 from mmctr_jax.config import parse_config
 from mmctr_jax.errors import InputError
 from mmctr_jax.models import live
-from mmctr_jax.optimization import OPTIMIZERS, SCHEDULES
+from mmctr_jax.optimization import OPTIMIZERS, SCHEDULES, clipped_step
 from mmctr_jax.optimization.optimizers import SGD, Adam, AdamW
 from mmctr_jax.optimization.schedules import Constant, Cosine, OnPlateau, Warmup
 from mmctr_jax.optimization.weight_decay import WeightDecay
-from mmctr_jax.training import optimizers
 from mmctr_jax.training.step import moving_average, parameter_shapes
 
 RATE = 0.05
@@ -88,7 +87,7 @@ def test_clipping_comes_before_any_optimiser(name):
     params, grads = tree(rng), tree(rng)
     optimizer = OPTIMIZERS[name]()
     norm = float(optax.tree.norm(grads))
-    clipped, _, reported = optimizers.update(
+    clipped, _, reported = clipped_step.update(
         grads, optimizer.init(params), params, jnp.float32(RATE), norm / 3, optimizer=optimizer
     )
     third = jax.tree.map(lambda g: g / 3, grads)

@@ -14,9 +14,9 @@ from jax.sharding import Mesh
 from mmctr_jax.config import Config
 from mmctr_jax.devices.sharding import filled, placed, replicated
 from mmctr_jax.models import Model, build_model, live
+from mmctr_jax.optimization import clipped_step
 from mmctr_jax.optimization.weight_decay import group_of
 from mmctr_jax.runs.state import TrainState
-from mmctr_jax.training import optimizers as optimizer
 
 _COMPUTE_DTYPE = {"float32": jnp.float32, "tf32": jnp.float32, "bfloat16": jnp.bfloat16}
 # "highest" keeps float32 products float32 on GPUs too, whose default is TF32.
@@ -86,7 +86,7 @@ def _init(config: Config, items: dict[str, jax.Array], key: jax.Array) -> TrainS
     init_rng, rng = jax.random.split(key)
     variables = _variables(config, items, init_rng)
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
-    opt_state = optimizer.init(params, config.train.optimizer)
+    opt_state = clipped_step.init(params, config.train.optimizer)
     averaged = None if config.train.ema is None else jax.tree.map(jnp.copy, params)
     return TrainState(params, batch_stats, opt_state, jnp.zeros((), jnp.int32), rng, averaged)
 
@@ -167,7 +167,7 @@ def make_train_step(config: Config, mesh: Mesh) -> Callable:
         add = partial(live.add, leading=leading)
         if train.sharding == "fsdp":
             grads, add = jax.tree.map(widen, grads, state.params), jnp.add
-        params, opt_state, norm = optimizer.update(
+        params, opt_state, norm = clipped_step.update(
             grads,
             state.opt_state,
             state.params,
