@@ -216,9 +216,12 @@ def read_whole(files: list[Path], column: str) -> pa.ChunkedArray:
         ) from None
 
 
-def read_keys(files: list[Path], column: str) -> np.ndarray:
-    """(rows,) int64 codes of a column of integers or text: equal values, equal codes. For grouping rows."""
-    return read_shared_keys({"": files}, column)[""]
+def read_keys(files: list[Path], column: str) -> np.ndarray | None:
+    """(rows,) int64 codes of a column of integers or text: equal values, equal codes. For grouping rows.
+
+    None where there is no such column. Raises: InputError on nulls, and on other types.
+    """
+    return read_shared_keys({"": files}, column)[""] if column in column_names(files) else None
 
 
 def read_shared_keys(splits: dict[str, list[Path]], column: str) -> dict[str, np.ndarray]:

@@ -122,8 +122,6 @@ def _check_finite(logits: np.ndarray, directory: Path, predictor: Predictor) -> 
 
 def _read_users(files: list[Path], config: Config) -> np.ndarray | None:
     """Group keys for grouped AUC, if the file has usable ones."""
-    if config.features.user not in column_names(files):
-        return None
     try:
         return read_keys(files, config.features.user)
     except InputError as error:

@@ -13,7 +13,7 @@ from mmctr_jax.data.cache import Split, load_split
 from mmctr_jax.data.items import Items, ItemTable, load_items
 from mmctr_jax.data.lengths import training_lengths
 from mmctr_jax.data.loader import history_lengths
-from mmctr_jax.data.parquet import column_names, part_files, read_keys
+from mmctr_jax.data.parquet import part_files, read_keys
 from mmctr_jax.devices.sharding import memory_per_device
 from mmctr_jax.errors import InputError, UnfitError
 
@@ -64,9 +64,7 @@ def load_training_data(config: Config, known: ItemTable | None = None) -> Traini
             f"{config.data.valid}: every label is {valid.label[0]}; validation AUC needs rows of both classes."
         )
     train = load_split(config.data.train, features, cache_dir, with_labels=True, weight=features.weight)
-    files = part_files(config.data.valid)
-    users = read_keys(files, features.user) if features.user in column_names(files) else None
-    return TrainingData(config, items, train, valid, users)
+    return TrainingData(config, items, train, valid, read_keys(part_files(config.data.valid), features.user))
 
 
 def check_batch_fills_devices(config: Config) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from mmctr_jax.console import log
 from mmctr_jax.data.cache import Split, load_split
 from mmctr_jax.data.labels import read_labels
-from mmctr_jax.data.parquet import column_names, count_rows, part_files, read_keys
+from mmctr_jax.data.parquet import count_rows, part_files, read_keys
 from mmctr_jax.errors import InputError
 from mmctr_jax.pages.figures import legend_labels
 from mmctr_jax.prediction import calibration
@@ -116,11 +116,9 @@ def read_runs(directories: list[Path]) -> list[Run]:
 
 
 def _read_users(run: Run, split: str) -> np.ndarray | None:
-    files, column = part_files(getattr(run.config.data, split)), run.config.features.user
-    if column in column_names(files):
-        with run.noting("Users are not told apart"):
-            return read_keys(files, column)
-    return None
+    files = part_files(getattr(run.config.data, split))
+    with run.noting("Users are not told apart"):
+        return read_keys(files, run.config.features.user)
 
 
 def _score(run: Run) -> None:
