@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from mmctr_jax.features import Features
 from mmctr_jax.models.base import Model, ModelSettings
 from mmctr_jax.models.din import DINSettings
+from mmctr_jax.models.matching import MatchingSettings
 from mmctr_jax.models.mmctr import MMCTRSettings
 from mmctr_jax.models.without_dcn import WithoutDCNSettings
 from mmctr_jax.models.without_transformer import WithoutTransformerSettings
@@ -16,6 +17,7 @@ MODELS: dict[str, type[ModelSettings]] = {
     "without_transformer": WithoutTransformerSettings,
     "without_dcn": WithoutDCNSettings,
     "din": DINSettings,
+    "matching": MatchingSettings,
 }
 
 

@@ -151,13 +151,16 @@ def make_train_step(config: Config, mesh: Mesh) -> Callable:
                 items,
                 train=True,
                 rngs={"dropout": jax.random.fold_in(state.rng, state.step)},
-                mutable=["batch_stats"],
+                mutable=["batch_stats", "losses"],
             )
             total = summed_bce(logits_B.astype(jnp.float32), batch["label"], batch["weight"])
-            return total, updates.get("batch_stats", {})
+            own = sum(
+                jax.tree.leaves(updates.get("losses", {})), jnp.zeros(())
+            )  # means, which the model has of its own
+            return total + batch["weight"].sum() * own, (total, updates.get("batch_stats", {}))
 
         with jax.default_matmul_precision(_MATMUL[train.precision]):
-            (total, batch_stats), grads = jax.value_and_grad(objective, has_aux=True)(params)
+            (_, (total, batch_stats)), grads = jax.value_and_grad(objective, has_aux=True)(params)
         # Made a mean here and not in the objective: so the devices exchange weight, loss and gradients all at once.
         weight = batch["weight"].sum()
         loss, grads = total / weight, jax.tree.map(lambda g: g / weight, grads)
