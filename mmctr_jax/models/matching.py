@@ -128,8 +128,8 @@ class MatchingSettings(ModelSettings):
     click_dropout: Rate = 0.3
     """Share of the clicks that are left out in a training step."""
     contrastive: NonNegative = 0.5
-    """What the contrastive loss counts beside the logloss. 0: it is not computed. It compares the rows of a batch, so it
-    teaches more in larger ones."""
+    """What the contrastive loss counts beside the logloss. 0: it is not computed. It compares the rows of a batch, so
+    it teaches more in larger ones."""
     temperature: Annotated[float, Field(ge=0.01, le=10)] = 0.1
     """What cosines are divided by in the contrastive loss."""
     tower: Annotated[tuple[Width, ...], Field(min_length=1)] = (128, 64)
