@@ -475,7 +475,7 @@ def test_the_ready_config_is_one_that_training_takes(tmp_path):
     weighted = run_prepare(tmp_path, make_log().with_columns(weight=pl.lit(1.5)), options(history=2), name="weighted")
     weighted = load_config(weighted.folder / "weighted.yaml")
     assert weighted.features.weight == "weight" and config.features.weight is None
-    assert weighted.model.max_history == 2 == weighted.model.transformer.first_k
+    assert weighted.model.max_history == 2 and weighted.model.name == "matching"
     assert data.train.rows == len(out.table("train")) and data.items.features.num_items == len(
         pl.read_parquet(out.folder / "item_info.parquet")
     )

@@ -127,7 +127,7 @@ class MatchingSettings(ModelSettings):
     """Share of target and history ids whose id embedding is left out (that of padding) in a training step."""
     click_dropout: Rate = 0.3
     """Share of the clicks that are left out in a training step."""
-    contrastive: NonNegative = 0.5
+    contrastive: NonNegative = 2.0
     """What the contrastive loss counts beside the logloss. 0: it is not computed. It compares the rows of a batch, so
     it teaches more in larger ones."""
     temperature: Annotated[float, Field(ge=0.01, le=10)] = 0.1

@@ -63,8 +63,13 @@ def _settings(text: str) -> list[str]:
     return [line for line in text.splitlines() if not line.startswith("#")]
 
 
+def batch_size(rows: int) -> int:
+    """Rows per step for so many training rows: large batches are faster, but an epoch needs some hundred steps."""
+    return 256 if rows < 200_000 else 1024
+
+
 def config_text(manifest: dict[str, Any]) -> str:
-    """The YAML of a training config for the folder, with a model small enough for a CPU."""
+    """The YAML of a training config for the folder: the model that won on real clicks, see docs/accuracy.md."""
     folder = Path(manifest["folder"])
     p90 = manifest["splits"]["train"]["history_p90"]
     longest = min(max(4, -(-p90 // 4) * 4), manifest["options"]["history"], 32)
@@ -86,13 +91,13 @@ def config_text(manifest: dict[str, Any]) -> str:
         *side,
         "  item_features:" if item_features else "  item_features: []",
         *item_features,
-        "model: # small, for a CPU; without this section: the published sizes, for a GPU",
-        "  embedding_dim: 16",
+        "model: # without this section: the published model at its published sizes, for a GPU",
+        "  name: matching",
         f"  max_history: {longest} # nine in ten training histories have at most {p90} clicks",
-        f"  transformer: {{layers: 1, feedforward: 64, first_k: {min(4, longest)}}}",
-        "  dcn: {deep: [128, 64]}",
         "train:",
-        "  batch_size: 256",
+        f"  batch_size: {batch_size(manifest['splits']['train']['rows'])}",
+        "  learning_rate: 1e-3",
+        "  ema: 0.99",
         "  epochs: 10",
         "  patience: 2",
     ]
