@@ -11,11 +11,12 @@ import numpy as np
 
 NORM_EPS = 1e-5
 DICE_EPS = 1e-9
+SQUARES_EPS = 1e-8
 
 
 def logits(config, params, batch_stats, items, batch):
     """The logit of every sample of `batch`, float64 of shape (B,)."""
-    sample_logit = din_logit if config.model.name == "din" else mmctr_logit
+    sample_logit = {"din": din_logit, "matching": matching_logit}.get(config.model.name, mmctr_logit)
     sides = [[batch["side"][f.name][row] for f in config.features.side] for row in range(len(batch["item"]))]
     rows = zip(batch["history"], batch["item"], sides, strict=True)
     return f64([sample_logit(config, params, batch_stats, Sample(config, params, items, *row)) for row in rows])
@@ -230,6 +231,62 @@ def din_activation(config, params, batch_stats, part, i, x):
     normed = (x - f64(running["mean"])) / np.sqrt(f64(running["var"]) + DICE_EPS)
     p = (1 + np.tanh(normed / 2)) / 2  # the sigmoid, in the form that cannot overflow
     return p * x + alpha * (1 - p) * x
+
+
+# The matching model
+
+
+def matching_logit(config, params, batch_stats, sample):
+    """[side, target, mean, last and attended click, comparisons, log of the number of clicks, affinity] → an MLP."""
+    target, clicks = sample.e_target_D, sample.e_history_ND[sample.real_N]
+    nothing = np.zeros_like(target)
+    some = len(clicks) > 0
+    mean, last, largest = (clicks.mean(axis=0), clicks[-1], clicks.max(axis=0)) if some else (nothing, nothing, nothing)
+    attended = attended_click(config, params, sample, clicks) if some else nothing
+
+    user = unit(mlp(params["user"], join([mean, last, largest]), len(config.model.tower) - 1))
+    item = unit(mlp(params["item"], target, len(config.model.tower) - 1))
+    compared = []
+    for part in np.split(np.arange(len(target)), np.cumsum(part_widths(config))[:-1]):
+        for view in (mean, last, attended):
+            compared.append(dot_and_cosine(target[part], view[part]))
+        each = [dot_and_cosine(target[part], click[part]) for click in clicks]
+        compared.append(np.max(each, axis=0) if some else np.zeros(2))
+    affinity = user @ item / config.model.temperature
+    x = [sample.e_side, target, mean, last, attended, *compared, f64([np.log(1 + len(clicks)), affinity])]
+    x = join(x)
+    for i in range(len(config.model.deep)):
+        x = relu(dense(params["deep"][f"layer_{i}"], x))
+    return dense(params["head"]["out"], x).item()
+
+
+def attended_click(config, params, sample, clicks):
+    """Softmax over query · key / √width and what was learned of recency, whose last entry is the last position's."""
+    keys = np.array([dense(params["key"], click) for click in clicks])
+    recency_N = f64(params["recency"])[len(params["recency"]) - len(sample.real_N) :]
+    scores = keys @ dense(params["query"], sample.e_target_D) / np.sqrt(config.model.attention)
+    weights = np.exp(scores + recency_N[sample.real_N])
+    return weights / weights.sum() @ clicks
+
+
+def part_widths(config):
+    """The id embedding, and each item feature."""
+    width = config.model.embedding_dim
+    return [width] + [f.dim if f.kind == "embedding" else width for f in config.features.item_features]
+
+
+def dot_and_cosine(a, b):
+    return f64([a @ b, a @ b / np.sqrt((a @ a) * (b @ b) + SQUARES_EPS)])
+
+
+def unit(x):
+    return x / np.sqrt(x @ x + SQUARES_EPS)
+
+
+def mlp(layers, x, hidden):
+    for i in range(hidden):
+        x = relu(dense(layers[f"layer_{i}"], x))
+    return dense(layers["out"], x)
 
 
 # Building blocks

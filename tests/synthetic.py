@@ -112,6 +112,7 @@ SYSTEMS = {
             "head": [8],
         }
     },
+    "matching": {"model": {"name": "matching", "tower": [8, 4], "attention": 4, "deep": [16, 8]}},
     "similarity": {"model": {"transformer": {"similarity": True}, "dcn": {"similarity_bins": 4}}},
     "codes": {"features": {"item_features": [{"kind": "tags", "name": "item_tags", "vocab_size": TAGS}, CODES]}},
     "neighbours": {

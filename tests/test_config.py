@@ -58,7 +58,10 @@ def test_resolved_config_reads_back_to_itself(tmp_path):
         ({"features": {"side": [{"name": "a", "vocab_size": 3, "tags": 1}]}}, ["features.side.0.tags is not"]),
         ({"train": {"batch_size": 2**40}}, ["train.batch_size", "1048576"]),
         ({"train": {"learning_rate": 1e-50}}, ["train.learning_rate"]),
-        ({"model": {"name": "dinn"}}, ["model.name 'dinn'", "'mmctr', 'without_transformer', 'without_dcn', 'din'"]),
+        (
+            {"model": {"name": "dinn"}},
+            ["model.name 'dinn'", "'mmctr', 'without_transformer', 'without_dcn', 'din', 'matching'"],
+        ),
         ({"model": 3}, ["model", "object"]),
         ({"model": {"name": None}}, ["model.name is missing"]),
         ({"features": {"item_features": [{"name": "a"}]}}, ["features.item_features.0.kind is missing"]),

@@ -60,6 +60,12 @@ MODEL_FIELDS = {
         "activation": st.sampled_from(["relu", "dice"]),
         "batch_norm": st.booleans(),
     },
+    "matching": {
+        "tower": st.lists(st.integers(1, 6), min_size=1, max_size=3),
+        "attention": st.integers(1, 4),
+        "temperature": st.floats(0.1, 1),
+        "deep": widths,
+    },
 }
 
 

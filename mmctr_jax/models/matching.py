@@ -40,6 +40,7 @@ def contrastive_loss(affinity_BxB: jax.Array, batch: Batch) -> jax.Array:
     seen_BxB = (batch["history"][:, :, None] == item_B).any(axis=1)
     own_BxB = jnp.eye(len(item_B), dtype=bool)
     candidate_BxB = own_BxB | (real_B & ~seen_BxB & (item_B[:, None] != item_B))
+    affinity_BxB = jnp.where(real_B[:, None], affinity_BxB, 0)  # before the loss: a NaN would still reach the gradient
     affinity_BxB = jnp.where(candidate_BxB, affinity_BxB, -jnp.inf)
     losses_B = optax.softmax_cross_entropy_with_integer_labels(affinity_BxB, jnp.arange(len(item_B)))
     click_B = jnp.where(real_B & (batch["label"] > 0), batch["weight"], 0)
