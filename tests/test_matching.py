@@ -7,7 +7,7 @@ import optax
 import pytest
 from synthetic import SYSTEMS, resolved_config
 
-from mmctr_jax.devices.sharding import make_mesh, put_items
+from mmctr_jax.devices.sharding import make_mesh, on_devices, put_items
 from mmctr_jax.models.matching import contrastive_loss, cosine
 from mmctr_jax.training.step import init_state, make_predict_step, make_train_step, model_of, summed_bce
 
@@ -78,7 +78,7 @@ def test_cosines_are_those_of_numpy_and_smooth_at_zero():
     assert cosine(jnp.zeros(4), b[0]) == 0 and np.isfinite(jax.grad(cosine)(jnp.zeros(4), jnp.zeros(4))).all()
 
 
-def prepared(change=None):
+def prepared(change=None, mesh=None, rows=ROWS):
     """A config with the matching model, items, and a batch with an empty history and a row of weight 0."""
     model = SYSTEMS["matching"]["model"] | (change or {})
     config = resolved_config({"model": model})
@@ -90,9 +90,9 @@ def prepared(change=None):
     }
     for table in items.values():
         table[0] = 0  # padding
-    batch = random_batch(rng)
-    batch["side"] = {f.name: rng.integers(0, f.vocab_size, ROWS).astype(np.int32) for f in features.side}
-    mesh = make_mesh()
+    batch = random_batch(rng, rows)
+    batch["side"] = {f.name: rng.integers(0, f.vocab_size, rows).astype(np.int32) for f in features.side}
+    mesh = mesh or make_mesh()
     return config, put_items(items, mesh, config), batch, mesh
 
 
@@ -116,6 +116,19 @@ def test_the_contrastive_loss_trains_beside_the_logloss_and_is_not_reported_as_i
     for name, norm in expected.items():
         np.testing.assert_allclose(metrics["group_norms"][name], norm, rtol=1e-3)
     assert (own > 0) == (weight > 0)
+
+
+def test_the_softmax_is_over_the_targets_of_all_devices():
+    """One step on eight devices, each with two rows, moves the towers as one device with all sixteen does."""
+    found = []
+    for devices in (8, 1):
+        mesh = make_mesh(jax.devices()[:devices])
+        config, items, batch, mesh = prepared(mesh=mesh, rows=16)
+        batch = next(on_devices(iter([batch]), mesh))
+        assert len(batch["item"].sharding.device_set) == devices
+        _, metrics = make_train_step(config, mesh)(init_state(config, items, mesh), batch, items, np.float32(0.01))
+        found.append([metrics["loss"], *metrics["group_norms"].values()])
+    np.testing.assert_allclose(*found, rtol=1e-3, atol=1e-6)  # the gradient of the keys' bias is rounding alone
 
 
 def test_more_padding_changes_no_logit():
