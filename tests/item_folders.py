@@ -33,7 +33,7 @@ def write_folder(folder: Path, titles: list[str | None], training: int | None = 
             "options": {"history": 64},
             "embedding": None,
         }
-        manifest |= {"splits": {"train": {"history_p90": 10}}, "tags": True, "side": [], "weight": False}
+        manifest |= {"splits": {"train": {"rows": 100, "history_p90": 10}}, "tags": True, "side": [], "weight": False}
         (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
 

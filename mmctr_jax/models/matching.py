@@ -87,6 +87,7 @@ class Matching(Model):
 
         scores_BxN = jnp.einsum("be,bne->bn", project(target_BxD, "query"), project(history_BxNxD, "key"))
         recency = self.param("recency", nn.initializers.zeros, (self.settings.max_history,), jnp.float32)
+        recency = jnp.pad(recency, (max(N - len(recency), 0), 0))  # where there is more padding than that
         scores_BxN = scores_BxN.astype(jnp.promote_types(self.dtype, jnp.float32)) * width**-0.5 + recency[-N:]
         scores_BxN = jnp.where(click_BxN, scores_BxN, jnp.finfo(jnp.float32).min)
         weights_BxN = jnp.where(click_BxN, jax.nn.softmax(scores_BxN, axis=-1), 0).astype(self.dtype)
