@@ -63,9 +63,12 @@ def _settings(text: str) -> list[str]:
     return [line for line in text.splitlines() if not line.startswith("#")]
 
 
-def batch_size(rows: int) -> int:
-    """Rows per step for so many training rows: large batches are faster, but an epoch needs some hundred steps."""
-    return 256 if rows < 200_000 else 1024
+def by_size(rows: int) -> tuple[int, float]:
+    """Batch size and weight decay of the tables for so many training rows (docs/accuracy.md).
+
+    Large batches are faster, but an epoch needs some hundred steps; with few rows, ids are learned by heart.
+    """
+    return (256, 3.0) if rows < 200_000 else (1024, 0.5)
 
 
 def config_text(manifest: dict[str, Any]) -> str:
@@ -77,6 +80,7 @@ def config_text(manifest: dict[str, Any]) -> str:
     if manifest["embedding"]:
         column, dim = manifest["embedding"]["column"], manifest["embedding"]["dim"]
         item_features.append(f"    - {{kind: embedding, name: {column}, dim: {dim}}}")
+    batch_size, weight_decay = by_size(manifest["splits"]["train"]["rows"])
     side = [f"    - {{name: {json.dumps(f['name'])}, vocab_size: {f['vocab_size']}}}" for f in manifest["side"]]
     files = ("train", "valid", "test", "test_labels", "item_info")
     lines = [
@@ -95,8 +99,9 @@ def config_text(manifest: dict[str, Any]) -> str:
         "  name: matching",
         f"  max_history: {longest} # nine in ten training histories have at most {p90} clicks",
         "train:",
-        f"  batch_size: {batch_size(manifest['splits']['train']['rows'])}",
+        f"  batch_size: {batch_size}",
         "  learning_rate: 1e-3",
+        f"  weight_decay: {{tables: {weight_decay:g}}}",
         "  ema: 0.99",
         "  epochs: 10",
         "  patience: 2",
