@@ -1,0 +1,190 @@
+"""Hand-made features of a target and the clicks before it, as a user would make them for LightGBM.
+
+Statistics are rates: so those of all users and those of four fifths of them mean the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import scipy.sparse as sp
+from sklearn.utils.extmath import randomized_svd
+
+CLICKS, FOLDS, DIM = 16, 5, 64
+_NO_FEATURES = ("ID", "user_id", "item_id", "item_seq", "label", "weight")
+
+
+@dataclass
+class Rows:
+    """history: (rows, 16) most recent clicks, 0 where there is none; item, user, label (rows,); side (rows, S)."""
+
+    history: np.ndarray
+    item: np.ndarray
+    user: np.ndarray
+    label: np.ndarray
+    side: np.ndarray
+
+    def of(self, chosen: np.ndarray) -> Rows:
+        """Some of the rows."""
+        return Rows(*(getattr(self, name)[chosen] for name in self.__dataclass_fields__))
+
+
+@dataclass
+class Items:
+    """vectors: (items, E), zero for padding; tags: (items, tags) sparse, TF-IDF, unit rows."""
+
+    vectors: np.ndarray
+    tags: sp.csr_matrix
+
+
+@dataclass
+class Counts:
+    """What the clicks of some users say. clicks: (items,) the share of users who clicked; share: (items,) how much more
+    than other targets it was clicked; svd: (items, 64); together, following: sparse (items, items): co-clicks as
+    cosines, and the share of an item's clicks after which the column was one of the user's next three."""
+
+    clicks: np.ndarray
+    share: np.ndarray
+    svd: np.ndarray
+    together: sp.csr_matrix
+    following: sp.csr_matrix
+
+
+def read_rows(folder: Path, name: str) -> Rows:
+    """A split of a prepared folder; the labels of test are in a file of their own."""
+    table = pl.read_parquet(folder / f"{name}.parquet")
+    if "label" not in table.columns:
+        table = table.with_columns(pl.read_parquet(folder / f"{name}_labels.parquet")["label"])
+    lists = table["item_seq"].cast(pl.List(pl.Int64)) if table["item_seq"].dtype != pl.List else table["item_seq"]
+    clicked = lists.list.eval(pl.element().filter(pl.element() != 0)).list.tail(CLICKS).to_list()
+    history = np.zeros((len(table), CLICKS), np.int64)
+    for row, clicks in enumerate(clicked):
+        history[row, CLICKS - len(clicks) :] = clicks
+    side = [name for name in table.columns if name not in _NO_FEATURES and table[name].dtype.is_integer()]
+    columns = (table[name].to_numpy() for name in ("item_id", "user_id", "label"))
+    return Rows(history, *columns, table.select(side).to_numpy())
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return vectors / np.where(norms > 0, norms, 1)
+
+
+def read_items(folder: Path) -> Items:
+    """The first column of vectors and the first of tags in item_info; none: one of zeros."""
+    table = pl.read_parquet(folder / "item_info.parquet").sort("item_id")
+    size, ids = int(table["item_id"].max()) + 1, table["item_id"].to_numpy()
+    vectors, tags = np.zeros((size, 1), np.float32), sp.csr_matrix((size, 1))
+    lists = [s for s in table.get_columns() if s.dtype in (pl.List, pl.Array)]
+    if floats := [s for s in lists if s.dtype.inner.is_float()]:
+        values = np.array(floats[0].to_list(), np.float32)
+        vectors = np.zeros((size, values.shape[1]), np.float32)
+        vectors[ids] = values
+    if integers := [s for s in lists if s.dtype.inner.is_integer()]:
+        long = pl.DataFrame({"item": ids, "tag": integers[0].cast(pl.List(pl.Int64))}).explode("tag").drop_nulls()
+        long = long.filter(pl.col("tag") != 0).unique()
+        tags = sp.csr_matrix((np.ones(len(long)), (long["item"], long["tag"])), (size, long["tag"].max() + 1))
+        tags = tags @ sp.diags(np.log(size / np.maximum(tags.sum(axis=0).A1, 1)))
+        norms = np.sqrt(tags.multiply(tags).sum(axis=1)).A1
+        tags = sp.csr_matrix(sp.diags(1 / np.where(norms > 0, norms, 1)) @ tags)
+    return Items(vectors, tags)
+
+
+def count(rows: Rows, size: int) -> Counts:
+    """The statistics of training rows; of `size` items."""
+    clicked = rows.label == 1
+    at, column = np.nonzero(rows.history)
+    owners = np.concatenate([rows.user[clicked], rows.user[at]])
+    users, items = np.unique(owners, return_inverse=True)[1], np.concatenate([rows.item[clicked], rows.history[at, column]])
+    matrix = sp.csr_matrix((np.ones(len(items), np.float32), (users, items)), (users.max() + 1, size))
+    matrix.data[:] = 1  # a click counts once for each user
+    clicks = matrix.sum(axis=0).A1
+    scale = sp.diags(1 / np.sqrt(np.maximum(clicks, 1)))
+    rank = min(DIM, min(matrix.shape) - 1)
+    _, values, right = randomized_svd(matrix @ scale, rank, random_state=0)
+    activity = sp.diags(1 / np.sqrt(matrix.sum(axis=1).A1))
+    together = sp.csr_matrix(scale @ (matrix.T @ activity @ matrix) @ scale)
+    following = sp.csr_matrix(sp.diags(1 / np.maximum(clicks, 1)) @ _transitions(rows, size))
+    shown, wanted = np.bincount(rows.item, minlength=size), rows.label.mean()
+    share = (np.bincount(rows.item[clicked], minlength=size) + 5 * wanted) / (shown + 5) / wanted
+    return Counts(clicks / matrix.shape[0], share, right.T * values, together, following)
+
+
+def _transitions(rows: Rows, size: int) -> sp.csr_matrix:
+    """(items, items): how many users clicked the column at most three clicks after the row."""
+    path = np.concatenate([rows.history, np.where(rows.label == 1, rows.item, 0)[:, None]], axis=1)
+    steps = [(path[:, :-ahead], path[:, ahead:]) for ahead in (1, 2, 3)]
+    before, after = (np.concatenate([step[side].ravel() for step in steps]) for side in (0, 1))
+    owners = np.concatenate([np.repeat(rows.user, step[0].shape[1]) for step in steps])
+    real = (before > 0) & (after > 0)
+    once = pl.DataFrame({"user": owners[real], "before": before[real], "after": after[real]}).unique()
+    return sp.csr_matrix((np.ones(len(once), np.float32), (once["before"], once["after"])), (size, size))
+
+
+def pairs(matrix: sp.csr_matrix, rows: Rows) -> np.ndarray:
+    """(rows, 16): the matrix's entry for each click and the target; 0 where there is no click."""
+    target = np.repeat(rows.item[:, None], CLICKS, axis=1)
+    real = rows.history > 0
+    found = np.zeros(real.shape)
+    found[real] = np.asarray(matrix[rows.history[real], target[real]]).ravel()
+    return found
+
+
+def _cosines(vectors: np.ndarray, rows: Rows) -> list[np.ndarray]:
+    """With the target: of the mean history, the largest, mean, smallest and deviation of the clicks, the last three."""
+    unit, real = _unit(vectors), rows.history > 0
+    each = np.einsum("nd,nkd->nk", unit[rows.item], unit[rows.history]) * real
+    return [mean_cosine(vectors, rows), *_summary(each, real), *each[:, -3:].T]
+
+
+def _summary(each: np.ndarray, real: np.ndarray) -> list[np.ndarray]:
+    """The largest, second largest, smallest, mean and deviation over a row's clicks; 0 without any."""
+    clicks = np.maximum(real.sum(axis=1), 1)
+    mean = each.sum(axis=1) / clicks
+    deviation = np.sqrt((np.square(each - mean[:, None]) * real).sum(axis=1) / clicks)
+    ordered = np.sort(np.where(real, each, -np.inf), axis=1)
+    extremes = [ordered[:, -1], ordered[:, -2], np.where(real, each, np.inf).min(axis=1)]
+    return [*(np.where(np.isfinite(x), x, 0) for x in extremes), mean, deviation]
+
+
+def mean_cosine(vectors: np.ndarray, rows: Rows) -> np.ndarray:
+    """(rows,) cosine of the target's vector and the mean of the clicks'; vectors of padding must be zero."""
+    mean = vectors[rows.history].sum(axis=1)
+    return (_unit(mean) * _unit(vectors[rows.item])).sum(axis=1)
+
+
+def features(rows: Rows, counts: Counts, items: Items) -> np.ndarray:
+    """(rows, F) hand-made features. A training row's `counts` must not know its user's clicks."""
+    parts = []
+    for start in range(0, len(rows.item), 50_000):  # (rows, 16, 128) floats at a time
+        some = rows.of(np.arange(start, min(start + 50_000, len(rows.item))))
+        real, popularity = some.history > 0, np.sqrt(np.maximum(counts.clicks, 1e-6))[some.item]
+        columns = [real.sum(axis=1), *some.side.T, counts.clicks[some.item], counts.share[some.item]]
+        seen = np.where(real, counts.clicks[some.history], 0)
+        columns += [np.diff(items.tags.indptr)[some.item], seen[:, -1], *_summary(seen, real)]
+        columns += [(some.history == some.item[:, None]).sum(axis=1)]
+        for vectors in (items.vectors, counts.svd):
+            columns += _cosines(vectors, some)
+        for matrix in (counts.together, counts.following):
+            found = pairs(matrix, some)
+            sums, largest = found.sum(axis=1), found.max(axis=1)
+            columns += [sums, largest, sums / popularity, largest / popularity, found[:, -1], *_summary(found, real)[3:]]
+        target = items.tags[some.item]
+        overlap = np.stack([target.multiply(items.tags[some.history[:, k]]).sum(axis=1).A1 for k in range(CLICKS)], 1)
+        columns += [overlap.sum(axis=1), *_summary(overlap, real), overlap[:, -1]]
+        parts.append(np.stack(columns, axis=1).astype(np.float32))
+    return np.concatenate(parts)
+
+
+def out_of_fold(train: Rows, items: Items, size: int) -> np.ndarray:
+    """The features of training rows, each from the clicks of the other four fifths of the users."""
+    folds, result = train.user % FOLDS, None
+    for fold in range(FOLDS):
+        here = np.flatnonzero(folds == fold)
+        made = features(train.of(here), count(train.of(folds != fold), size), items)
+        result = np.empty((len(folds), made.shape[1]), np.float32) if result is None else result
+        result[here] = made
+    return result
