@@ -35,9 +35,16 @@ class ModelSettings(Settings):
 
     module: ClassVar[type[Model]]
     """The Flax module that these are the settings of."""
+    shares_history: ClassVar[bool] = False
+    """Whether a batch may have one history (1, N) that is that of all its rows."""
 
     def check(self, features: Features) -> None:
         """Raises: ValueError, naming the setting, if the model cannot be made of these features."""
+
+    @property
+    def compares_vectors(self) -> bool:
+        """Whether it compares the items' frozen vectors as they are."""
+        return False
 
     @property
     def sees_padding(self) -> bool:

@@ -35,6 +35,17 @@ def mean_of_tags(table: jax.Array, tags: jax.Array, dtype: jnp.dtype) -> jax.Arr
     return lookup(table, tags, dtype).sum(axis=-2) / jnp.maximum(count, 1).astype(dtype)
 
 
+class ItemVectors(dict[str, jax.Array]):
+    """An item table whose items are vectors (V, D) already, as `EmbeddingLayer.items` makes them.
+
+    As a dictionary: the frozen vectors, which some models compare.
+    """
+
+    def __init__(self, vectors_VxD: jax.Array, frozen: dict[str, jax.Array]):
+        super().__init__(frozen)
+        self.vectors_VxD = vectors_VxD
+
+
 class Embedded(NamedTuple):
     """What every model starts from."""
 
@@ -56,6 +67,9 @@ class EmbeddingLayer(nn.Module):
     @nn.compact
     def __call__(self, batch: dict[str, jax.Array], items: dict[str, jax.Array], train: bool) -> Embedded:
         """Embeds a batch; `items` is the item table (`data.items.ItemTable`)."""
+        if isinstance(items, ItemVectors):
+            vectors, side = items.vectors_VxD, self.side(batch["side"], batch["item"].shape[0])
+            return Embedded(side, vectors[batch["item"]], vectors[batch["history"]])
         for name in self.features.table_sizes:
             self.table(name)  # in this order, whatever the features use: a seed's tables are then always the same
         # Target and clicks in one lookup: so each table has one gradient, for devices to exchange once.

@@ -23,10 +23,26 @@ from mmctr_jax.settings import NonNegative, Positive, Rate, Width
 _EPSILON = 1e-8  # what a product of squared norms is never below
 
 
-def cosine(a: jax.Array, b: jax.Array) -> jax.Array:
-    """(…, E) → (…): cosines; 0 with a zero vector, where the gradient is finite too."""
-    squares = jnp.square(a).sum(axis=-1) * jnp.square(b).sum(axis=-1)
-    return (a * b).sum(axis=-1) * jax.lax.rsqrt(squares + _EPSILON)
+def cosine(dot: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
+    """Cosines of vectors from their dot products; 0 with a zero vector, where the gradient is finite too.
+
+    dot: of a and b, (…, E) each, or of shapes that broadcast.
+    """
+    return dot * jax.lax.rsqrt(jnp.square(a).sum(axis=-1) * jnp.square(b).sum(axis=-1) + _EPSILON)
+
+
+def dot_with_clicks(x_BxE: jax.Array, clicks_HxNxE: jax.Array) -> jax.Array:
+    """(B, N) dot products of each row with the clicks of its history."""
+    if clicks_HxNxE.shape[0] == 1:  # one product of matrices; that of vectors is as fast only where none is shared
+        return x_BxE @ clicks_HxNxE[0].T
+    return (x_BxE[:, None] * clicks_HxNxE).sum(axis=-1)
+
+
+def mean_by(weights_BxN: jax.Array, clicks_HxNxE: jax.Array) -> jax.Array:
+    """(B, E) sums of the clicks of each row's history, by its weights."""
+    if clicks_HxNxE.shape[0] == 1:
+        return weights_BxN @ clicks_HxNxE[0]
+    return jnp.einsum("bn,bne->be", weights_BxN, clicks_HxNxE)
 
 
 def contrastive_loss(affinity_BxB: jax.Array, batch: Batch) -> jax.Array:
@@ -48,7 +64,10 @@ def contrastive_loss(affinity_BxB: jax.Array, batch: Batch) -> jax.Array:
 
 
 class Matching(Model):
-    """[side ‖ target ‖ mean, last and attended click ‖ how target and clicks compare ‖ affinity] → an MLP."""
+    """[side ‖ target ‖ mean, last and attended click ‖ how target and clicks compare ‖ affinity] → an MLP.
+
+    H: 1 where all rows of a batch have the same history, else B.
+    """
 
     @nn.compact
     def __call__(self, batch, items, train):
@@ -57,44 +76,45 @@ class Matching(Model):
             out_BxN = jax.random.bernoulli(self.make_rng("dropout"), settings.click_dropout, batch["history"].shape)
             clicked = batch | {"history": jnp.where(out_BxN, 0, batch["history"])}
         e = self.embedded(clicked, items, train)
-        click_BxN = clicked["history"] != 0
-        clicks_Bx1 = click_BxN.sum(axis=1, keepdims=True).astype(self.dtype)
-        mean_BxD = e.history.sum(axis=1) / jnp.maximum(clicks_Bx1, 1)
-        last_B = jnp.where(click_BxN, jnp.arange(click_BxN.shape[1]), -1).argmax(axis=1)
-        last_BxD = jnp.take_along_axis(e.history, last_B[:, None, None], axis=1)[:, 0]
-        attended_BxD = self._attended(e.target, e.history, click_BxN)
+        click_HxN = clicked["history"] != 0
+        clicks_Hx1 = click_HxN.sum(axis=1, keepdims=True).astype(self.dtype)
+        mean_HxD = e.history.sum(axis=1) / jnp.maximum(clicks_Hx1, 1)
+        at_N = jnp.arange(click_HxN.shape[1])
+        last_HxN = at_N == jnp.where(click_HxN, at_N, -1).max(axis=1, keepdims=True)
+        last_HxD = jnp.where(last_HxN[..., None], e.history, 0).sum(axis=1)
+        attended_BxD = self._attended(e.target, e.history, click_HxN)
 
-        largest_BxD = max_over_positions(e.history, click_BxN[..., None])
-        user_BxA = self._tower("user", jnp.concatenate([mean_BxD, last_BxD, largest_BxD], axis=-1), train)
+        largest_HxD = max_over_positions(e.history, click_HxN[..., None])
+        user_HxA = self._tower("user", jnp.concatenate([mean_HxD, last_HxD, largest_HxD], axis=-1), train)
         item_BxA = self._tower("item", e.target, train)
-        affinity_Bx1 = (user_BxA * item_BxA).sum(axis=-1, keepdims=True) / settings.temperature
+        affinity_Bx1 = (user_HxA * item_BxA).sum(axis=-1, keepdims=True) / settings.temperature
         if train and settings.contrastive:
-            loss = contrastive_loss(user_BxA @ item_BxA.T / settings.temperature, batch)
+            loss = contrastive_loss(user_HxA @ item_BxA.T / settings.temperature, batch)
             self.sow("losses", "contrastive", settings.contrastive * loss)
 
-        views = [mean_BxD, last_BxD, attended_BxD]
-        compared = [c for part in self._parts() for c in self._compared(e, views, click_BxN, part)]
-        x = [e.side, e.target, *views, *compared, jnp.log1p(clicks_Bx1), affinity_Bx1.astype(self.dtype)]
-        deep = MLP(settings.deep, self.dtype, settings.dropout, name="deep")
-        return self.logits((), deep(jnp.concatenate(x, axis=-1), train), train)
+        views = [mean_HxD, last_HxD, attended_BxD]
+        compared = [c for part in self._parts() for c in self._compared(e, views, click_HxN, part)]
+        x = [e.side, e.target, *views, *compared, jnp.log1p(clicks_Hx1), affinity_Bx1.astype(self.dtype)]
+        x_BxF = jnp.concatenate([jnp.broadcast_to(part, (e.target.shape[0], part.shape[1])) for part in x], axis=-1)
+        return self.logits((), MLP(settings.deep, self.dtype, settings.dropout, name="deep")(x_BxF, train), train)
 
-    def _attended(self, target_BxD, history_BxNxD, click_BxN):
+    def _attended(self, target_BxD, history_HxNxD, click_HxN):
         """(B, D): the clicks' mean by a softmax over query · key and a learned weight of recency; 0 without clicks."""
-        width, N = self.settings.attention, click_BxN.shape[1]
+        width, N = self.settings.attention, click_HxN.shape[1]
 
         def project(x, name):
             return nn.Dense(width, kernel_init=xavier_normal, dtype=self.dtype, name=name)(x)
 
-        scores_BxN = jnp.einsum("be,bne->bn", project(target_BxD, "query"), project(history_BxNxD, "key"))
+        scores_BxN = dot_with_clicks(project(target_BxD, "query"), project(history_HxNxD, "key"))
         recency = self.param("recency", nn.initializers.zeros, (self.settings.max_history,), jnp.float32)
         recency = jnp.pad(recency, (max(N - len(recency), 0), 0))  # where there is more padding than that
         scores_BxN = scores_BxN.astype(jnp.promote_types(self.dtype, jnp.float32)) * width**-0.5 + recency[-N:]
-        scores_BxN = jnp.where(click_BxN, scores_BxN, jnp.finfo(jnp.float32).min)
-        weights_BxN = jnp.where(click_BxN, jax.nn.softmax(scores_BxN, axis=-1), 0).astype(self.dtype)
-        return jnp.einsum("bn,bnd->bd", weights_BxN, history_BxNxD)
+        scores_BxN = jnp.where(click_HxN, scores_BxN, jnp.finfo(jnp.float32).min)
+        weights_BxN = jnp.where(click_HxN, jax.nn.softmax(scores_BxN, axis=-1), 0).astype(self.dtype)
+        return mean_by(weights_BxN, history_HxNxD)
 
     def _tower(self, name, x, train):
-        """(B, A) unit vectors: what a history is like, or a target."""
+        """(…, A) unit vectors: what a history is like, or a target."""
         layers = MLP(self.settings.tower[:-1], self.dtype, outputs=self.settings.tower[-1], name=name)
         x = layers(x, train).astype(jnp.promote_types(self.dtype, jnp.float32))
         return x * jax.lax.rsqrt(jnp.square(x).sum(axis=-1, keepdims=True) + _EPSILON)
@@ -108,13 +128,15 @@ class Matching(Model):
         return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
     @staticmethod
-    def _compared(e, views, click_BxN, part):
-        """Columns (B, 1) or (B, 2): dot product and cosine of the target and each view; the largest of its clicks."""
+    def _compared(e, views, click_HxN, part):
+        """Columns (B, 2): dot product and cosine of the target and each view; the largest of each of its clicks."""
         target, history = e.target[:, part], e.history[:, :, part]
         for view in views:
-            yield jnp.stack([(target * view[:, part]).sum(axis=-1), cosine(target, view[:, part])], axis=-1)
-        each = jnp.stack([(target[:, None] * history).sum(axis=-1), cosine(target[:, None], history)], axis=-1)
-        yield max_over_positions(each, click_BxN[..., None])
+            dot_B = (target * view[:, part]).sum(axis=-1)
+            yield jnp.stack([dot_B, cosine(dot_B, target, view[:, part])], axis=-1)
+        dot_BxN = dot_with_clicks(target, history)
+        each_BxNx2 = jnp.stack([dot_BxN, cosine(dot_BxN, target[:, None], history)], axis=-1)
+        yield max_over_positions(each_BxNx2, click_HxN[..., None])
 
 
 class MatchingSettings(ModelSettings):
@@ -144,3 +166,4 @@ class MatchingSettings(ModelSettings):
     """After each deep layer."""
 
     module = Matching
+    shares_history = True

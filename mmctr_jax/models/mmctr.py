@@ -40,6 +40,10 @@ class MMCTRSettings(ModelSettings):
         self.dcn.check(features)
 
     @property
+    def compares_vectors(self) -> bool:
+        return self.transformer.similarity or self.dcn.similarity_bins > 0
+
+    @property
     def sees_padding(self) -> bool:
         return self.history_mask == "released"
 

@@ -21,6 +21,7 @@ class SequenceModel(Model):
             attended_BxN = attended_positions(batch["history"], mask)
         e = self.embedded(batch, items, train)
         encoder = HistoryEncoder(self.settings.transformer, self.dtype, name="encoder")
-        cosines_BxNxC = cosines(batch, items, self.features)
+        compared = self.settings.transformer.similarity
+        cosines_BxNxC = cosines(batch, items, self.features) if compared else None
         sequence = encoder(e.history, e.target, attended_BxN, kept_BxN, cosines_BxNxC, train)
         return jnp.concatenate([e.side, e.target, sequence], axis=-1)

@@ -42,4 +42,4 @@ def histogram(cosines_BxNxC: jax.Array, history_BxN: jax.Array, bins: int) -> ja
     bin_BxNxC = jnp.clip(((cosines_BxNxC + 1) / 2 * bins).astype(jnp.int32), 0, bins - 1)
     hits = jax.nn.one_hot(bin_BxNxC, bins) * real_BxN[..., None, None]
     shares = hits.sum(axis=1) / jnp.maximum(real_BxN.sum(axis=1), 1)[:, None, None]
-    return shares.reshape(len(shares), -1)
+    return shares.reshape(shares.shape[0], -1)

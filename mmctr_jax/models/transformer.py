@@ -163,8 +163,9 @@ class HistoryEncoder(nn.Module):
     def __call__(self, history_BxNxD, target_BxD, attended_BxN, kept_BxN, cosines_BxNxC, train: bool):
         """Returns (B, K·T), with T more columns for the max-pool and D more for the target's attention.
 
-        `kept_BxN`: positions whose outputs are kept, the others being zero. `history_BxNxD`, `attended_BxN` and
-        `cosines_BxNxC` may have one position that stands for all of them (`masking.stand_in`).
+        `kept_BxN`: positions whose outputs are kept, the others being zero. `cosines_BxNxC`: of clicks and target;
+        null without `similarity`. It, `history_BxNxD` and `attended_BxN` may have one position that stands for all of
+        them (`masking.stand_in`).
         """
         attended_BxNx1 = attended_BxN[..., None]
         # Attention weights of 0 do not stop a NaN (0 · NaN): what is not attended to is selected away, here and below.

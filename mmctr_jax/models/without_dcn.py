@@ -37,6 +37,10 @@ class WithoutDCNSettings(ModelSettings):
         self.transformer.check(features, self.embedding_dim)
 
     @property
+    def compares_vectors(self) -> bool:
+        return self.transformer.similarity
+
+    @property
     def sees_padding(self) -> bool:
         return self.history_mask == "released"
 

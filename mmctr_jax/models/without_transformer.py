@@ -38,5 +38,9 @@ class WithoutTransformerSettings(ModelSettings):
         self.dcn.check(features)
 
     @property
+    def compares_vectors(self) -> bool:
+        return self.dcn.similarity_bins > 0
+
+    @property
     def has_batch_statistics(self) -> bool:
         return self.dcn.batch_norm

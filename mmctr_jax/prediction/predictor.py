@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from mmctr_jax.config import Config
 from mmctr_jax.console import Progress, log
 from mmctr_jax.data.cache import Split, load_split
-from mmctr_jax.data.items import with_new_items
+from mmctr_jax.data.items import ItemTable, with_new_items
 from mmctr_jax.devices.sharding import make_mesh, put_items
 from mmctr_jax.errors import InputError
 from mmctr_jax.runs.directory import RunDirectory
@@ -36,6 +36,9 @@ class Predictor:
     config: Config
     step: int
     num_items: int  # that it can score, those beyond `config.features.num_items` by their features alone
+    table: ItemTable  # of that many items
+    params: Any
+    batch_stats: Any
     _score: Callable[[Split, Callable[[int], None]], np.ndarray]
 
     @classmethod
@@ -59,7 +62,7 @@ class Predictor:
         def score_split(split: Split, on_rows: Callable[[int], None]) -> np.ndarray:
             return score(params, batch_stats, split, items, on_rows)
 
-        return cls(config, step, num_items, score_split)
+        return cls(config, step, num_items, table, params, batch_stats, score_split)
 
     def logits(self, path: str | Path) -> np.ndarray:
         """(rows,) float32 logits of a Parquet file's or folder's rows, in their order. Raises InputError."""
