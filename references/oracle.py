@@ -182,8 +182,9 @@ def cross_and_deep(config, params, batch_stats, f_F):
     """f_o = [cross network, deep network], in parallel on f (Eq. 7-8)."""
     options = config.model.dcn
     c_F = d = f_F
-    for i in range(options.cross_layers):  # c_{l+1} = f * (W_l c_l + b_l) + c_l
-        c_F = f_F * dense(params["cross"][f"layer_{i}"], c_F) + c_F
+    for i in range(options.cross_layers):  # c_{l+1} = f * (W_l c_l + b_l) + c_l, W_l of full rank or of less
+        x = c_F if options.rank is None else c_F @ f64(params["cross"][f"layer_{i}_narrow"]["kernel"])
+        c_F = f_F * dense(params["cross"][f"layer_{i}"], x) + c_F
     for i in range(len(options.deep)):
         d = dense(params["deep"][f"layer_{i}"], d)
         if options.batch_norm:

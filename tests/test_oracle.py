@@ -44,6 +44,7 @@ transformers = st.fixed_dictionaries(
 dcns = st.fixed_dictionaries(
     {
         "cross_layers": st.integers(0, 3),
+        "rank": st.none() | st.integers(1, 4),
         "deep": widths,
         "batch_norm": st.booleans(),
         "similarity_bins": st.integers(0, 5),

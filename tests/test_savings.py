@@ -44,6 +44,7 @@ CHANGES = {
         }
     },
     "no deep": {"model": {"dcn": {"deep": []}}},
+    "low-rank cross layers": {"model": {"dcn": {"rank": 3}}},
     "batch norm": {"model": {"dcn": {"batch_norm": True}}},
     "without_dcn": {"model": SYSTEMS["without_dcn"]["model"] | {"head": []}},
     "without_transformer": SYSTEMS["without_transformer"],

@@ -23,6 +23,7 @@ def check_released_has(features: Features, model: ModelSettings) -> None:
     if model.name != "mmctr":
         raise InputError(f"model.name {model.name}: released checkpoints are of the full model, mmctr, alone.")
     extras = {
+        "model.dcn.rank": model.dcn.rank,
         "model.dcn.batch_norm": model.dcn.batch_norm,
         "model.dcn.similarity_bins": model.dcn.similarity_bins,
         "model.transformer.similarity": model.transformer.similarity,

@@ -1,5 +1,6 @@
 """Feature interaction (Eq. 7–8): DCNv2, cross network and deep network in parallel."""
 
+from functools import partial
 from typing import Annotated
 
 import flax.linen as nn
@@ -21,6 +22,8 @@ class DCNSettings(Settings):
 
     cross_layers: Depth = 3
     """Layers of the cross network."""
+    rank: Width | None = None
+    """Of the cross layers' matrices: W = U Vᵀ, from F columns to this many and back. null: full, as published."""
     cross_dropout: Rate = 0.0
     """After each cross layer's linear map; the paper's Table 1 has 0.2, the release none."""
     deep: tuple[Width, ...] = (1024, 512, 256)
@@ -39,19 +42,22 @@ class DCNSettings(Settings):
 
 
 class CrossNetwork(nn.Module):
-    """c_{l+1} = c_0 ⊙ (W_l c_l + b_l) + c_l, with full matrices (Eq. 7; Wang et al. 2021, arXiv 2008.13535)."""
+    """c_{l+1} = c_0 ⊙ (W_l c_l + b_l) + c_l (Eq. 7; Wang et al. 2021, arXiv 2008.13535), W_l = U_l V_lᵀ with a rank."""
 
     layers: int
+    rank: int | None
     dropout: float
     dtype: jnp.dtype
 
     @nn.compact
     def __call__(self, f_BxF: jax.Array, train: bool) -> jax.Array:
         """(B, F) → (B, F)."""
+        linear = partial(nn.Dense, kernel_init=xavier_normal, dtype=self.dtype)
         c_BxF = f_BxF
         for i in range(self.layers):
-            linear = nn.Dense(f_BxF.shape[-1], kernel_init=xavier_normal, dtype=self.dtype, name=f"layer_{i}")
-            c_BxF = f_BxF * Dropout(self.dropout)(linear(c_BxF), train) + c_BxF
+            x = c_BxF if self.rank is None else linear(self.rank, use_bias=False, name=f"layer_{i}_narrow")(c_BxF)
+            x_BxF = linear(f_BxF.shape[-1], name=f"layer_{i}")(x)
+            c_BxF = f_BxF * Dropout(self.dropout)(x_BxF, train) + c_BxF
         return c_BxF
 
 
@@ -67,7 +73,7 @@ class DCNModel(Model):
         if dcn.similarity_bins:
             shares_BxS = histogram(cosines(batch, items, self.features), batch["history"], dcn.similarity_bins)
             f_BxF = jnp.concatenate([f_BxF, shares_BxS.astype(self.dtype)], axis=-1)
-        cross = CrossNetwork(dcn.cross_layers, dcn.cross_dropout, self.dtype, name="cross")
+        cross = CrossNetwork(dcn.cross_layers, dcn.rank, dcn.cross_dropout, self.dtype, name="cross")
         deep = MLP(dcn.deep, self.dtype, dcn.deep_dropout, dcn.batch_norm, name="deep")
         real_B = batch["weight"] > 0  # rows of weight 0 fill a batch up, and count in no statistics
         both = jnp.concatenate([cross(f_BxF, train), deep(f_BxF, train, real_B)], axis=-1)
