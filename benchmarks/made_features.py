@@ -98,7 +98,10 @@ def count(rows: Rows, size: int) -> Counts:
     clicked = rows.label == 1
     at, column = np.nonzero(rows.history)
     owners = np.concatenate([rows.user[clicked], rows.user[at]])
-    users, items = np.unique(owners, return_inverse=True)[1], np.concatenate([rows.item[clicked], rows.history[at, column]])
+    users, items = (
+        np.unique(owners, return_inverse=True)[1],
+        np.concatenate([rows.item[clicked], rows.history[at, column]]),
+    )
     matrix = sp.csr_matrix((np.ones(len(items), np.float32), (users, items)), (users.max() + 1, size))
     matrix.data[:] = 1  # a click counts once for each user
     clicks = matrix.sum(axis=0).A1
@@ -171,7 +174,14 @@ def features(rows: Rows, counts: Counts, items: Items) -> np.ndarray:
         for matrix in (counts.together, counts.following):
             found = pairs(matrix, some)
             sums, largest = found.sum(axis=1), found.max(axis=1)
-            columns += [sums, largest, sums / popularity, largest / popularity, found[:, -1], *_summary(found, real)[3:]]
+            columns += [
+                sums,
+                largest,
+                sums / popularity,
+                largest / popularity,
+                found[:, -1],
+                *_summary(found, real)[3:],
+            ]
         target = items.tags[some.item]
         overlap = np.stack([target.multiply(items.tags[some.history[:, k]]).sum(axis=1).A1 for k in range(CLICKS)], 1)
         columns += [overlap.sum(axis=1), *_summary(overlap, real), overlap[:, -1]]

@@ -105,7 +105,9 @@ def main(argv: list[str]) -> None:
             of_valid, of_test = network(changed, Path(folder) / name)
             row(name, time.perf_counter() - start, of_valid, of_test)
     ours = scores.pop(config.model.name)
-    print(f"\nTest AUC of {config.model.name} less that of each, and what 95 % of paired bootstrap draws lie between:\n")
+    print(
+        f"\nTest AUC of {config.model.name} less that of each, and what 95 % of paired bootstrap draws lie between:\n"
+    )
     table = Table("rival", "difference", "from", "to")
     for name, theirs in scores.items():
         more = compare([area(test.label, theirs), area(test.label, ours)], len(ours))[1].more

@@ -1,0 +1,50 @@
+"""mmctr serve DIR [--host 127.0.0.1] [--port 8000] [--example PREPARED] ..."""
+
+import argparse
+from pathlib import Path
+
+from mmctr_jax import interrupt
+from mmctr_jax.errors import InputError
+
+
+def main(arguments: list[str]) -> int:
+    """Runs `mmctr serve` until it is told to stop; returns the exit code. Raises: InputError."""
+    parser = argparse.ArgumentParser(prog="mmctr serve", description="Answer requests over HTTP with an export.")
+    parser.add_argument("directory", type=Path, metavar="DIR", help="what mmctr export wrote")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: this machine alone)")
+    parser.add_argument("--port", type=int, default=8000, help="0: any that is free (default: 8000)")
+    parser.add_argument("--name", default="mmctr", help="of the model, in /v2/models/NAME (default: mmctr)")
+    parser.add_argument(
+        "--unknown", choices=("refuse", "padding"), default="refuse", help="item ids that the model does not know"
+    )
+    parser.add_argument("--threads", type=int, help="of one request (default: one for each core)")
+    parser.add_argument("--max-candidates", type=int, default=10_000, help="of one request (default: 10,000)")
+    parser.add_argument("--timeout", type=float, default=10.0, help="seconds for one request (default: 10)")
+    parser.add_argument("--no-access-log", action="store_true", help="no line for each request")
+    parser.add_argument("--example", type=Path, metavar="PREPARED", help="prepared folder whose users the page shows")
+    args = parser.parse_args(arguments)
+    if not 0 <= args.port < 2**16:
+        parser.error(f"--port {args.port} is not one of 0 … 65535")
+    if args.threads is not None and args.threads < 1:
+        parser.error("--threads must be at least 1")
+    if args.max_candidates < 1 or args.timeout <= 0:
+        parser.error("--max-candidates and --timeout must be above 0")
+
+    try:
+        with interrupt.deferred():
+            from mmctr_jax.serve.http import Limits, access_log
+            from mmctr_jax.serve.server import Options, serve
+    except ImportError as error:
+        raise InputError(f"mmctr serve needs {error.name}; install it with: pip install 'mmctr-jax[serve]'") from None
+
+    access_log.disabled = args.no_access_log
+    limits = Limits(candidates=args.max_candidates, seconds=args.timeout)
+    options = Options(args.directory, args.host, args.port, args.name, args.unknown, args.threads, limits)
+
+    def example(scorer):
+        from mmctr_jax.serve.example import example
+
+        return example(args.example, scorer)
+
+    serve(options, example if args.example else None)
+    return 0

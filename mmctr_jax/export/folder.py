@@ -1,0 +1,319 @@
+"""The exported folder: graphs, item arrays, and serving.json, which says what they are; checked before it is there.
+
+    serving.json        what the export is of          model-8.onnx      for histories of at most 8 clicks
+    item_vectors.bin    (V, D) float32, by item id     model-8.weights   its weights
+    item_ids.json       original ids, if asked for
+As StableHLO: model-8.stablehlo (of `jax.export`, for CPU and CUDA) and model-8.npz, its weights in the order of its
+first arguments.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import polars as pl
+from scipy.special import expit
+
+from mmctr_jax.config import Config
+from mmctr_jax.console import log, show
+from mmctr_jax.data.cache import Split, load_split
+from mmctr_jax.data.items import fingerprint
+from mmctr_jax.data.lengths import scoring_lengths
+from mmctr_jax.devices.sharding import make_mesh, put_items
+from mmctr_jax.errors import InputError
+from mmctr_jax.export.request import SIDE, input_shapes, item_arrays, request_function
+from mmctr_jax.files import writing
+from mmctr_jax.prediction import calibration
+from mmctr_jax.prediction.predictor import Predictor
+from mmctr_jax.serve.scorer import FORMAT, MANIFEST, Scorer
+from mmctr_jax.training import metrics
+from mmctr_jax.training.step import make_narrow
+
+TOLERANCE = 1e-4  # of float32 logits
+_CHECKED_ROWS = 5_000
+_ROWS, _CLICKS = 1024, 16_384  # candidates at a time, and clicks: bounds what a request needs in memory
+
+
+def export(
+    directory: Path,
+    out: Path,
+    kind: str = "onnx",
+    precision: str = "float32",
+    item_info: str | Path | None = None,
+    original_ids: bool = False,
+) -> dict[str, Any]:
+    """Writes the model of a run directory to `out`, which becomes the export once it has passed the self-check.
+
+    Args:
+        directory: What `mmctr train` wrote.
+        out: New, or an export, which is replaced whole.
+        kind: onnx | stablehlo.
+        precision: float32 | int8.
+        item_info: As in `Predictor.load`. Where `out` is an export of the same model, its graphs are kept.
+        original_ids: Requests name items as the log did, not by number.
+
+    Returns:
+        The manifest, which is serving.json.
+
+    Raises:
+        InputError: The run cannot be exported so, or the self-check failed.
+    """
+    if kind == "stablehlo" and precision != "float32":
+        raise InputError(f"--precision {precision} is of --format onnx; StableHLO is exported in float32.")
+    before = _check_out(out)
+    predictor = Predictor.load(directory, item_info)
+    config = predictor.config
+    arrays = item_arrays(config, predictor.params, predictor.table, predictor.num_items)
+    lengths = (
+        (config.model.max_history,) if config.model.shares_history else scoring_lengths(config.model, config.train)
+    )
+    fitted = calibration.read(directory, predictor.step)
+    model = {
+        "kind": kind,
+        "precision": precision,
+        "model": config.model.name,
+        "step": predictor.step,
+        "weights": _digest(predictor.params, predictor.batch_stats),
+        "max_history": config.model.max_history,
+        "rows_at_once": {length: _rows_at_once(config, length) for length in lengths},
+        "side": [{"name": f.name, "vocab_size": f.vocab_size} for f in config.features.side],
+        "calibration": None if fitted is None else asdict(fitted),
+        "versions": {name: importlib.metadata.version(name) for name in _packages(kind)},
+    }
+    model = json.loads(json.dumps(model))
+    same = before is not None and all(before.get(key) == value for key, value in model.items())
+    manifest = {"format": FORMAT} | model
+    manifest |= {
+        "num_items": predictor.num_items,
+        "trained_items": config.features.num_items,
+        "arrays": {name: {"file": f"{name}.bin", "shape": list(array.shape)} for name, array in arrays.items()},
+        "items": fingerprint(arrays),
+        "original_ids": original_ids,
+    }
+    with _replacing_folder(out) as folder:
+        for name, array in arrays.items():
+            array.tofile(folder / f"{name}.bin")
+        if original_ids:
+            (folder / "item_ids.json").write_text(json.dumps(_original_ids(config, predictor.num_items)))
+        if same:
+            log.info(f"{out} is of the same model: its graphs are kept.")
+            _keep_graphs(out, folder, arrays)
+        else:
+            _write_graphs(folder, predictor, lengths, arrays, kind, precision, fitted)
+        (folder / MANIFEST).write_text(json.dumps(manifest | {"original_ids": False}))  # rows of files have numbers
+        manifest["self_check"] = _self_check(folder, predictor, kind, precision)
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+    return manifest
+
+
+def _packages(kind: str) -> tuple[str, ...]:
+    return ("mmctr-jax", "jax", "onnx", "onnxruntime") if kind == "onnx" else ("mmctr-jax", "jax", "jaxlib")
+
+
+def _digest(*trees: Any) -> str:
+    """SHA-256 of arrays."""
+    leaves = jax.tree_util.tree_leaves_with_path(trees)
+    return fingerprint({jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves})
+
+
+def _rows_at_once(config: Config, length: int) -> int:
+    return _ROWS if config.model.shares_history else min(_ROWS, max(_CLICKS // length, 1))
+
+
+def _check_out(out: Path) -> dict[str, Any] | None:
+    """The manifest of an export that is there; None where nothing is. Raises: InputError for anything else."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return None
+    try:
+        return json.loads((out / MANIFEST).read_text())
+    except (OSError, ValueError):
+        raise InputError(f"{out} exists and is not an export (it has no {MANIFEST}); name another --out.") from None
+
+
+@contextmanager
+def _replacing_folder(out: Path) -> Iterator[Path]:
+    """A new folder beside `out`, which takes its place when the block ends well."""
+    with writing(out, "name another --out"):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+        try:
+            yield folder
+            folder.chmod(0o755)
+            old = folder.with_name(f"{folder.name}.old")
+            if out.exists():
+                out.rename(old)
+            folder.rename(out)
+            shutil.rmtree(old, ignore_errors=True)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _original_ids(config: Config, num_items: int) -> list[str | None]:
+    """By item number: what the log called it. Raises: InputError where the prepared folder does not say."""
+    path = Path(config.data.item_info).parent / "vocabularies" / f"{config.features.item}.parquet"
+    try:
+        vocabulary = pl.read_parquet(path)
+        numbers, names = vocabulary["id"].to_list(), vocabulary["value"].to_list()
+    except (OSError, pl.exceptions.PolarsError):
+        raise InputError(
+            f"--original-ids needs the vocabulary of the prepared data, and {path} cannot be read; export without it."
+        ) from None
+    ids: list[str | None] = [None] * num_items
+    for number, name in zip(numbers, names, strict=True):
+        if number < num_items:
+            ids[number] = name
+    return ids
+
+
+def _keep_graphs(out: Path, folder: Path, arrays: dict[str, np.ndarray]) -> None:
+    for path in out.glob("model-*"):
+        if path.suffix == ".onnx":
+            from mmctr_jax.export.onnx_files import resize
+
+            resize(path, {name: array.shape for name, array in arrays.items()}, folder / path.name)
+        else:
+            os.link(path, folder / path.name)
+
+
+def _write_graphs(
+    folder: Path,
+    predictor: Predictor,
+    lengths: tuple[int, ...],
+    arrays: dict[str, np.ndarray],
+    kind: str,
+    precision: str,
+    fitted: calibration.Calibration | None,
+) -> None:
+    config, mesh = predictor.config, make_mesh(jax.devices()[:1])
+    narrow = make_narrow(config, mesh)
+    items = put_items(predictor.table, mesh, config)
+    params, batch_stats = jax.tree.map(np.asarray, (predictor.params, predictor.batch_stats))
+    for length in lengths:
+        enough = jax.tree.map(np.asarray, narrow(params, items, length))
+        shapes = input_shapes(config, arrays, length)
+        if kind == "stablehlo":
+            _write_stablehlo(folder / f"model-{length}.stablehlo", config, enough, batch_stats, length, shapes, fitted)
+            continue
+        with _needs_onnx():
+            from mmctr_jax.export.graph import convert
+            from mmctr_jax.export.int8 import quantised
+            from mmctr_jax.export.onnx_files import save
+
+        graph = convert(request_function(config, enough, batch_stats, length, fitted), shapes)
+        if precision == "int8":
+            graph = quantised(graph)
+        save(graph, {name: array.shape for name, array in arrays.items()}, folder / f"model-{length}.onnx")
+        log.info(f"Wrote the graph for histories of at most {length} clicks.")
+
+
+@contextmanager
+def _needs_onnx() -> Iterator[None]:
+    try:
+        yield
+    except ImportError:
+        raise InputError(
+            "Export as ONNX needs the packages onnx and onnxruntime; install them with: pip install 'mmctr-jax[serve]'"
+        ) from None
+
+
+def _write_stablehlo(path, config, params, batch_stats, length, shapes, fitted) -> None:
+    """`call(weights, request)`: a list of arrays, and a dictionary of arrays → a dictionary of arrays."""
+    leaves, tree = jax.tree.flatten((params, batch_stats))
+
+    def call(weights, request):
+        return request_function(config, *jax.tree.unflatten(tree, weights), length, fitted)(request)
+
+    weights = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]
+    exported = jax.export.export(jax.jit(call), platforms=["cpu", "cuda"])(weights, shapes)
+    path.write_bytes(exported.serialize())
+    np.savez(path.with_suffix(".npz"), *leaves)
+
+
+def _self_check(folder: Path, predictor: Predictor, kind: str, precision: str) -> dict[str, Any]:
+    """Validation rows through the export, one candidate at a time, against the run's own scores."""
+    split, labels = _rows_to_check(predictor)
+    expected = predictor.score(split)
+    got = _logits_of(folder, predictor, kind, split)
+    largest = float(np.abs(got - expected).max())
+    aucs = (None, None) if labels is None else tuple(float(metrics.auc(labels, x)) for x in (expected, got))
+    moved = float(np.abs(expit(got) - expit(expected)).max())
+    result = {"rows": split.rows, "logit": largest, "score": moved, "auc": aucs[0], "exported_auc": aucs[1]}
+    if precision == "float32" and not largest <= TOLERANCE:
+        raise InputError(
+            f"The self-check failed: of {split.rows:,} rows, one has a logit that is {largest:.1e} off, and "
+            f"{TOLERANCE:.0e} is allowed; nothing was exported."
+        )
+    log.info(
+        f"Self-check on {split.rows:,} rows: logits differ by at most {largest:.1e}, scores by {moved:.1e}; "
+        f"AUC {show(aucs[1])}, by mmctr predict {show(aucs[0])}."
+    )
+    return result
+
+
+def _rows_to_check(predictor: Predictor) -> tuple[Split, np.ndarray | None]:
+    """Validation rows and their labels; made-up rows where the file has been moved."""
+    config = predictor.config
+    if not Path(config.data.valid).exists():
+        log.warning(f"{config.data.valid} does not exist; the self-check is on made-up rows.")
+        return _made_up(config, predictor.num_items), None
+    split = load_split(config.data.valid, config.features, config.data.cache_dir, with_labels=True)
+    rows = np.unique(np.linspace(0, split.rows - 1, min(split.rows, _CHECKED_ROWS)).astype(int))
+    starts, ends = split.history_offsets[rows], split.history_offsets[rows + 1]
+    clicks = [split.history_values[start:end] for start, end in zip(starts, ends, strict=True)]
+    offsets = np.concatenate([[0], np.cumsum(ends - starts)])
+    side = {name: np.asarray(values[rows]) for name, values in split.side.items()}
+    return Split(np.concatenate(clicks), offsets, split.item[rows], side, None, ""), np.asarray(split.label)[rows]
+
+
+def _made_up(config: Config, num_items: int, rows: int = 500) -> Split:
+    rng = np.random.default_rng(0)
+    offsets = np.concatenate([[0], np.cumsum(rng.integers(0, config.model.max_history + 2, rows))])
+    side = {f.name: rng.integers(0, f.vocab_size, rows).astype(np.int32) for f in config.features.side}
+    history, item = (rng.integers(1, num_items, n).astype(np.int32) for n in (offsets[-1], rows))
+    return Split(history, offsets, item, side, None, "")
+
+
+def _logits_of(folder: Path, predictor: Predictor, kind: str, split: Split) -> np.ndarray:
+    logits = Scorer(folder).logits if kind == "onnx" else _stablehlo_logits(folder, predictor)
+    got = np.empty(split.rows, np.float32)
+    for row in range(split.rows):
+        history = split.history_values[split.history_offsets[row] : split.history_offsets[row + 1]]
+        side = {name: values[row : row + 1] for name, values in split.side.items()}
+        got[row] = logits(np.asarray(history), np.asarray(split.item[row : row + 1]), side)[0]
+    return got
+
+
+def _stablehlo_logits(folder: Path, predictor: Predictor) -> Callable:
+    """As a service in JAX would have it."""
+    manifest = json.loads((folder / MANIFEST).read_text())
+    lengths = [int(length) for length in manifest["rows_at_once"]]
+    models = {length: jax.export.deserialize((folder / f"model-{length}.stablehlo").read_bytes()) for length in lengths}
+    calls = {length: jax.jit(model.call) for length, model in models.items()}
+    weights = {}
+    for length in lengths:
+        with np.load(folder / f"model-{length}.npz", allow_pickle=False) as file:
+            weights[length] = [file[name] for name in file.files]
+    arrays = {
+        name: np.fromfile(folder / entry["file"], np.float32).reshape(entry["shape"])
+        for name, entry in manifest["arrays"].items()
+    }
+
+    def logits(history: np.ndarray, candidates: np.ndarray, side: dict[str, np.ndarray]) -> np.ndarray:
+        clicks = history[-manifest["max_history"] :]
+        length = next(length for length in lengths if len(clicks) <= length)
+        request = {"history": np.pad(clicks, (length - len(clicks), 0)), "candidates": candidates}
+        request |= {f"{SIDE}{name}": values for name, values in side.items()}
+        return np.asarray(calls[length](weights[length], arrays | request)["logits"])
+
+    return logits

@@ -1,0 +1,93 @@
+"""A request as a function of arrays: one history, many candidates and their side features → logits and scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mmctr_jax.config import Config
+from mmctr_jax.models import ItemVectors
+from mmctr_jax.models.embedding import EmbeddingLayer
+from mmctr_jax.prediction.calibration import Calibration
+from mmctr_jax.training.step import model_of, narrowed
+
+ITEM_VECTORS, FROZEN, SIDE = "item_vectors", "frozen.", "side."
+
+
+def item_arrays(config: Config, params: Any, table: dict[str, np.ndarray], num_items: int) -> dict[str, np.ndarray]:
+    """What a request needs of the items, by id: (num_items, D) float32 `item_vectors`, each item as the model sees it,
+    its id embedding, if it has one, and its features; and the frozen vectors themselves where the model compares them.
+
+    table: the item table; num_items: with those that are new since training.
+    """
+    rows = 8192  # at a time
+    layer = EmbeddingLayer(config.features, config.model, jnp.float32)
+    rest = {"history": np.zeros((rows, 0), np.int32), "side": {f.name: f.padding(rows) for f in config.features.side}}
+    items = {name: jnp.asarray(values) for name, values in table.items()}
+
+    @jax.jit
+    def embed(ids):
+        return layer.apply({"params": params["embedding"]}, rest | {"item": ids}, items, False).target
+
+    starts = range(0, num_items, rows)
+    parts = [embed(np.minimum(np.arange(start, start + rows, dtype=np.int32), num_items - 1)) for start in starts]
+    arrays = {ITEM_VECTORS: np.concatenate([np.asarray(part) for part in parts])[:num_items]}
+    if config.model.compares_vectors:
+        for f in config.features.vectors:
+            arrays[f"{FROZEN}{f.name}"] = np.ascontiguousarray(table[f.name][:num_items], np.float32)
+    return arrays
+
+
+def request_function(
+    config: Config, params: Any, batch_stats: Any, length: int, calibration: Calibration | None
+) -> Callable[[dict], dict]:
+    """From arrays by name to `logits` and `scores`, (M,) float32 each.
+
+    Of the arrays: those of `item_arrays`; `history` (length,) and `candidates` (M,) int32 ids, the history with zeros
+    before its clicks; and for each side feature `side.NAME` (M,) int32. `scores` are probabilities, calibrated if there
+    is a calibration. The parameters must be those that are enough for this length.
+    """
+    model = model_of(narrowed(config, length))
+
+    def request(arrays):
+        history, candidates = arrays["history"][None], arrays["candidates"]
+        if not config.model.shares_history:
+            history = jnp.broadcast_to(history, (*candidates.shape, length))
+        batch = {
+            "history": history,
+            "item": candidates,
+            "side": {f.name: arrays[f"{SIDE}{f.name}"] for f in config.features.side},
+            "weight": jnp.ones(candidates.shape),
+        }
+        frozen = {name.removeprefix(FROZEN): array for name, array in arrays.items() if name.startswith(FROZEN)}
+        items = ItemVectors(arrays[ITEM_VECTORS], frozen)
+        variables = jax.tree.map(jnp.asarray, {"params": params, "batch_stats": batch_stats})
+        logits = model.apply(variables, batch, items, train=False).astype(jnp.float32)
+        return {"logits": logits, "scores": jax.nn.sigmoid(_calibrated(calibration, logits))}
+
+    return request
+
+
+def _calibrated(calibration: Calibration | None, logits: jax.Array) -> jax.Array:
+    """As `Calibration.apply`."""
+    if calibration is None:
+        return logits
+    if calibration.kind == "platt":
+        return calibration.slope * logits + calibration.intercept
+    knots, values = (np.array(x, np.float32) for x in (calibration.knots, calibration.at_knots))
+    widths = np.diff(knots)
+    risen = jnp.clip(logits[:, None] - knots[:-1], 0, widths)  # of each piece, how far
+    return values[0] + risen @ (np.diff(values) / np.where(widths > 0, widths, 1))
+
+
+def input_shapes(config: Config, arrays: dict[str, np.ndarray], length: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """The shapes of a request's arrays: of any number of items V and of candidates M."""
+    V, M = jax.export.symbolic_shape("V, M")
+    shapes = {name: jax.ShapeDtypeStruct((V, *array.shape[1:]), array.dtype) for name, array in arrays.items()}
+    shapes |= {"history": jax.ShapeDtypeStruct((length,), jnp.int32)}
+    of_candidates = ["candidates", *(f"{SIDE}{f.name}" for f in config.features.side)]
+    return shapes | {name: jax.ShapeDtypeStruct((M,), jnp.int32) for name in of_candidates}

@@ -1,0 +1,43 @@
+"""What the page of the service offers to try: users, candidates and titles of a prepared folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from mmctr_jax.errors import InputError
+from mmctr_jax.serve.scorer import Scorer
+
+_USERS, _CANDIDATES = 50, 200
+
+
+def example(folder: Path, scorer: Scorer) -> dict[str, Any]:
+    """Users' histories and candidates of the validation rows, numbered as the export is, and titles by id.
+
+    Raises: InputError if the folder is not a prepared one, or is of other columns.
+    """
+    try:
+        rows = pl.read_parquet(folder / "valid.parquet")
+        titles = pl.read_parquet(folder / "item_feature.parquet", columns=["item_id", "item_title"])
+        users = rows.unique("user_id", maintain_order=True)
+        histories = users["item_seq"].cast(pl.List(pl.Int64)).to_list()
+        targets = rows.unique("item_id", maintain_order=True).filter(pl.col("item_id") < scorer.num_items)
+        side = {name: targets[name].to_list() for name in scorer.side}
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise InputError(f"{folder} gives no example ({str(error).splitlines()[0]}); name a prepared folder.") from None
+    name_of = {number: name for name, number in scorer.numbers.items()} if scorer.numbers else {}
+    chosen = np.unique(np.linspace(0, len(targets) - 1, min(_CANDIDATES, len(targets))).astype(int))
+    title_of = dict(zip(titles["item_id"].to_list(), titles["item_title"].to_list(), strict=True))
+    kept = [[id for id in history if 0 < id < scorer.num_items] for history in histories]
+    kept = sorted(kept, key=len, reverse=True)[: 4 * _USERS : 4]
+    candidates = targets["item_id"].to_list()
+    shown = {id for history in kept for id in history} | set(candidates)
+    return {
+        "users": [[name_of.get(id, id) for id in history] for history in kept],
+        "candidates": [name_of.get(candidates[i], candidates[i]) for i in chosen],
+        "side": {name: [values[i] for i in chosen] for name, values in side.items()},
+        "titles": {str(name_of.get(id, id)): title_of.get(id) or str(id) for id in shown},
+    }
