@@ -19,6 +19,8 @@ COMMANDS = {
     "inspect": "look at prepared data before training: one page, with warnings",
     "train": "train a model; --resume continues an interrupted run",
     "predict": "score rows with a trained model",
+    "export": "make a folder to serve a trained model from",
+    "serve": "answer requests over HTTP with an exported model",
     "report": "show what one or several trainings led to: one page",
     "compare": "train several configs over several seeds: one table",
     "tune": "search for good settings, or vary them one at a time",

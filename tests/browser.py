@@ -15,11 +15,8 @@ _ARGUMENTS += ["--disable-background-networking", "--disable-component-update", 
 
 
 @contextmanager
-def opened(path: Path, widths: tuple[int, ...]) -> Iterator[list]:
-    """The file at each width (pixels): [(playwright page, problems)]; skips the test where there is no browser.
-
-    problems: what the browser complained of while loading: messages on its console, errors, requests it made.
-    """
+def launched() -> Iterator:
+    """A browser of playwright's; skips the test where there is none."""
     playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
     program = next(filter(None, map(shutil.which, _CHROMIUM)), None)
     if program is None:
@@ -27,9 +24,19 @@ def opened(path: Path, widths: tuple[int, ...]) -> Iterator[list]:
     with playwright.sync_playwright() as started:
         browser = started.chromium.launch(executable_path=program, args=_ARGUMENTS)
         try:
-            yield [_load(browser, path, width) for width in widths]
+            yield browser
         finally:
             browser.close()
+
+
+@contextmanager
+def opened(path: Path, widths: tuple[int, ...]) -> Iterator[list]:
+    """The file at each width (pixels): [(playwright page, problems)]; skips the test where there is no browser.
+
+    problems: what the browser complained of while loading: messages on its console, errors, requests it made.
+    """
+    with launched() as browser:
+        yield [_load(browser, path, width) for width in widths]
 
 
 def fits(page) -> bool:
