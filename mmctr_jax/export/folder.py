@@ -73,48 +73,67 @@ def export(
         raise InputError(f"--precision {precision} is of --format onnx; StableHLO is exported in float32.")
     before = _check_out(out)
     predictor = Predictor.load(directory, item_info)
+    fitted = calibration.read(directory, predictor.step)
+    with _replacing_folder(out) as folder:
+        manifest = write(folder, predictor, kind, precision, fitted, original_ids, out if before else None)
+        checked = _self_check(folder, predictor, kind, precision)
+        _write_manifest(folder, manifest | {"self_check": checked})
+    return manifest | {"self_check": checked}
+
+
+def write(
+    folder: Path,
+    predictor: Predictor,
+    kind: str,
+    precision: str,
+    fitted: calibration.Calibration | None = None,
+    original_ids: bool = False,
+    before: Path | None = None,
+) -> dict[str, Any]:
+    """Writes an export that is not checked yet; its manifest.
+
+    before: an export whose graphs are kept if they are of the same model.
+    """
     config = predictor.config
     arrays = item_arrays(config, predictor.params, predictor.table, predictor.num_items)
-    lengths = (
-        (config.model.max_history,) if config.model.shares_history else scoring_lengths(config.model, config.train)
-    )
-    fitted = calibration.read(directory, predictor.step)
+    shared = config.model.shares_history
+    lengths = (config.model.max_history,) if shared else scoring_lengths(config.model, config.train)
     model = {
+        "format": FORMAT,
         "kind": kind,
         "precision": precision,
         "model": config.model.name,
         "step": predictor.step,
         "weights": _digest(predictor.params, predictor.batch_stats),
         "max_history": config.model.max_history,
-        "rows_at_once": {length: _rows_at_once(config, length) for length in lengths},
+        "rows_at_once": {str(n): _ROWS if shared else min(_ROWS, max(_CLICKS // n, 1)) for n in lengths},
         "side": [{"name": f.name, "vocab_size": f.vocab_size} for f in config.features.side],
-        "calibration": None if fitted is None else asdict(fitted),
+        "calibration": None if fitted is None else json.loads(json.dumps(asdict(fitted))),
         "versions": {name: importlib.metadata.version(name) for name in _packages(kind)},
     }
-    model = json.loads(json.dumps(model))
-    same = before is not None and all(before.get(key) == value for key, value in model.items())
-    manifest = {"format": FORMAT} | model
-    manifest |= {
+    manifest = model | {
         "num_items": predictor.num_items,
         "trained_items": config.features.num_items,
         "arrays": {name: {"file": f"{name}.bin", "shape": list(array.shape)} for name, array in arrays.items()},
         "items": fingerprint(arrays),
         "original_ids": original_ids,
     }
-    with _replacing_folder(out) as folder:
-        for name, array in arrays.items():
-            array.tofile(folder / f"{name}.bin")
-        if original_ids:
-            (folder / "item_ids.json").write_text(json.dumps(_original_ids(config, predictor.num_items)))
-        if same:
-            log.info(f"{out} is of the same model: its graphs are kept.")
-            _keep_graphs(out, folder, arrays)
-        else:
-            _write_graphs(folder, predictor, lengths, arrays, kind, precision, fitted)
-        (folder / MANIFEST).write_text(json.dumps(manifest | {"original_ids": False}))  # rows of files have numbers
-        manifest["self_check"] = _self_check(folder, predictor, kind, precision)
-        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+    for name, array in arrays.items():
+        array.tofile(folder / f"{name}.bin")
+    if original_ids:
+        (folder / "item_ids.json").write_text(json.dumps(_original_ids(config, predictor.num_items)))
+    old = json.loads((before / MANIFEST).read_text()) if before else {}
+    if before and all(old.get(key) == value for key, value in model.items()):
+        log.info(f"{before} is of the same model: its graphs are kept.")
+        _keep_graphs(before, folder, arrays)
+    else:
+        _write_graphs(folder, predictor, lengths, arrays, kind, precision, fitted)
+    _write_manifest(folder, manifest)
     return manifest
+
+
+def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
 
 
 def _packages(kind: str) -> tuple[str, ...]:
@@ -127,16 +146,13 @@ def _digest(*trees: Any) -> str:
     return fingerprint({jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves})
 
 
-def _rows_at_once(config: Config, length: int) -> int:
-    return _ROWS if config.model.shares_history else min(_ROWS, max(_CLICKS // length, 1))
-
-
-def _check_out(out: Path) -> dict[str, Any] | None:
-    """The manifest of an export that is there; None where nothing is. Raises: InputError for anything else."""
+def _check_out(out: Path) -> bool:
+    """Whether an export is there already. Raises: InputError where something else is."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return None
+        return False
     try:
-        return json.loads((out / MANIFEST).read_text())
+        json.loads((out / MANIFEST).read_text())
+        return True
     except (OSError, ValueError):
         raise InputError(f"{out} exists and is not an export (it has no {MANIFEST}); name another --out.") from None
 
@@ -285,7 +301,7 @@ def _made_up(config: Config, num_items: int, rows: int = 500) -> Split:
 
 
 def _logits_of(folder: Path, predictor: Predictor, kind: str, split: Split) -> np.ndarray:
-    logits = Scorer(folder).logits if kind == "onnx" else _stablehlo_logits(folder, predictor)
+    logits = Scorer(folder, by_number=True).logits if kind == "onnx" else _stablehlo_logits(folder, predictor)
     got = np.empty(split.rows, np.float32)
     for row in range(split.rows):
         history = split.history_values[split.history_offsets[row] : split.history_offsets[row + 1]]

@@ -55,7 +55,11 @@ class Scorer:
     """
 
     def __init__(
-        self, directory: str | Path, threads: int | None = None, unknown: Literal["refuse", "padding"] = "refuse"
+        self,
+        directory: str | Path,
+        threads: int | None = None,
+        unknown: Literal["refuse", "padding"] = "refuse",
+        by_number: bool = False,
     ):
         """Loads what `mmctr export` wrote.
 
@@ -64,6 +68,7 @@ class Scorer:
             threads: Of one request; null: one for each core.
             unknown: What becomes of an item id that the export does not know: an error, or padding, of which
                 `unknown_ids` counts how many there were.
+            by_number: Items are named by their numbers even if the export knows their original ids.
 
         Raises:
             InputError: It is no export, is damaged, or ONNX Runtime is not installed.
@@ -75,8 +80,10 @@ class Scorer:
         """Side features, and how many values each has."""
         self.unknown_ids = 0
         self._pads_unknown = unknown == "padding"
-        self.numbers: dict[str, int] | None = self._read_original_ids() if self.manifest["original_ids"] else None
+        self.numbers: dict[str, int] | None = None
         """Item number of each original id, if requests name those."""
+        if self.manifest["original_ids"] and not by_number:
+            self.numbers = self._read_original_ids()
         self._rows = {int(length): rows for length, rows in self.manifest["rows_at_once"].items()}
         self._sessions = self._open_sessions(threads)
 
