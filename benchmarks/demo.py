@@ -41,6 +41,10 @@ def main() -> int:
     print(
         f"\n  prepared data   {DATA}/\n  run directory   {RUN}/ (curves.png, metrics.jsonl, train.log, checkpoints/)"
         f"\n  predictions     {result['out']}"
+        "\n  to serve it     pip install '.[serve]'"
+        "\n                  mmctr export runs/quickstart --out export/movielens --original-ids"
+        "\n                  mmctr serve export/movielens --example data/prepared/movielens"
+        "\n                  and open http://127.0.0.1:8000"
     )
     return 0
 

@@ -39,7 +39,9 @@ def model(config: Config, num_items: int, tags: int = 5) -> Predictor:
         if table[f.name] is None:
             table[f.name] = rng.integers(1, 1000, (num_items, tags)).astype(np.int32)
         table[f.name][0] = 0
-    features = config.features.resolved({f.column.name: table[f.name] for f in config.features.item_features}, num_items)
+    features = config.features.resolved(
+        {f.column.name: table[f.name] for f in config.features.item_features}, num_items
+    )
     config = config.model_copy(update={"features": features})
     mesh = make_mesh(jax.devices()[:1])
     state = init_state(config, put_replicated(table, mesh), mesh)
@@ -67,7 +69,9 @@ def milliseconds(action, seconds: float = 2.0) -> tuple[float, float]:
 
 
 def cells(times: list[tuple[float, float]]) -> list[str]:
-    return [f"{median:.2f} (p99 {p99:.2f})" if median < 10 else f"{median:.0f} (p99 {p99:.0f})" for median, p99 in times]
+    return [
+        f"{median:.2f} (p99 {p99:.2f})" if median < 10 else f"{median:.0f} (p99 {p99:.0f})" for median, p99 in times
+    ]
 
 
 def measure_step(table: Table, name: str, predictor: Predictor, clicks: int) -> None:

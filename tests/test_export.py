@@ -66,6 +66,11 @@ def test_a_graph_gives_what_the_scoring_step_gives(change):
             logits, scores = session.run(["logits", "scores"], arrays | request)
             np.testing.assert_allclose(logits, step(enough, state.batch_stats, batch, items), rtol=1e-5, atol=1e-5)
             np.testing.assert_allclose(scores, expit(logits), atol=1e-6)
+            for name, wrong in (("candidates", -1), ("candidates", ITEMS), ("history", -1), ("history", ITEMS)):
+                ids = request[name].copy()
+                ids[-1] = wrong
+                (found,) = session.run(["scores"], arrays | request | {name: ids})
+                assert np.isnan(found[-1]) and np.isnan(found[0]) == (name == "history")
 
 
 @pytest.mark.parametrize("kind", calibration.KINDS)
@@ -190,6 +195,39 @@ def test_an_export_needs_neither_this_package_nor_the_other_runtime(run, tmp_pat
     np.testing.assert_allclose(*answers, atol=1e-6)
     side = {"likes_level": [1, 2, 3], "views_level": [1, 2, 3]}
     np.testing.assert_allclose(Scorer(tmp_path / "onnx").score([4, 7], [1, 2, 3], side), answers[0], atol=1e-6)
+
+
+def test_a_triton_repository_is_as_triton_wants_it(run, tmp_path):
+    directory, data = run
+    export(directory, tmp_path / "plain")
+    export(directory, tmp_path / "triton", triton="films")
+    scorer = Scorer(tmp_path / "plain")
+    lengths = sorted(scorer._rows)
+    assert sorted(path.name for path in (tmp_path / "triton").iterdir() if path.is_dir()) == sorted(
+        f"films-{length}" for length in lengths
+    )
+    for length in lengths:
+        home = tmp_path / "triton" / f"films-{length}"
+        history = np.zeros(length, np.int32)
+        history[-2:] = 4, 7
+        feed = {"history": history, "candidates": np.array([1, 2], np.int32)}
+        feed |= {f"side.{name}": np.array([1, 2], np.int32) for name in scorer.side}
+        (scores,) = onnxruntime.InferenceSession(home / "1" / "model.onnx").run(["scores"], feed)
+        expected = scorer.score([4, 7], [1, 2], dict.fromkeys(scorer.side, [1, 2]))
+        np.testing.assert_allclose(scores, expected, atol=1e-6)
+        schema = pytest.importorskip(
+            "tritonclient.grpc.model_config_pb2", reason="needs pip install 'tritonclient[grpc]'"
+        )
+        from google.protobuf import text_format
+
+        config = text_format.Parse((home / "config.pbtxt").read_text(), schema.ModelConfig())
+        dims = {value.name: list(value.dims) for value in (*config.input, *config.output)}
+        assert config.name == home.name and dims["history"] == [length] and dims["scores"] == [-1]
+        assert dims.keys() == {*feed, "scores", "logits"}
+    with pytest.raises(InputError, match="export without --triton"):
+        Scorer(tmp_path / "triton")
+    with pytest.raises(InputError, match="leave out --original-ids"):
+        export(directory, tmp_path / "x", original_ids=True, triton="films")
 
 
 def test_new_items_join_an_export_without_new_graphs(run, tmp_path, capsys):

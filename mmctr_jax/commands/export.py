@@ -21,15 +21,22 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--original-ids", action="store_true", help="requests name items as the log did, by the vocabulary of prepare"
     )
+    parser.add_argument(
+        "--triton", metavar="NAME", help="make it a Triton model repository; NAME-LENGTH are its models"
+    )
     args = parser.parse_args(arguments)
 
     with interrupt.deferred():
         from mmctr_jax.console import log
         from mmctr_jax.export.folder import export
 
-    manifest = export(args.run_dir, args.out, args.format, args.precision, args.item_info, args.original_ids)
-    size = sum(file.stat().st_size for file in args.out.iterdir()) / 1e6
+    manifest = export(
+        args.run_dir, args.out, args.format, args.precision, args.item_info, args.original_ids, args.triton
+    )
+    size = sum(file.stat().st_size for file in args.out.rglob("*")) / 1e6
     log.info(f"{args.out} ({size:,.0f} MB) scores {manifest['num_items']:,} items with step {manifest['step']:,}.")
-    if args.format == "onnx":
+    if args.triton:
+        log.info(f"Serve it with: tritonserver --model-repository {args.out}")
+    elif args.format == "onnx":
         log.info(f"Serve it with: mmctr serve {args.out}")
     return 0

@@ -52,6 +52,7 @@ def export(
     precision: str = "float32",
     item_info: str | Path | None = None,
     original_ids: bool = False,
+    triton: str | None = None,
 ) -> dict[str, Any]:
     """Writes the model of a run directory to `out`, which becomes the export once it has passed the self-check.
 
@@ -62,6 +63,7 @@ def export(
         precision: float32 | int8.
         item_info: As in `Predictor.load`. Where `out` is an export of the same model, its graphs are kept.
         original_ids: Requests name items as the log did, not by number.
+        triton: Makes it a Triton model repository, the names of whose models begin so.
 
     Returns:
         The manifest, which is serving.json.
@@ -71,13 +73,19 @@ def export(
     """
     if kind == "stablehlo" and precision != "float32":
         raise InputError(f"--precision {precision} is of --format onnx; StableHLO is exported in float32.")
+    if triton and (kind != "onnx" or original_ids):
+        raise InputError("--triton is of --format onnx, and its models take item numbers: leave out --original-ids.")
     before = _check_out(out)
     predictor = Predictor.load(directory, item_info)
     fitted = calibration.read(directory, predictor.step)
     with _replacing_folder(out) as folder:
         manifest = write(folder, predictor, kind, precision, fitted, original_ids, out if before else None)
         checked = _self_check(folder, predictor, kind, precision)
-        _write_manifest(folder, manifest | {"self_check": checked})
+        _write_manifest(folder, manifest | {"self_check": checked, "triton": triton})
+        if triton:
+            from mmctr_jax.export.triton import arrange
+
+            arrange(folder, triton)
     return manifest | {"self_check": checked}
 
 
@@ -123,7 +131,7 @@ def write(
     if original_ids:
         (folder / "item_ids.json").write_text(json.dumps(_original_ids(config, predictor.num_items)))
     old = json.loads((before / MANIFEST).read_text()) if before else {}
-    if before and all(old.get(key) == value for key, value in model.items()):
+    if before and not old.get("triton") and all(old.get(key) == value for key, value in model.items()):
         log.info(f"{before} is of the same model: its graphs are kept.")
         _keep_graphs(before, folder, arrays)
     else:

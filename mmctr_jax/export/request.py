@@ -49,12 +49,18 @@ def request_function(
 
     Of the arrays: those of `item_arrays`; `history` (length,) and `candidates` (M,) int32 ids, the history with zeros
     before its clicks; and for each side feature `side.NAME` (M,) int32. `scores` are probabilities, calibrated if there
-    is a calibration. The parameters must be those that are enough for this length.
+    is a calibration, and NaN where an id is no item's. The parameters must be those that are enough for this length.
     """
     model = model_of(narrowed(config, length))
 
     def request(arrays):
-        history, candidates = arrays["history"][None], arrays["candidates"]
+        num_items = arrays[ITEM_VECTORS].shape[0]
+
+        def known(ids):
+            return (ids >= 0) & (ids < num_items)
+
+        history, candidates = (jnp.where(known(arrays[name]), arrays[name], 0) for name in ("history", "candidates"))
+        history = history[None]
         if not config.model.shares_history:
             history = jnp.broadcast_to(history, (*candidates.shape, length))
         batch = {
@@ -67,6 +73,8 @@ def request_function(
         items = ItemVectors(arrays[ITEM_VECTORS], frozen)
         variables = jax.tree.map(jnp.asarray, {"params": params, "batch_stats": batch_stats})
         logits = model.apply(variables, batch, items, train=False).astype(jnp.float32)
+        is_known_M = known(arrays["candidates"]) & known(arrays["history"]).all()
+        logits = jnp.where(is_known_M, logits, jnp.nan)
         return {"logits": logits, "scores": jax.nn.sigmoid(_calibrated(calibration, logits))}
 
     return request

@@ -43,6 +43,8 @@ def read_manifest(directory: str | Path) -> dict[str, Any]:
         raise InputError(
             f"{directory} was exported as {manifest['kind']}; export it with --format onnx to score it here."
         )
+    if manifest.get("triton"):
+        raise InputError(f"{directory} is a Triton model repository; export without --triton to score it here.")
     return manifest
 
 
