@@ -6,6 +6,7 @@ python -m benchmarks.run rivals --data data/prepared/movielens
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -19,6 +20,7 @@ from benchmarks.made_features import count, features, mean_cosine, out_of_fold, 
 from mmctr_jax.config import Config, load_config, parse_config
 from mmctr_jax.pages.intervals import area, compare
 from mmctr_jax.prediction.predictor import Predictor
+from mmctr_jax.runs.directory import RunDirectory
 from mmctr_jax.training.loop import train
 from mmctr_jax.training.metrics import evaluate
 
@@ -59,11 +61,40 @@ def _changed(config: Config, **sections: Any) -> Config:
     return parse_config(config.model_dump(mode="json") | sections)
 
 
-def network(config: Config, directory: Path) -> tuple[np.ndarray, np.ndarray]:
-    """(valid, test) logits of a model that is trained into `directory`."""
-    train(config, directory)
+Curve = list[tuple[float, float]]
+"""Minutes, validation AUC."""
+
+
+def network(config: Config, directory: Path) -> tuple[np.ndarray, np.ndarray, Curve]:
+    """(valid, test) logits of a model that is trained into `directory`, and its validations."""
+    start = time.perf_counter()
+    summary = train(config, directory)
+    minutes = (time.perf_counter() - start) / 60
+    records = [r for r in RunDirectory(directory).read_records() if r["kind"] == "validation"]
+    curve = [(minutes * record["step"] / summary.steps, record["auc"]) for record in records]
     predictor = Predictor.load(directory)
-    return predictor.logits(config.data.valid), predictor.logits(config.data.test)
+    return predictor.logits(config.data.valid), predictor.logits(config.data.test), curve
+
+
+def draw(curves: dict[str, Curve], path: Path, title: str) -> None:
+    """Validation AUC against minutes; what is not trained in epochs is one point."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    for name, curve in curves.items():
+        minutes, aucs = zip(*curve, strict=True)
+        (line,) = axes.plot(minutes, aucs, "o-" if len(curve) > 1 else "D", markersize=5)
+        best = int(np.argmax(aucs))
+        axes.annotate(name, (minutes[best], aucs[best]), (6, 4), textcoords="offset points", color=line.get_color())
+    axes.set(title=title, xlabel="minutes", ylabel="validation AUC")
+    axes.margins(x=0.15)
+    axes.set_xlim(left=0)
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
 
 
 def main(argv: list[str]) -> None:
@@ -71,6 +102,7 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="rivals", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="a prepared folder")
     parser.add_argument("--config", type=Path, help="of our model (default: the one that `mmctr prepare` wrote there)")
+    parser.add_argument("--figure", type=Path, help="picture of validation AUC against minutes")
     args = parser.parse_args(argv)
     config = of_folder(args.data, args.config)
     rows, valid, test = (read_rows(args.data, name) for name in ("train", "valid", "test"))
@@ -97,13 +129,17 @@ def main(argv: list[str]) -> None:
     start = time.perf_counter()
     made = [out_of_fold(rows, items, len(items.vectors)), *(features(of, counts, items) for of in (valid, test))]
     of_valid, of_test = trees(*made, rows.label, valid.label)
-    row("LightGBM", counted + time.perf_counter() - start, logit(of_valid), logit(of_test))
+    seconds = counted + time.perf_counter() - start
+    row("LightGBM", seconds, logit(of_valid), logit(of_test))
+    curves: dict[str, Curve] = {"LightGBM": [(seconds / 60, evaluate(valid.label, logit(of_valid))["auc"])]}
     with tempfile.TemporaryDirectory() as folder:
         networks = {name: _changed(config, model=model) for name, model in NETWORKS.items()}
         for name, changed in (networks | {config.model.name: config}).items():
             start = time.perf_counter()
-            of_valid, of_test = network(changed, Path(folder) / name)
+            of_valid, of_test, curves[name] = network(changed, Path(folder) / name)
             row(name, time.perf_counter() - start, of_valid, of_test)
+    if args.figure:
+        draw(curves, args.figure, f"{args.data.name}: {len(rows.item):,} rows, {os.cpu_count()} CPU cores")
     ours = scores.pop(config.model.name)
     print(
         f"\nTest AUC of {config.model.name} less that of each, and what 95 % of paired bootstrap draws lie between:\n"
