@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 
 from mmctr_jax.config import load_config
 from mmctr_jax.errors import InputError
@@ -96,7 +96,8 @@ def _column(key: str) -> str:
 def _draw(variants: list[Variant], path: Path) -> None:
     """Test AUC (validation AUC where no test labels are known): a dot per run, a bar for mean ± deviation."""
     key = "test.auc" if any(variant.values("test.auc") for variant in variants) else "validation.auc"
-    figure, axes = plt.subplots(figsize=(8, 1.2 + 0.32 * len(variants)), layout="constrained")
+    figure = Figure(figsize=(8, 1.2 + 0.32 * len(variants)), layout="constrained")
+    axes = figure.subplots()
     for row, variant in enumerate(variants):
         values = variant.values(key)
         mean, deviation = mean_and_deviation(values)

@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 
 from mmctr_jax.config import to_yaml
 from mmctr_jax.console import show
@@ -114,7 +114,8 @@ def _csv(study: Study) -> str:
 
 def _draw(study: Study, importances: dict[str, float], path: Path) -> None:
     """Left: each trial's validation AUC and the best so far. Right: the fields' importances."""
-    figure, (history, bars) = plt.subplots(1, 2, figsize=(11, 3.8), layout="constrained", width_ratios=[3, 2])
+    figure = Figure(figsize=(11, 3.8), layout="constrained")
+    history, bars = figure.subplots(1, 2, width_ratios=[3, 2])
     trials = [trial for trial in study.trials if _auc(trial) is not None]
     for state, style, colour in ((TrialState.COMPLETE, "o", "C0"), (TrialState.PRUNED, "x", "0.6")):
         chosen = [trial for trial in trials if trial.state == state]

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from mmctr_jax.config import Config
 from mmctr_jax.errors import InputError
@@ -136,9 +136,8 @@ def _draw(by_field: ValuesByField, base: Variant, path: Path) -> None:
     """A panel per field, all with the same AUC axis; dashed: the base's mean."""
     columns = min(len(by_field), 3)
     rows = math.ceil(len(by_field) / columns)
-    figure, panels = plt.subplots(
-        rows, columns, figsize=(4.2 * columns, 3.2 * rows), layout="constrained", squeeze=False, sharey=True
-    )
+    figure = Figure(figsize=(4.2 * columns, 3.2 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, sharey=True)
     mean, _ = mean_and_deviation(FieldValue(None, base).aucs)
     for axes, (name, values) in zip(panels.flat, by_field.items(), strict=False):
         _draw_panel(axes, name, values)

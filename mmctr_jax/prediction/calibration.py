@@ -7,9 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from sklearn.isotonic import IsotonicRegression
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold
 
 from mmctr_jax.errors import InputError
 from mmctr_jax.files import write_atomically
@@ -48,6 +45,9 @@ def fit(kind: str, step: int, labels: np.ndarray, logits: np.ndarray) -> Calibra
 
     Raises: InputError if higher logits do not mean more clicks, or the rows are too few.
     """
+    from sklearn.isotonic import IsotonicRegression  # takes a second, which scoring need not wait for
+    from sklearn.linear_model import LogisticRegression
+
     if np.bincount(labels, minlength=2).min() < _FEWEST:
         raise InputError(f"Calibration needs {_FEWEST} validation rows of each label at least; it was not fitted.")
     logits = logits.astype(np.float64)
@@ -73,6 +73,8 @@ def cross_fitted(kind: str, labels: np.ndarray, logits: np.ndarray, folds: int =
 
     Raises: InputError likewise.
     """
+    from sklearn.model_selection import StratifiedKFold
+
     calibrated = np.empty(len(logits))
     for rest, fold in StratifiedKFold(folds, shuffle=True, random_state=0).split(logits, labels):
         calibrated[fold] = fit(kind, 0, labels[rest], logits[rest]).apply(logits[fold])

@@ -8,14 +8,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any, TextIO
-
-import matplotlib
+from typing import TYPE_CHECKING, Any, TextIO
 
 from mmctr_jax.files import write_atomically
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @contextmanager
@@ -29,11 +27,16 @@ def _hidden(module: str) -> Iterator[None]:
             del sys.modules[module]
 
 
-# tensorboardX imports PyTorch where it is installed, only to know its tensors; that would take seconds of every start.
-with _hidden("torch"):
-    from tensorboardX.event_file_writer import EventsWriter
-    from tensorboardX.proto.event_pb2 import Event, SessionLog
-    from tensorboardX.summary import scalar
+# Imported only where something is recorded or drawn: scoring, which starts often, does neither.
+
+
+def _tensorboard() -> Any:
+    """tensorboardX. It imports PyTorch where that is installed, only to know its tensors, which takes seconds."""
+    with _hidden("torch"):
+        import tensorboardX.event_file_writer
+        import tensorboardX.proto.event_pb2
+        import tensorboardX.summary
+    return tensorboardX
 
 
 class Recorder:
@@ -53,10 +56,12 @@ class Recorder:
         self._file = open(self._records, "a", encoding="utf-8")
         # Not SummaryWriter: its thread would die in silence where the disk is full, and then block the training.
         self._events_folder.mkdir(exist_ok=True)
-        self._events = EventsWriter(str(self._events_folder / "events"), f".{step}")
+        self._tensorboard = _tensorboard()
+        self._events = self._tensorboard.event_file_writer.EventsWriter(str(self._events_folder / "events"), f".{step}")
         if step:  # tells TensorBoard to forget what comes later
-            start = SessionLog(status=SessionLog.START)
-            self._events.write_event(Event(wall_time=time.time(), step=step + 1, session_log=start))
+            kinds = self._tensorboard.proto.event_pb2
+            start = kinds.SessionLog(status=kinds.SessionLog.START)
+            self._events.write_event(kinds.Event(wall_time=time.time(), step=step + 1, session_log=start))
 
     def __enter__(self) -> Recorder:
         return self
@@ -75,8 +80,9 @@ class Recorder:
         self._file.flush()
         for name, value in values.items():
             if isinstance(value, (int, float)):
-                summary = scalar(f"{kind}/{name}", value)
-                self._events.write_event(Event(wall_time=time.time(), step=step, summary=summary))
+                summary = self._tensorboard.summary.scalar(f"{kind}/{name}", value)
+                event = self._tensorboard.proto.event_pb2.Event(wall_time=time.time(), step=step, summary=summary)
+                self._events.write_event(event)
 
     def draw(self, at_least_every: float = 0.0) -> None:
         """Draws the curves, unless that was done, or the recorder made, less than so many seconds ago."""
@@ -105,7 +111,10 @@ def draw_curves(records: list[dict[str, Any]], path: Path) -> None:
     """Loss, validation AUC and learning rate over steps, as one PNG."""
     train = [r for r in records if r["kind"] == "train"]
     validation = [r for r in records if r["kind"] == "validation"]
-    figure, (loss, auc, rate) = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 3.6), layout="constrained")
+    loss, auc, rate = figure.subplots(1, 3)
     loss.plot([r["step"] for r in train], [r["loss"] for r in train], label="training")
     loss.plot([r["step"] for r in validation], [r["logloss"] for r in validation], "o-", label="validation")
     loss.set(title="Loss (binary cross-entropy)", xlabel="step")
@@ -128,9 +137,8 @@ def draw_curves(records: list[dict[str, Any]], path: Path) -> None:
     save_figure(figure, path)
 
 
-def save_figure(figure: plt.Figure, path: Path) -> None:
-    """Writes a PNG, whole or not at all, and closes the figure."""
+def save_figure(figure: Figure, path: Path) -> None:
+    """Writes a PNG, whole or not at all."""
     temporary = path.with_name(f".{path.name}")
     figure.savefig(temporary, dpi=110, format="png")
-    plt.close(figure)
     temporary.replace(path)

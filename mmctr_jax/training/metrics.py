@@ -1,14 +1,14 @@
 """Metrics, on the host, over all rows at once. Scores are logits; AUC does not depend on a monotone map of them."""
 
 import numpy as np
-from scipy.stats import rankdata
-from sklearn.metrics import roc_auc_score
 
 
 def auc(labels: np.ndarray, logits: np.ndarray) -> float:
     """Area under the ROC curve (scikit-learn). NaN if a logit is not finite or one class is missing."""
     if not np.isfinite(logits).all() or labels.min() == labels.max():
         return float("nan")
+    from sklearn.metrics import roc_auc_score  # takes a second, which scoring without labels need not wait for
+
     return float(roc_auc_score(labels, logits))
 
 
@@ -28,6 +28,8 @@ def grouped_auc(labels: np.ndarray, logits: np.ndarray, groups: np.ndarray) -> f
 
     NaN if no group has both classes or a logit is not finite.
     """
+    from scipy.stats import rankdata
+
     if not np.isfinite(logits).all():
         return float("nan")
     _, group = np.unique(groups, return_inverse=True)
