@@ -1,6 +1,6 @@
 """What a request costs: one user, M candidates, by an export; beside the scoring step, and LightGBM on ready features.
 
-python -m benchmarks.run serve [--small]
+python -m benchmarks.run serve [--small] [--requests 100000]
 """
 
 from __future__ import annotations
@@ -8,9 +8,13 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import subprocess
+import sys
 import tempfile
-import threading
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -101,33 +105,70 @@ def measure_scorer(table: Table, name: str, scorer: Scorer, config: Config, clic
     table.row(name, what, clicks, *cells(times))
 
 
+@contextmanager
+def served(folder: Path) -> Iterator[tuple[int, int]]:
+    """(port, process id) of `mmctr serve` on an export."""
+    command = [sys.executable, "-m", "mmctr_jax", "serve", str(folder), "--port", "0", "--no-access-log"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield int(process.stdout.readline().split(";")[0].rpartition(":")[2]), process.pid
+        finally:
+            process.terminate()
+
+
+def asker(port: int, config: Config, clicks: int, candidates: int) -> Callable[[], None]:
+    """Asks over a connection of its own. Raises: AssertionError if the answer is not 200."""
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    body = json.dumps(request(config, clicks, candidates))
+
+    def ask() -> None:
+        connection.request("POST", "/v1/score", body)
+        response = connection.getresponse()
+        assert response.status == 200, response.read()
+        response.read()
+
+    return ask
+
+
 def measure_http(table: Table, name: str, folder: Path, config: Config, clicks: int) -> None:
     """The same over HTTP, one connection."""
-    import uvicorn
-
-    from mmctr_jax.serve.http import Service
-
-    service = uvicorn.Config(Service(lambda: Scorer(folder)), port=0, log_config=None, access_log=False)
-    server = uvicorn.Server(service)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    connection, times = http.client.HTTPConnection("127.0.0.1", port), []
-    for candidates in CANDIDATES:
-        body = json.dumps(request(config, clicks, candidates))
-
-        def ask(body=body):
-            connection.request("POST", "/v1/score", body)
-            response = connection.getresponse()
-            assert response.status == 200, response.read()
-            response.read()
-
-        times.append(milliseconds(ask))
+    with served(folder) as (port, _):
+        times = [milliseconds(asker(port, config, clicks, candidates)) for candidates in CANDIDATES]
     table.row(name, "float32 over HTTP", clicks, *cells(times))
-    server.should_exit = True
-    thread.join()
+
+
+def throughput(port: int, config: Config, connections: int, requests: int) -> tuple[float, list[float]]:
+    """(requests a second, milliseconds of each) of 100 candidates each, over so many connections at a time."""
+
+    def one(ask: Callable[[], None]) -> list[float]:
+        taken = []
+        for _ in range(requests // connections):
+            start = time.perf_counter()
+            ask()
+            taken.append(1e3 * (time.perf_counter() - start))
+        return taken
+
+    with ThreadPoolExecutor(connections) as pool:
+        start = time.perf_counter()
+        taken = list(pool.map(one, [asker(port, config, 16, 100) for _ in range(connections)]))
+        return sum(map(len, taken)) / (time.perf_counter() - start), sum(taken, [])
+
+
+def resident(pid: int) -> float:
+    """Megabytes."""
+    (line,) = (line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS"))
+    return int(line.split()[1]) / 1024
+
+
+def load(folder: Path, config: Config, requests: int) -> None:
+    """Prints throughput and the server's memory; any answer but 200 ends it."""
+    table = Table("connections", "requests", "requests a second", "median ms", "p99 ms", "server's memory, MB")
+    with served(folder) as (port, pid):
+        throughput(port, config, 1, 200)
+        for connections in (1, 16):
+            rate, taken = throughput(port, config, connections, requests // 2)
+            times = (f"{np.quantile(taken, q):.1f}" for q in (0.5, 0.99))
+            table.row(connections, f"{len(taken):,}", f"{rate:,.0f}", *times, f"{resident(pid):,.0f}")
 
 
 def measure_lightgbm(table: Table) -> None:
@@ -148,6 +189,7 @@ def main(argv: list[str]) -> None:
     """Prints the tables."""
     parser = argparse.ArgumentParser(prog="serve", description=__doc__)
     parser.add_argument("--small", action="store_true", help="without the published model")
+    parser.add_argument("--requests", type=int, default=4_000, help="of the test under load (default: 4,000)")
     args = parser.parse_args(argv)
     print("Milliseconds a request, by candidates M.\n")
     table = Table("model", "by", "clicks", *(f"M = {m:,}" for m in CANDIDATES))
@@ -175,3 +217,8 @@ def main(argv: list[str]) -> None:
         for clicks in (3, 10, 64):
             measure_step(table, "published", predictor, clicks)
     print(f"\nFrom opening the larger matching export to its first answer: {loaded:.2f} s.")
+    print("\nThe larger matching model over HTTP, 100 candidates a request.\n")
+    predictor = model(published_config(*MATCHING), num_items)
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder), predictor, "onnx", "float32")
+        load(Path(folder), predictor.config, args.requests)

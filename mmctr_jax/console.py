@@ -6,7 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -18,7 +18,9 @@ _PLAIN_SECONDS = 10.0  # between two progress lines off a terminal
 
 class _PrintHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), flush=True)  # through sys.stdout as it is now, so that a live bar stays below
+        # A terminal that is gone, a pipe that nobody reads, a closed descriptor: no reason to stop working.
+        with suppress(OSError, ValueError, AttributeError):
+            print(self.format(record), flush=True)  # through sys.stdout as it is now, so that a live bar stays below
 
 
 def start_logging(quiet: bool = False) -> None:
