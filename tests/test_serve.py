@@ -297,6 +297,26 @@ def test_a_new_export_is_served_without_a_dropped_request_and_a_signal_ends_it_i
     assert entry["path"] == "/v1/score" and entry["status"] == 200 and entry["ms"] > 0
 
 
+def test_several_workers_share_a_port_and_their_metrics(exported, tmp_path):
+    program = [sys.executable, "-m", "mmctr_jax", "serve", exported, "--port", "0", "--workers", "2"]
+    with open(tmp_path / "log", "w") as log:
+        process = subprocess.Popen(program, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        url = _url(tmp_path / "log", process)
+        expected = Scorer(exported).score(**REQUEST)
+        for _ in range(20):
+            np.testing.assert_allclose(fetch(f"{url}/v1/score", REQUEST)["scores"], expected, rtol=1e-6)
+        with urllib.request.urlopen(f"{url}/metrics", timeout=30) as response:
+            assert "mmctr_candidates_total 60.0" in response.read().decode()
+        process.terminate()
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait()
+    text = (tmp_path / "log").read_text()
+    assert text.splitlines()[-1] == "Stopped, with every request answered." and "Traceback" not in text
+
+
 def test_a_client_that_others_wrote(server):
     client_module = pytest.importorskip("tritonclient.http", reason="needs pip install 'tritonclient[http]'")
     url, _, folder = server

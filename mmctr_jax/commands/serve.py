@@ -1,7 +1,9 @@
 """mmctr serve DIR [--host 127.0.0.1] [--port 8000] [--example PREPARED] ..."""
 
 import argparse
+import os
 from pathlib import Path
+from typing import Any
 
 from mmctr_jax import interrupt
 from mmctr_jax.errors import InputError
@@ -18,6 +20,7 @@ def main(arguments: list[str]) -> int:
         "--unknown", choices=("refuse", "padding"), default="refuse", help="item ids that the model does not know"
     )
     parser.add_argument("--threads", type=int, help="of one request (default: one for each core)")
+    parser.add_argument("--workers", type=int, default=1, help="processes that share the port (default: 1)")
     parser.add_argument("--max-candidates", type=int, default=10_000, help="of one request (default: 10,000)")
     parser.add_argument("--timeout", type=float, default=10.0, help="seconds for one request (default: 10)")
     parser.add_argument("--no-access-log", action="store_true", help="no line for each request")
@@ -25,26 +28,37 @@ def main(arguments: list[str]) -> int:
     args = parser.parse_args(arguments)
     if not 0 <= args.port < 2**16:
         parser.error(f"--port {args.port} is not one of 0 … 65535")
-    if args.threads is not None and args.threads < 1:
-        parser.error("--threads must be at least 1")
+    if args.workers < 1 or (args.threads is not None and args.threads < 1):
+        parser.error("--workers and --threads must be at least 1")
     if args.max_candidates < 1 or args.timeout <= 0:
         parser.error("--max-candidates and --timeout must be above 0")
 
     try:
         with interrupt.deferred():
-            from mmctr_jax.serve.http import Limits, access_log
+            from mmctr_jax.serve.http import Limits
+            from mmctr_jax.serve.scorer import Scorer
             from mmctr_jax.serve.server import Options, serve
     except ImportError as error:
         raise InputError(f"mmctr serve needs {error.name}; install it with: pip install 'mmctr-jax[serve]'") from None
 
-    access_log.disabled = args.no_access_log
-    limits = Limits(candidates=args.max_candidates, seconds=args.timeout)
-    options = Options(args.directory, args.host, args.port, args.name, args.unknown, args.threads, limits)
-
-    def example(scorer):
+    threads = args.threads or max(1, (os.cpu_count() or 1) // args.workers)
+    shown: dict[str, Any] = {}
+    if args.example:
         from mmctr_jax.serve.example import example
 
-        return example(args.example, scorer)
-
-    serve(options, example if args.example else None)
+        shown = example(args.example, Scorer(args.directory))
+    serve(
+        Options(
+            args.directory,
+            args.host,
+            args.port,
+            args.name,
+            args.unknown,
+            threads,
+            Limits(candidates=args.max_candidates, seconds=args.timeout),
+            workers=args.workers,
+            access_log=not args.no_access_log,
+            example=shown,
+        )
+    )
     return 0

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 import orjson
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from mmctr_jax import __version__
 from mmctr_jax.serve import open_inference
@@ -273,7 +275,11 @@ class Service:
         return _json(200, open_inference.metadata(self.name, self.scorer))
 
     async def _metrics(self, body: bytes, headers: dict[str, str]) -> Response:
-        return Response(200, generate_latest(self.metrics.registry), _TEXT)
+        registry = self.metrics.registry
+        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:  # one of several workers: what all of them counted
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)
+        return Response(200, generate_latest(registry), _TEXT)
 
     async def _example(self, body: bytes, headers: dict[str, str]) -> Response:
         return _json(200, self.example | {"model": f"/v2/models/{self.name}"})

@@ -1,19 +1,23 @@
-"""The process that serves: uvicorn on `http.Service`, and what signals do to it."""
+"""The processes that serve: uvicorn on `http.Service`, and what signals do to them."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import multiprocessing
+import os
 import signal
-from collections.abc import Callable
-from dataclasses import dataclass
+import socket
+import tempfile
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 
 from mmctr_jax.errors import InputError
-from mmctr_jax.serve.http import Limits, Service
+from mmctr_jax.serve.http import Limits, Service, access_log
 from mmctr_jax.serve.scorer import MANIFEST, Scorer
 
 log = logging.getLogger("mmctr_jax")
@@ -32,6 +36,9 @@ class Options:
     threads: int | None = None
     limits: Limits = Limits()
     watch_seconds: float = 1.0
+    workers: int = 1
+    access_log: bool = True
+    example: dict[str, Any] = field(default_factory=dict)
 
 
 class _Server(uvicorn.Server):
@@ -45,10 +52,6 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             self._watching = asyncio.create_task(self._watch())
-            for server in self.servers:
-                for socket in server.sockets:
-                    host, port = socket.getsockname()[:2]
-                    log.info(f"Serving {self._options.directory} at http://{host}:{port}; Ctrl+C stops it.")
 
     async def _watch(self) -> None:
         manifest, seen = self._options.directory / MANIFEST, _state(self._options.directory / MANIFEST)
@@ -80,34 +83,84 @@ def _state(manifest: Path) -> tuple | None:
         return None
 
 
-def serve(options: Options, example: Callable[[Scorer], dict[str, Any]] | None = None) -> None:
+def serve(options: Options) -> None:
     """Serves until SIGTERM or SIGINT, which let the requests at work finish.
 
     Raises: InputError if the export cannot be loaded, or the address cannot be bound.
     """
+    Scorer(options.directory, options.threads, options.unknown)  # what is wrong with it is said once, and here
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    try:
+        bound = socket.create_server((options.host, options.port), family=family, backlog=2048)
+    except OSError as error:
+        raise InputError(
+            f"{options.host}, port {options.port}, cannot be bound ({error.strerror or error}); "
+            "name another --host or --port."
+        ) from None
+    with bound:
+        address = f"http://{options.host}:{bound.getsockname()[1]}"
+        log.info(f"Serving {options.directory} at {address}; Ctrl+C stops it.")
+        try:
+            if options.workers == 1:
+                _work(options, bound)
+            else:
+                _supervise(options, bound)
+        except KeyboardInterrupt:  # uvicorn raises the signal again that it has ended for
+            pass
+    log.info("Stopped, with every request answered.")
 
+
+def _work(options: Options, bound: socket.socket) -> None:
     def load() -> Scorer:
         return Scorer(options.directory, options.threads, options.unknown)
 
     service = Service(load, options.name, options.limits)
-    if example is not None:
-        service.example = example(service.scorer)
+    service.example = options.example
+    access_log.disabled = not options.access_log
     config = uvicorn.Config(
         service,
-        host=options.host,
-        port=options.port,
         log_config=None,
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=_DRAIN_SECONDS,
         lifespan="on",
     )
-    server = _Server(config, service, options)
+    _Server(config, service, options).run(sockets=[bound])
+
+
+def _work_alone(options: Options, bound: socket.socket) -> None:
+    """A worker's process."""
+    from mmctr_jax.console import start_logging
+
+    start_logging()
     try:
-        server.run()
-    except KeyboardInterrupt:  # uvicorn raises the signal again that it has ended for
-        log.info("Stopped, with every request answered.")
-    except SystemExit:
-        raise InputError(
-            f"http://{options.host}:{options.port} cannot be bound; name another --host or --port."
-        ) from None
+        _work(options, bound)
+    except (KeyboardInterrupt, InputError) as error:
+        if isinstance(error, InputError):
+            log.error(f"{error}")
+
+
+def _supervise(options: Options, bound: socket.socket) -> None:
+    """Keeps as many workers at work as are asked for; they share the socket, and their metrics by files."""
+    spawn = multiprocessing.get_context("spawn")
+
+    def start() -> Any:
+        worker = spawn.Process(target=_work_alone, args=(options, bound))
+        worker.start()
+        return worker
+
+    with tempfile.TemporaryDirectory(prefix="mmctr_metrics_") as folder:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        workers = [start() for _ in range(options.workers)]
+        try:
+            while True:
+                time.sleep(0.5)
+                for i, worker in enumerate(workers):
+                    if not worker.is_alive():
+                        log.error(f"A worker ended (exit code {worker.exitcode}); another takes its place.")
+                        workers[i] = start()
+        finally:
+            for worker in workers:
+                worker.terminate()
+            for worker in workers:
+                worker.join(_DRAIN_SECONDS + 5)
