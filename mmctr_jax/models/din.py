@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from mmctr_jax.models.base import Model, ModelSettings
+from mmctr_jax.models.linear import PairDense
 from mmctr_jax.models.mlp import MLP
 from mmctr_jax.settings import Rate, Width
 
@@ -21,10 +22,15 @@ class DIN(Model):
         e = self.embedded(batch, items, train)
         click_BxN = batch["history"] != 0
         real_B = batch["weight"] > 0  # rows of weight 0 fill a batch up, and count in no statistics
-        target_BxNxD = jnp.broadcast_to(e.target[:, None], e.history.shape)
-        pairs = jnp.concatenate([target_BxNxD, e.history, target_BxNxD - e.history, target_BxNxD * e.history], axis=-1)
-        attention = MLP(settings.attention, self.dtype, outputs=1, activation=settings.activation, name="attention")
-        weights_BxNx1 = attention(pairs, train, click_BxN & real_B[:, None])
+        attention = MLP(
+            settings.attention,
+            self.dtype,
+            outputs=1,
+            activation=settings.activation,
+            first=PairDense,
+            name="attention",
+        )
+        weights_BxNx1 = attention((e.target, e.history), train, click_BxN & real_B[:, None])
         pooled_BxD = jnp.where(click_BxN[..., None], weights_BxNx1 * e.history, 0).sum(axis=1)
         x = jnp.concatenate([e.side, e.target, pooled_BxD], axis=-1)
         deep = MLP(

@@ -30,7 +30,7 @@ class Dice(nn.Module):
 class MLP(nn.Module):
     """Linear, optional batch norm, activation, dropout per width; `outputs` adds a last plain Linear.
 
-    activation: relu | dice.
+    activation: relu | dice. first: the linear map of the first width, for inputs that are no array.
     """
 
     widths: tuple[int, ...]
@@ -39,6 +39,7 @@ class MLP(nn.Module):
     batch_norm: bool = False
     outputs: int | None = None
     activation: str = "relu"
+    first: type[nn.Module] = nn.Dense
 
     @nn.compact
     def __call__(self, x, train: bool, counts=None):
@@ -47,12 +48,14 @@ class MLP(nn.Module):
         if counts is not None:  # where none counts, all do: a mean over nothing is NaN
             mask = (counts | ~counts.any())[..., None]
         for i, width in enumerate(self.widths):
-            x = nn.Dense(width, kernel_init=xavier_normal, dtype=self.dtype, name=f"layer_{i}")(x)
+            linear = self.first if i == 0 else nn.Dense
+            x = linear(width, kernel_init=xavier_normal, dtype=self.dtype, name=f"layer_{i}")(x)
             if self.batch_norm:
                 norm = _norm(self.dtype, train, momentum=0.9, epsilon=1e-5, name=f"norm_{i}")
                 x = norm(x, mask=mask).astype(self.dtype)
             x = nn.relu(x) if self.activation == "relu" else Dice(self.dtype, name=f"dice_{i}")(x, train, mask)
             x = Dropout(self.dropout)(x, train)
         if self.outputs is not None:
-            x = nn.Dense(self.outputs, kernel_init=xavier_normal, dtype=self.dtype, name="out")(x)
+            linear = nn.Dense if self.widths else self.first
+            x = linear(self.outputs, kernel_init=xavier_normal, dtype=self.dtype, name="out")(x)
         return x
