@@ -1,6 +1,7 @@
 """An export scores as the run does, whatever the model, and says so before it is there."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict
@@ -275,6 +276,19 @@ def test_an_int8_export_keeps_what_it_cost_and_scores_candidates_alone(run, tmp_
     many = scorer.score(history, list(range(1, ITEMS)), side)
     for item in range(1, ITEMS):
         assert abs(scorer.score(history, [item], side)[0] - many[item - 1]) <= 1e-6
+
+
+def test_a_run_in_bfloat16_is_exported_in_float32(run, tmp_path):
+    """Its weights are float32 in any case; here they are the same as those of the other export."""
+    directory, data = run
+    shutil.copytree(directory, tmp_path / "run")
+    config = (tmp_path / "run" / "config.yaml").read_text()
+    (tmp_path / "run" / "config.yaml").write_text(config.replace("precision: float32", "precision: bfloat16"))
+    export(directory, tmp_path / "float32")
+    export(tmp_path / "run", tmp_path / "bfloat16")
+    request = requests_of(data)[0]
+    scores = [Scorer(tmp_path / name).score(*request) for name in ("float32", "bfloat16")]
+    np.testing.assert_array_equal(*scores)
 
 
 def test_calibration_is_part_of_an_export(run, tmp_path):

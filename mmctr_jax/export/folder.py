@@ -76,7 +76,7 @@ def export(
     if triton and (kind != "onnx" or original_ids):
         raise InputError("--triton is of --format onnx, and its models take item numbers: leave out --original-ids.")
     before = _check_out(out)
-    predictor = Predictor.load(directory, item_info)
+    predictor = Predictor.load(directory, item_info, "float32")
     fitted = calibration.read(directory, predictor.step)
     with _replacing_folder(out) as folder:
         manifest = write(folder, predictor, kind, precision, fitted, original_ids, out if before else None)

@@ -42,14 +42,17 @@ class Predictor:
     _score: Callable[[Split, Callable[[int], None]], np.ndarray]
 
     @classmethod
-    def load(cls, directory: Path, item_info: str | Path | None = None) -> Predictor:
+    def load(cls, directory: Path, item_info: str | Path | None = None, precision: str | None = None) -> Predictor:
         """The checkpoint of the best validation AUC in a run directory.
 
-        item_info: a newer one than training's; what it has beyond that can be scored, too.
+        item_info: a newer one than training's; what it has beyond that can be scored, too. precision: that it computes
+        in; null: the run's own.
         Raises: InputError.
         """
         run = RunDirectory(directory)
         config = run.read_config()
+        if precision is not None:
+            config = config.model_copy(update={"train": config.train.model_copy(update={"precision": precision})})
         mesh, table, num_items = make_mesh(), run.read_items(), config.features.num_items
         if item_info is not None:
             table, num_items, remarks = with_new_items(config.features, table, run.read_codebooks(), item_info)

@@ -96,7 +96,7 @@ class Service:
             threads: Requests that are scored at a time.
         """
         self.name, self.limits, self._load = name, limits, load
-        self.scorer = load()
+        self.scorer, self._told = load(), 0
         self.ready = True
         """False while it drains: health checks say so, and requests are still answered."""
         self.example: dict[str, Any] = {}
@@ -118,7 +118,7 @@ class Service:
 
     def reload(self) -> None:
         """Opens the export anew. Requests at work end with the old one; where the new one is no good, all do."""
-        self.scorer = self._load()
+        self.scorer, self._told = self._load(), 0
 
     # ASGI
 
@@ -242,10 +242,11 @@ class Service:
                     results.append(error)
             return results
 
-        before = scorer.unknown_ids
         results = await asyncio.get_running_loop().run_in_executor(self._threads, score)
         self.metrics.candidates.inc(count)
-        self.metrics.unknown.inc(max(scorer.unknown_ids - before, 0))
+        if scorer is self.scorer:  # here, in one thread: so each is counted once
+            self.metrics.unknown.inc(scorer.unknown_ids - self._told)
+            self._told = scorer.unknown_ids
         return results
 
     async def _infer(self, body: bytes, headers: dict[str, str]) -> Response:
