@@ -71,7 +71,7 @@ def blocks(measured: MeasuredModel, batch: dict, length: int) -> Iterator[Block]
     modules = {
         "embedding": (EmbeddingLayer(config.features, model, f32), (batch, measured.items)),
         "Transformer": (encoder, sequence),
-        "cross": (CrossNetwork(model.dcn.cross_layers, 0.0, f32), (f_BxF,)),
+        "cross": (CrossNetwork(model.dcn.cross_layers, model.dcn.rank, 0.0, f32), (f_BxF,)),
         "deep": (MLP(model.dcn.deep, f32, model.dcn.deep_dropout), (f_BxF,)),
     }
     for name, (module, args) in modules.items():
