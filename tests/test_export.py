@@ -116,18 +116,36 @@ def test_integer_products_are_near_and_independent_of_their_companions():
         np.testing.assert_array_equal(session.run(None, {"x": x[row : row + 1]})[0][0], together[row])
 
 
-@pytest.fixture(scope="module", params=["mmctr", "matching"])
-def run(request, tmp_path_factory):
-    """A trained model; the features that it has; rows."""
-    folder = tmp_path_factory.mktemp("export")
+def trained(folder, change):
+    """A run directory and its data."""
     data = write_dataset(folder / "data")
-    change = SYSTEMS.get(request.param, {})
     config = merged(merged(raw_config(data), change), {"train": {"epochs": 1, "length_buckets": [2, 5]}})
     train(parse_config(config), folder / "run")
     vocabulary = {"id": np.arange(1, ITEMS), "value": [f"film {i}" for i in range(1, ITEMS)]}
     (data / "vocabularies").mkdir()
     pq.write_table(pa.table(vocabulary), data / "vocabularies" / "item_id.parquet")
     return folder / "run", data
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Of a model with one graph."""
+    return trained(tmp_path_factory.mktemp("matching"), SYSTEMS["matching"])
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory):
+    """Of a model with a graph for each length."""
+    return trained(tmp_path_factory.mktemp("mmctr"), {})
+
+
+@pytest.fixture
+def either(request):
+    """One of the two, by name."""
+    return request.getfixturevalue(request.param)
+
+
+BOTH = pytest.mark.parametrize("either", ["run", "several"], indirect=True)
 
 
 def requests_of(data):
@@ -138,9 +156,10 @@ def requests_of(data):
     ]
 
 
+@BOTH
 @pytest.mark.parametrize("kind", ["onnx", "stablehlo"])
-def test_an_export_scores_a_files_rows_as_predict_does(run, tmp_path, kind):
-    directory, data = run
+def test_an_export_scores_a_files_rows_as_predict_does(either, tmp_path, kind):
+    directory, data = either
     manifest = export(directory, tmp_path / "export", kind)
     predict(directory, None, tmp_path / "scores.parquet")
     expected = pq.read_table(tmp_path / "scores.parquet")["score"].to_numpy()
@@ -198,8 +217,8 @@ def test_an_export_needs_neither_this_package_nor_the_other_runtime(run, tmp_pat
     np.testing.assert_allclose(Scorer(tmp_path / "onnx").score([4, 7], [1, 2, 3], side), answers[0], atol=1e-6)
 
 
-def test_a_triton_repository_is_as_triton_wants_it(run, tmp_path):
-    directory, data = run
+def test_a_triton_repository_is_as_triton_wants_it(several, tmp_path):
+    directory, data = several
     export(directory, tmp_path / "plain")
     export(directory, tmp_path / "triton", triton="films")
     scorer = Scorer(tmp_path / "plain")
@@ -231,8 +250,9 @@ def test_a_triton_repository_is_as_triton_wants_it(run, tmp_path):
         export(directory, tmp_path / "x", original_ids=True, triton="films")
 
 
-def test_new_items_join_an_export_without_new_graphs(run, tmp_path, capsys):
-    directory, data = run
+@BOTH
+def test_new_items_join_an_export_without_new_graphs(either, tmp_path, capsys):
+    directory, data = either
     out = tmp_path / "export"
     export(directory, out)
     weights = {path.name: path.stat().st_ino for path in out.glob("*.weights")}
