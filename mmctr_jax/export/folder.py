@@ -42,7 +42,7 @@ from mmctr_jax.training.step import make_narrow
 
 TOLERANCE = 1e-4  # of float32 logits
 _CHECKED_ROWS = 5_000
-_ROWS, _CLICKS = 1024, 16_384  # candidates at a time, and clicks: bounds what a request needs in memory
+_ROWS, _CLICKS = 1024, 8_192  # candidates at a time, and clicks: bounds what a request needs in memory
 
 
 def export(
