@@ -25,5 +25,5 @@ def main(argv: list[str]) -> None:
             hidden = rng.normal(size=(args.items, 300)) / np.arange(1, 301) ** 0.5
             vectors = hidden @ rng.normal(size=(300, width)) + 0.1 * rng.normal(size=(args.items, width))
             np.save(folder / f"{name}.npy", vectors.astype(np.float32))
-        sources = ("--text", folder / "text.npy", "--image", folder / "image.npy")
+        sources = ("--text", folder / "text.npy", "--image", folder / "image.npy", "--rows-of", "item_feature")
         print(f"{args.items:,} items, 768 + 1,024 → 128: {run_command('embed', folder, *sources)}")

@@ -17,7 +17,6 @@ from synthetic import items_of
 from mmctr_jax.commands.embed import main
 from mmctr_jax.config import load_config
 from mmctr_jax.embed import fusion, parts, pipeline
-from mmctr_jax.embed.pipeline import embed
 from mmctr_jax.embed.tfidf import WORDS
 from mmctr_jax.errors import InputError
 from mmctr_jax.prepare.folder import config_text
@@ -45,6 +44,10 @@ def folder(tmp_path):
 @pytest.fixture
 def prepared(tmp_path):
     return write_folder(tmp_path / "data", ["a title"] * ITEMS, TRAINING)
+
+
+def embed(folder, text=None, image=None, **more):
+    return pipeline.embed(folder, text, image, **({"rows_of": "item_feature"} | more))
 
 
 def principal_components(matrix: np.ndarray, dim: int, fitted: np.ndarray):

@@ -87,7 +87,7 @@ def test_microlens_items_or_users_listed_twice_and_ids_of_text(published):
     with pytest.raises(InputError, match="ML_titles.csv, column item, line 6: item 3 stands there twice"):
         microlens.read(published)
     (published / "ML_pairs.tsv").write_text("7\t3 1\n5\t2 3\n7\t2\n")
-    with pytest.raises(InputError, match="ML_pairs.tsv, line 3: user 7 has a line already"):
+    with pytest.raises(InputError, match="ML_pairs.tsv, column user, line 3: user 7 has a line already"):
         microlens.read(published)
 
 
@@ -96,7 +96,7 @@ def test_microlens_files_that_are_missing_or_broken(published):
     with pytest.raises(InputError, match="ML_likes_and_views.txt, column likes, line 2: 'many' is not a number"):
         microlens.read(published)
     (published / "ML_pairs.tsv").write_text("7\t3 1 2\n5\n")
-    with pytest.raises(InputError, match="ML_pairs.tsv, line 2: no videos"):
+    with pytest.raises(InputError, match="ML_pairs.tsv, column items, line 2: no videos"):
         microlens.read(published)
     (published / "ML_titles.csv").unlink()
     with pytest.raises(InputError, match=r"has no file \*_titles.csv; give the folder of the published"):

@@ -43,11 +43,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--text",
         metavar="tfidf|FILE|MODEL",
-        help="tfidf (the default without --image); FILE.npy, rows as in item_feature; FILE.parquet[:COLUMN] with item "
+        help="tfidf (the default without --image); FILE.npy, with --rows-of; FILE.parquet[:COLUMN] with item "
         "or item_id; or a transformers model, by folder or hub name",
     )
     parser.add_argument("--image", metavar="FILE|MODEL", help="likewise")
     parser.add_argument("--pictures", metavar="FOLDER", type=Path, help="ITEM.jpg, .jpeg, .png or .webp, for a model")
+    rows_of = "whose row is whose in a .npy: the item file or a .npy of ids in its order, or item_feature"
+    parser.add_argument("--rows-of", metavar="FILE|item_feature", help=rows_of)
     parser.add_argument("--dim", type=_positive, default=128, help="of the vectors (default: 128)")
     parser.add_argument("--whiten", action="store_true", help="scale every component to unit variance")
     parser.add_argument(

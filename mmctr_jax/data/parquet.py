@@ -31,16 +31,38 @@ def part_files(path: str | Path) -> list[Path]:
 
 def _part_files(path: Path) -> list[Path]:
     if path.is_dir():
-        files = sorted(p for p in path.glob("*.parquet") if not p.name.startswith((".", "_")))
-        if not files:
-            raise InputError(f"Folder {path} holds no .parquet file; name a Parquet file or a folder of part files.")
+        inside = sorted(p for p in path.iterdir() if not p.name.startswith((".", "_")))
+        files = [p for p in inside if p.suffix.lower() == ".parquet" and not p.is_dir()]
+        _refuse_others(path, [p for p in inside if p not in files], files)
         for file in files:
-            if not file.is_file():  # a folder, a broken link: rows would be missing
+            if not file.is_file():  # a broken link: rows would be missing
                 raise InputError(f"{file} is not a file; a folder of part files must hold files alone.")
         return files
     if not path.is_file():
         raise InputError(f"Data file {path} does not exist; check the path (it is relative to the current folder).")
     return [path]
+
+
+def _refuse_others(path: Path, others: list[Path], files: list[Path]) -> None:
+    """Raises: InputError if a folder holds anything that would be left out, or nothing that can be read."""
+    if (path / "_delta_log").is_dir():
+        raise InputError(f"{path} is a Delta table, whose files hold deleted rows, too; write it as plain Parquet.")
+    if any(p.name == "metadata" and next(p.glob("*.metadata.json"), None) for p in others):
+        raise InputError(f"{path} is an Iceberg table, whose files hold deleted rows, too; write it as plain Parquet.")
+    folders = [p for p in others if p.is_dir()]
+    if not files and not folders:
+        raise InputError(f"Folder {path} holds no .parquet file; name a Parquet file or a folder of part files.")
+    if not others:
+        return
+    other = (folders or others)[0]
+    if other.is_dir():
+        hive = "a partition, whose column stands in its name" if "=" in other.name else "a folder"
+        advice = "write the rows as .parquet files that stand in one folder, with all their columns"
+        raise InputError(f"{path} holds {other.name}, {hive}, which would be left out; {advice}.")
+    raise InputError(
+        f"{path} holds {other.name}, which would be left out: a folder of part files is read as its *.parquet files; "
+        "rename it if it is Parquet, or move it away."
+    )
 
 
 def _open(file: Path) -> pq.ParquetFile:
@@ -60,8 +82,9 @@ def count_rows(files: list[Path]) -> int:
 
 
 def column_names(files: list[Path]) -> list[str]:
-    """The first file's columns."""
-    return _open(files[0]).schema_arrow.names
+    """The columns that every file has, in the first one's order."""
+    names = [_open(file).schema_arrow.names for file in files]
+    return [name for name in names[0] if all(name in others for others in names)]
 
 
 @dataclass(frozen=True)
@@ -214,6 +237,59 @@ def read_whole(files: list[Path], column: str) -> pa.ChunkedArray:
         raise InputError(
             f"{files[0].parent}: column {column} is {kinds} in different part files; give it one type."
         ) from None
+
+
+def read_uniform(files: list[Path], columns: list[str]) -> dict[str, pa.ChunkedArray]:
+    """Columns of any type, with one meaning over all files: integers, text, lists and time units are widened.
+
+    Raises: InputError if part files disagree on a column's type otherwise, as dates and numbers do.
+    """
+    parts: dict[str, list[pa.Array]] = {name: [] for name in columns}
+    for chunk in read_columns(files, columns):
+        for name in columns:
+            array = chunk[name].array
+            parts[name].append(array.dictionary_decode() if pa.types.is_dictionary(array.type) else array)
+    schemas = [_open(file).schema_arrow for file in files]
+    whole = {}
+    for name, arrays in parts.items():
+        found = dict.fromkeys(_plain(schema.field(name).type) for schema in schemas)
+        kind = next(iter(found))
+        for other in found:
+            kind = _wider(kind, other)
+            if kind is None:
+                kinds = " and ".join(map(str, found))
+                raise InputError(f"{files[0].parent}: column {name} is {kinds} in its part files; give it one type.")
+        try:
+            whole[name] = pa.chunked_array([array.cast(kind) for array in arrays], kind)
+        except pa.ArrowException as error:
+            raise InputError(f"{files[0]}: column {name} cannot be read as {kind}: {_first_line(error)}.") from None
+    return whole
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return pa.large_string() if pa.types.is_string(kind) or pa.types.is_string_view(kind) else kind
+
+
+def _wider(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
+    """The type that holds both without changing what either means; None: there is none."""
+    t = pa.types
+    if a == b or t.is_null(b):
+        return a
+    if t.is_null(a):
+        return b
+    if t.is_integer(a) and t.is_integer(b):
+        unsigned = t.is_unsigned_integer(a) and t.is_unsigned_integer(b)
+        return pa.uint64() if unsigned else None if pa.uint64() in (a, b) else pa.int64()
+    if all(t.is_floating(kind) or t.is_integer(kind) for kind in (a, b)):
+        return pa.float64()
+    if t.is_timestamp(a) and t.is_timestamp(b) and a.tz == b.tz:
+        units = ("s", "ms", "us", "ns")
+        return pa.timestamp(max(a.unit, b.unit, key=units.index), a.tz)
+    if all(t.is_list(kind) or t.is_large_list(kind) or t.is_fixed_size_list(kind) for kind in (a, b)):
+        inner = _wider(_plain(a.value_type), _plain(b.value_type))
+        return None if inner is None else pa.large_list(inner)
+    return None
 
 
 def read_keys(files: list[Path], column: str) -> np.ndarray | None:

@@ -93,7 +93,7 @@ def read_item_info(item_file: ItemFile, column: str, out: Path | None) -> ItemIn
     if absent.size:
         raise InputError(f"{source} has no row for item {absent[0]} of item_feature.parquet; add one.")
     try:
-        table = pq.ParquetFile(source).read()
+        table = pq.ParquetFile(source, page_checksum_verification=True).read()
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{source} cannot be read as Parquet: {str(error).splitlines()[0]}.") from None
     recorded = ((item_file.manifest or {}).get("embedding") or {}).get("column")

@@ -23,6 +23,7 @@ def embed(
     text: str | None = None,
     image: str | None = None,
     pictures: Path | None = None,
+    rows_of: str | None = None,
     dim: int = 128,
     whiten: bool = False,
     l2: Collection[str] = (),
@@ -38,6 +39,7 @@ def embed(
         "tfidf" if `image` is None too, else no texts.
       image: source of vectors of pictures: a file or a model.
       pictures: folder of the items' pictures, for a model.
+      rows_of: what says which item each row of a .npy is of, see `precomputed`.
       dim: width of the result.
       whiten, l2: as in `fusion.fuse`.
       batch_size: texts or pictures that a model encodes at once.
@@ -53,9 +55,9 @@ def embed(
     info = read_item_info(item_file, column, out)
     parts = []
     if text is not None:
-        parts.append(_text_part(item_file, text, dim, batch_size, download))
+        parts.append(_text_part(item_file, text, rows_of, dim, batch_size, download))
     if image is not None:
-        parts.append(_image_part(item_file, image, pictures, batch_size, download))
+        parts.append(_image_part(item_file, image, rows_of, pictures, batch_size, download))
     for part in parts:
         if not part.present.any():
             raise InputError(f"--{part.kind} {part.source} gives no item a vector: all are zero.")
@@ -78,17 +80,21 @@ def embed(
     return embedding
 
 
-def _text_part(item_file: ItemFile, source: str, dim: int, batch_size: int, download: bool) -> Part:
+def _text_part(
+    item_file: ItemFile, source: str, rows_of: str | None, dim: int, batch_size: int, download: bool
+) -> Part:
     if source == "tfidf":
         return tfidf_part(item_file, dim)
     if file_and_column(source):
-        return precomputed_part(item_file, "text", source)
+        return precomputed_part(item_file, "text", source, rows_of)
     return encoders.text_part(item_file, source, batch_size, download)
 
 
-def _image_part(item_file: ItemFile, source: str, pictures: Path | None, batch_size: int, download: bool) -> Part:
+def _image_part(
+    item_file: ItemFile, source: str, rows_of: str | None, pictures: Path | None, batch_size: int, download: bool
+) -> Part:
     if file_and_column(source):
-        return precomputed_part(item_file, "image", source)
+        return precomputed_part(item_file, "image", source, rows_of)
     if pictures is None:
         raise InputError(f"--image {source} is a model and needs --pictures, the folder of the items' pictures.")
     return encoders.image_part(item_file, source, pictures, batch_size, download)

@@ -12,56 +12,143 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mmctr_jax.console import log
-from mmctr_jax.data.parquet import Column, column_names
+from mmctr_jax.data.parquet import Column, column_names, part_files
 from mmctr_jax.embed.item_file import ItemFile, refuse_duplicates, text_column
 from mmctr_jax.embed.parts import CHUNK_ROWS, Part, row_chunks
 from mmctr_jax.errors import InputError
 from mmctr_jax.files import sha256
+from mmctr_jax.prepare import raw_tables, raw_values
+
+_OTHER_KINDS = (".npz", ".h5", ".hdf5", ".pt", ".pth", ".bin", ".safetensors", ".pkl", ".pickle", ".mat", ".feather",
+                ".arrow", ".csv", ".tsv", ".txt", ".json", ".jsonl", ".gz", ".zip", ".parq")  # fmt: skip
 
 
 def file_and_column(source: str) -> tuple[Path, str | None] | None:
-    """The file and column of FILE.npy, FILE.parquet or FILE.parquet:COLUMN; None for anything else, such as a model."""
-    if Path(source).suffix in (".npy", ".parquet"):
-        return Path(source), None
+    """The file and column of FILE.npy, FILE.parquet or FILE.parquet:COLUMN; None for anything else, such as a model.
+
+    Raises: InputError for a file of another kind.
+    """
+    path = Path(source)
+    if path.suffix.lower() in (".npy", ".parquet"):
+        return path, None
+    if path.suffix.lower() in _OTHER_KINDS or path.is_file():
+        raise InputError(
+            f"{source} is no file of vectors that is read; give a .npy array (items, width) or a .parquet file with a "
+            "column of lists beside `item` or `item_id`."
+        )
     file, _, column = source.rpartition(":")
-    return (Path(file), column) if file.endswith(".parquet") else None
+    return (Path(file), column) if file.lower().endswith(".parquet") else None
 
 
-def precomputed_part(item_file: ItemFile, kind: str, source: str) -> Part:
+def precomputed_part(item_file: ItemFile, kind: str, source: str, rows_of: str | None) -> Part:
     """Reads the vectors.
 
     Args:
       kind: "text" or "image".
-      source: one that `file_and_column` recognises. Rows of a .npy are in the order of item_feature.parquet; those of
-        a Parquet file are matched by column `item` or `item_id`.
+      source: one that `file_and_column` recognises. Rows of a Parquet file are matched by column `item` or `item_id`.
+      rows_of: which item each row of a .npy is of, see `_rows_of_npy`.
     Raises: InputError, with the row, if a vector cannot be right.
     """
     file, column = file_and_column(source)
-    if not file.is_file():
+    if file.suffix.lower() == ".npy":
+        if not file.is_file():
+            raise InputError(
+                f"Vectors file {file} does not exist; check --{kind} (the path is relative to this folder)."
+            )
+        array, digest = _open_npy(file), sha256(file).hexdigest()
+        places = _rows_of_npy(file, kind, rows_of, item_file)
+        return Part(kind, source, _rows_in_order(array, places, file, rows_of, item_file), digest)
+    if not file.exists():
         raise InputError(f"Vectors file {file} does not exist; check --{kind} (the path is relative to this folder).")
-    digest = sha256(file).hexdigest()
-    if file.suffix == ".npy":
-        return Part(kind, source, _read_npy(file, len(item_file)), digest)
-    vectors, unknown = _read_parquet(file, column, item_file)
-    return Part(kind, source, vectors, digest, {"rows_of_unknown_items": unknown})
+    files = part_files(file)
+    if len(files) != 1:
+        raise InputError(f"{file} holds {len(files)} part files; give vectors as one .parquet file.")
+    vectors, unknown = _read_parquet(files[0], column, item_file)
+    return Part(kind, source, vectors, sha256(files[0]).hexdigest(), {"rows_of_unknown_items": unknown})
 
 
-def _read_npy(file: Path, items: int) -> np.ndarray:
+def _rows_of_npy(file: Path, kind: str, rows_of: str | None, item_file: ItemFile) -> np.ndarray | None:
+    """(rows,) the row in the `ItemFile` of each row of the array, -1 for unknown items; None: they are its rows.
+
+    Args:
+      rows_of: `item_feature`: the rows of item_feature.parquet; or a file with the items' own ids in the order of the
+        array's rows: the item file that the folder was prepared from, or a .npy of ids. FILE:COLUMN names the column,
+        which is otherwise `item` or `item_id`.
+    Raises: InputError if nothing says whose row is whose.
+    """
+    if rows_of is None:
+        raise InputError(
+            f"--{kind} {file}: a .npy does not say whose row is whose; name the file whose rows are in its order with "
+            "--rows-of: the item file or a .npy of ids, or item_feature for the rows of item_feature.parquet."
+        )
+    if rows_of == "item_feature":
+        return None
+    path, column = (Path(rows_of), None) if Path(rows_of).exists() else _split_column(rows_of)
+    if path.suffix.lower() == ".npy" and path.is_file():
+        ids = _open_ids(path)
+        key = "item" if item_file.originals else "item_id"
+    else:
+        names = raw_tables.column_names(path)
+        key = column or next((name for name in ("item", "item_id") if name in names), "item")
+        values = raw_tables.read_table(path, {"item": key})["item"]
+        ids = [str(value) for value in raw_values.as_keys(values, path, key)]
+    refuse_duplicates(ids, path, key)
+    by_number = key == "item_id" or not item_file.originals
+    known = [str(i) for i in item_file.item_ids] if by_number else item_file.originals
+    place = {name: row for row, name in enumerate(known)}
+    places = np.array([place.get(name, -1) for name in ids], np.int64)
+    if (places < 0).all():
+        raise InputError(f"--rows-of {rows_of}: none of its items is in {item_file.files[0]}; compare the two.")
+    return places
+
+
+def _split_column(rows_of: str) -> tuple[Path, str | None]:
+    file, _, column = rows_of.rpartition(":")
+    return (Path(file), column) if file and Path(file).exists() else (Path(rows_of), None)
+
+
+def _open_ids(path: Path) -> list[str]:
+    try:
+        ids = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path} cannot be read as a .npy array: {error}.") from None
+    if not isinstance(ids, np.ndarray) or ids.ndim != 1 or ids.dtype.kind not in "iuU":
+        raise InputError(f"{path} is not one array of ids, whole numbers or text; save it as such with numpy.save.")
+    return [str(i) for i in ids.tolist()]
+
+
+def _rows_in_order(
+    array: np.ndarray, places: np.ndarray | None, file: Path, rows_of: str | None, item_file: ItemFile
+) -> np.ndarray:
+    """(items, width) the rows in the order of the `ItemFile`; zeros for items without one."""
+    rows = len(item_file) if places is None else len(places)
+    if len(array) != rows:
+        named = "item_feature.parquet" if places is None else rows_of
+        raise InputError(f"{file} has {len(array):,} rows and {named} {rows:,}; row i must be the same item.")
+    for chunk in row_chunks(len(array)):
+        with np.errstate(over="ignore"):
+            wrong = np.flatnonzero(~np.isfinite(array[chunk].astype(np.float32)).all(axis=1))
+        if wrong.size:
+            raise InputError(f"{file}, row {chunk.start + wrong[0]}: NaN or infinite (in float32); replace it.")
+    if places is None:
+        return array
+    vectors = np.memmap(tempfile.TemporaryFile(), np.float32, "w+", shape=(len(item_file), array.shape[1]))
+    for chunk in row_chunks(len(array)):
+        here = places[chunk]
+        vectors[here[here >= 0]] = array[chunk][here >= 0]
+    unknown = int((places < 0).sum())
+    if unknown:
+        log.info(f"{file}: {unknown:,} of {len(places):,} rows are of items that item_feature.parquet lacks.")
+    return vectors
+
+
+def _open_npy(file: Path) -> np.ndarray:
     try:
         array = np.load(file, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{file} cannot be read as a .npy array: {error}.") from None
     if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind != "f":
         raise InputError(f"{file} is not one array of (items, width) floats; save it as such with numpy.save.")
-    if len(array) != items:
-        raise InputError(
-            f"{file} has {len(array):,} rows and item_feature.parquet {items:,}; row i must be the same item."
-        )
-    for chunk in row_chunks(items):
-        with np.errstate(over="ignore"):
-            wrong = np.flatnonzero(~np.isfinite(array[chunk].astype(np.float32)).all(axis=1))
-        if wrong.size:
-            raise InputError(f"{file}, row {chunk.start + wrong[0]}: NaN or infinite (in float32); replace it.")
     return array
 
 
@@ -92,7 +179,7 @@ def _read_parquet(file: Path, column: str | None, item_file: ItemFile) -> tuple[
 def _cells(file: Path, column: str) -> Iterator[Column]:
     first_row = 0
     try:
-        for batch in pq.ParquetFile(file).iter_batches(CHUNK_ROWS, columns=[column]):
+        for batch in pq.ParquetFile(file, page_checksum_verification=True).iter_batches(CHUNK_ROWS, columns=[column]):
             yield Column(file, column, first_row, batch.column(0))
             first_row += batch.num_rows
     except (pa.ArrowException, OSError) as error:

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import polars as pl
 
+from mmctr_jax.console import log as say
 from mmctr_jax.errors import InputError
 from mmctr_jax.prepare.encoding import EncodedItems, encode_items, numbers_from_one, vocabulary
 from mmctr_jax.prepare.log import Log, sorted_log
 from mmctr_jax.prepare.options import Options
-from mmctr_jax.prepare.samples import candidates, most_recent
+from mmctr_jax.prepare.samples import Histories, candidates, most_recent
 from mmctr_jax.prepare.source import Source
 from mmctr_jax.prepare.split import SPLITS, TRAIN, split_log
 
@@ -36,6 +37,7 @@ def build_dataset(source: Source, options: Options) -> Dataset:
     Raises: InputError if source and options leave nothing to train or score.
     """
     log, repeated = sorted_log(source)
+    _tell_of_ties(log)
     may = candidates(log, options)
     part = split_log(log, may & log.click, options)
     keys = log.items
@@ -75,6 +77,19 @@ def build_dataset(source: Source, options: Options) -> Dataset:
             "training_items": training_items,
         },
     )
+
+
+def _tell_of_ties(log: Log) -> None:
+    """Warns where many clicks have no order, as where times are dates."""
+    same = (np.diff(log.user) == 0) & (np.diff(log.time) == 0)
+    tied = (np.append(same, False) | np.append(False, same)) & log.click
+    if 20 * tied.sum() > log.click.sum():
+        alone = int(((Histories(log).lengths == 0) & log.click).sum())
+        say.warning(
+            f"{tied.sum():,} of {log.click.sum():,} clicks are at the same time as another one of their user, as "
+            f"where times are dates. A history holds clicks of strictly earlier times, so such clicks are not in each "
+            f"other's, and {alone:,} clicks without an earlier one are no samples; give finer times if there are any."
+        )
 
 
 def _check_rows(log: Log, rows: list[np.ndarray], options: Options) -> None:

@@ -8,18 +8,22 @@ from pathlib import Path
 
 import polars as pl
 
+from mmctr_jax.console import log as say
 from mmctr_jax.errors import InputError
-from mmctr_jax.prepare.raw_tables import (
+from mmctr_jax.prepare.raw_tables import read_table, table_files
+from mmctr_jax.prepare.raw_values import (
     as_keys,
+    as_labels,
     as_numbers,
+    as_tags,
     as_times,
-    collect,
+    check_items_match,
+    is_category,
     refuse_duplicates,
     refuse_row,
-    scan,
-    table_files,
 )
 from mmctr_jax.prepare.source import Source, SourceKind, comma_separated
+from mmctr_jax.prepare.text_files import NULL_WORDS, TextFormat
 
 # Columns that prepared files, or the log on its way to them, have of their own.
 _TAKEN = ("user_id", "item_id", "item_seq", "ID", "label", "weight", "item_tags", "user", "item", "time", "click")
@@ -27,7 +31,7 @@ _TAKEN = ("user_id", "item_id", "item_seq", "ID", "label", "weight", "item_tags"
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns of the log and of the item file hold what. All but `numeric` are options of the command line."""
+    """Which columns of the log and of the item file hold what."""
 
     user: str = "user"
     item: str = "item"
@@ -37,9 +41,13 @@ class Columns:
     side: tuple[str, ...] = ()  # categorical features of the interaction, such as the device
     item_key: str = "item"  # in the item file
     tags: str | None = None  # lists, or text with tag_separator between tags
-    tag_separator: str = "|"
+    tag_separator: str | None = None  # None: "|"
     text: tuple[str, ...] = ()  # columns that are joined to the item's text
     numeric: tuple[str, ...] = ()  # numbers that --levels may name
+    text_format: TextFormat = TextFormat()  # of files that are not Parquet
+
+
+_NOT_OPTIONS = ("numeric", "text_format")
 
 
 def read(path: Path, items: Path | None, columns: Columns) -> Source:
@@ -56,6 +64,8 @@ def read(path: Path, items: Path | None, columns: Columns) -> Source:
             raise InputError(f"--{name} names a column of the item file; name that file with --items.")
     log = _read_log(path, columns)
     item_table = _read_items(items, columns) if items else pl.DataFrame({"item": log["item"].head(0)})
+    if items and (warning := check_items_match(log["item"], item_table["item"], path, items)):
+        say.warning(warning)
     files = table_files(path) + (table_files(items) if items else [])
     return Source(log, item_table, files, side=list(columns.side))
 
@@ -71,34 +81,30 @@ def _read_log(path: Path, columns: Columns) -> pl.DataFrame:
     wanted = {"user": columns.user, "item": columns.item, "time": columns.time}
     wanted |= {name: column for name, column in (("click", columns.label), ("weight", columns.weight)) if column}
     side = {f"side {name}": name for name in columns.side}
-    frame = collect(scan(path, wanted | side), path)
+    text = columns.text_format
+    frame = read_table(path, wanted | side, text)
     if not len(frame):
         raise InputError(f"{path} has no rows.")
     log = {
-        "user": as_keys(frame["user"], path, columns.user),
-        "item": as_keys(frame["item"], path, columns.item),
-        "time": as_times(frame["time"], path, columns.time),
+        "user": as_keys(frame["user"], path, columns.user, text),
+        "item": as_keys(frame["item"], path, columns.item, text),
+        "time": as_times(frame["time"], path, columns.time, text),
     }
     if columns.label:
-        label = as_numbers(frame["click"], path, columns.label)
-        wrong = (label != 0) & (label != 1)
-        if wrong.any():
-            row = wrong.arg_true()[0]
-            raise refuse_row(path, columns.label, row, f"label {label[row]:g}; labels must be 0 or 1.")
-        log["click"] = label == 1
+        log["click"] = as_labels(frame["click"], path, columns.label, text)
         if not log["click"].any():
             raise InputError(f"{path}: every {columns.label} is 0; there is no click to learn from.")
     if columns.weight:
-        weights = as_numbers(frame["weight"], path, columns.weight)
+        weights = as_numbers(frame["weight"], path, columns.weight, text=text)
         log["weight"] = weights.cast(pl.Float32)
         wrong = ~((log["weight"] > 0) & log["weight"].is_finite())
         if wrong.any():
             row = wrong.arg_true()[0]
             problem = f"weight {weights[row]:g}; weights must be above 0, in float32 (leave such rows out)."
-            raise refuse_row(path, columns.weight, row, problem)
+            raise refuse_row(path, columns.weight, row, problem, text)
     for new, name in side.items():
         kind = frame[new].dtype
-        if not _is_category(kind):
+        if not is_category(kind):
             raise InputError(f"{path}: column {name} has type {kind}; a side feature must be text or whole numbers.")
         log[name] = frame[new].cast(pl.String).replace("", None)
     return pl.DataFrame(log)
@@ -107,45 +113,30 @@ def _read_log(path: Path, columns: Columns) -> pl.DataFrame:
 def _read_items(path: Path, columns: Columns) -> pl.DataFrame:
     wanted = {"item": columns.item_key} | ({"tags": columns.tags} if columns.tags else {})
     wanted |= {f"text {name}": name for name in columns.text} | {f"number {name}": name for name in columns.numeric}
-    frame = collect(scan(path, wanted), path)
-    items = {"item": as_keys(frame["item"], path, columns.item_key)}
-    refuse_duplicates(items["item"], path, columns.item_key)
+    text = columns.text_format
+    frame = read_table(path, wanted, text)
+    items = {"item": as_keys(frame["item"], path, columns.item_key, text)}
+    refuse_duplicates(items["item"], path, columns.item_key, text)
     if columns.tags:
-        items["tags"] = _tags(frame["tags"], path, columns)
+        items["tags"] = as_tags(frame["tags"], path, columns.tags, columns.tag_separator)
     for name in columns.text:
         kind = frame[f"text {name}"].dtype
-        if not (_is_category(kind) or kind.is_float()):
+        if not (is_category(kind) or kind.is_float()):
             raise InputError(f"{path}: column {name} has type {kind}; texts must be text or numbers.")
     if columns.text:
         texts = [pl.col(f"text {name}").cast(pl.String).str.strip_chars().replace("", None) for name in columns.text]
         items["text"] = frame.select(pl.concat_str(texts, separator=". ", ignore_nulls=True)).to_series()
     for name in columns.numeric:
-        items[name] = as_numbers(frame[f"number {name}"], path, name, nulls=True)
+        items[name] = as_numbers(frame[f"number {name}"], path, name, nulls=True, text=text)
     return pl.DataFrame(items)
 
 
-def _tags(values: pl.Series, path: Path, columns: Columns) -> pl.Series:
-    kind = values.dtype
-    if kind == pl.String:
-        values = values.str.split(columns.tag_separator)
-    elif _is_category(kind):
-        values = values.cast(pl.String).to_frame("tag").select(pl.concat_list("tag")).to_series()
-    elif not (isinstance(kind, (pl.List, pl.Array)) and _is_category(kind.inner)):
-        raise InputError(f"{path}: column {columns.tags} has type {kind}; tags are lists, or text with separators.")
-    values = values.cast(pl.List(pl.String))
-    return values.list.eval(pl.element().str.strip_chars().filter(pl.element().str.strip_chars().fill_null("") != ""))
-
-
-def _is_category(kind: pl.DataType) -> bool:
-    """Text or whole numbers."""
-    return kind.is_integer() or kind in (pl.String, pl.Categorical, pl.Enum, pl.Boolean, pl.Date)
-
-
 def _read_arguments(args: argparse.Namespace) -> Source:
-    given = {field.name: getattr(args, field.name) for field in fields(Columns) if field.name != "numeric"}
+    given = {field.name: getattr(args, field.name) for field in fields(Columns) if field.name not in _NOT_OPTIONS}
     given["item_key"] = args.item_key or args.item
     numeric = tuple(name for name in args.levels if name != "clicks")
-    return read(args.path, args.items, Columns(**given, numeric=numeric))
+    text = TextFormat(args.separator, args.decimal, args.quote or None, args.header, args.null_words, args.encoding)
+    return read(args.path, args.items, Columns(**given, numeric=numeric, text_format=text))
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -160,9 +151,28 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--items", type=Path, metavar="FILE", help="one row per item: CSV, TSV or Parquet")
     add("--item-key", metavar="COLUMN", help="item ids there (default: as --item)")
     add("--tags", metavar="COLUMN", help="lists, or text with separators")
-    separator = "between tags in text (default: %(default)s)"
-    add("--tag-separator", type=_separator, default=Columns.tag_separator, metavar="TEXT", help=separator)
+    add("--tag-separator", type=_separator, metavar="TEXT", help="between tags in text (default: |)")
     add("--text", type=comma_separated, default=(), metavar="COLUMN,…", help="joined to the item's text, for embed")
+    add = parser.add_argument_group("text files, of log and items").add_argument
+    by_ending = "between columns (default: a comma in .csv, a tab in .tsv and .txt)"
+    add("--separator", type=_character, metavar="CHAR", help=by_ending)
+    add("--decimal", choices=(".", ","), default=".", help="in numbers (default: %(default)s)")
+    add("--quote", type=_character_or_none, default='"', metavar="CHAR", help="around texts; '' for none (default: \")")
+    add("--no-header", dest="header", action="store_false", help="columns are column_1, column_2, …")
+    words = f"cells that mean nothing is known (default: {','.join(NULL_WORDS)})"
+    add("--null-words", type=comma_separated, default=NULL_WORDS, metavar="WORD,…", help=words)
+    add("--encoding", default="utf-8", help="such as utf-16 or latin-1 (default: %(default)s)")
+
+
+def _character(text: str) -> str:
+    text = {r"\t": "\t", r"\x01": "\x01"}.get(text, text)
+    if len(text) != 1 or not text.isascii():
+        raise argparse.ArgumentTypeError(f"{text!r} is not one character of ASCII")
+    return text
+
+
+def _character_or_none(text: str) -> str:
+    return text and _character(text)
 
 
 def _separator(text: str) -> str:

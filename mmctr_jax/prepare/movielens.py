@@ -6,7 +6,8 @@ from pathlib import Path
 
 import polars as pl
 
-from mmctr_jax.prepare.raw_tables import as_keys, as_numbers, collect, refuse_duplicates, scan
+from mmctr_jax.prepare.raw_tables import read_table
+from mmctr_jax.prepare.raw_values import as_keys, as_numbers, refuse_duplicates
 from mmctr_jax.prepare.source import Source, SourceKind
 
 CLICK = 4.0  # stars
@@ -23,7 +24,7 @@ def read(folder: Path) -> Source:
     """
     ratings, movies = folder / "ratings.csv", folder / "movies.csv"
     names = {"user": "userId", "item": "movieId", "rating": "rating", "time": "timestamp"}
-    log = collect(scan(ratings, names), ratings)
+    log = read_table(ratings, names)
     stars = as_numbers(log["rating"], ratings, "rating")
     log = pl.DataFrame(
         {
@@ -33,7 +34,7 @@ def read(folder: Path) -> Source:
             "click": stars >= CLICK,
         }
     )
-    items = collect(scan(movies, {"item": "movieId", "title": "title", "genres": "genres"}), movies)
+    items = read_table(movies, {"item": "movieId", "title": "title", "genres": "genres"})
     keys = as_keys(items["item"], movies, "movieId")
     refuse_duplicates(keys, movies, "movieId")
     genres = pl.col("genres").fill_null("").replace(_NO_GENRES, "")

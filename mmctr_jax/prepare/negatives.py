@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-_ATTEMPTS = 100  # for all samples at once; one that is still incomplete then draws from a list of what is left
+_ATTEMPTS = 20  # for all samples at once; one that is still incomplete then draws from a list of what is left
+_TRIES = 100  # to draw from that list something that the sample does not have yet
 
 
 def user_item_keys(user: np.ndarray, item: np.ndarray, items: int) -> np.ndarray:
@@ -54,21 +55,43 @@ class NegativeSampler:
             open_rows = open_rows[(found < 0).any(axis=1)]
             if not len(open_rows):
                 return drawn
-        for row in open_rows:
+        by_user = np.argsort(user[open_rows], kind="stable")
+        free = None
+        for row in open_rows[by_user]:
+            if free is None or free[0] != user[row]:
+                free = (user[row], *self._free(int(user[row])))
             random = np.random.default_rng([self._seed, *stream, _ATTEMPTS + int(row)])
-            self._fill(drawn[row], int(user[row]), random)
+            _fill(drawn[row], *free[1:], random)
         return drawn
 
-    def _fill(self, drawn: np.ndarray, user: int, random: np.random.Generator) -> None:
-        """Replaces each -1 in `drawn`, in place, by an item that is left to draw, if there is one."""
+    def _free(self, user: int) -> tuple[np.ndarray, np.ndarray]:
+        """(n,) the items that this user never clicked, and (n,) their shares, added up."""
         clicked = self._clicked[slice(*np.searchsorted(self._clicked, [user * self._items, (user + 1) * self._items]))]
         share = self._share.copy()
         share[clicked - user * self._items] = 0
-        share[drawn[drawn >= 0]] = 0
-        missing = np.flatnonzero(drawn < 0)[: np.count_nonzero(share)]
-        if len(missing):
-            drawn[missing] = random.choice(len(share), len(missing), replace=False, p=share / share.sum())
+        items = np.flatnonzero(share)
+        return items, np.cumsum(share[items])
 
     def _is_clicked(self, user: np.ndarray, items: np.ndarray) -> np.ndarray:
         keys = user_item_keys(user[:, None], items, self._items)
         return self._clicked[np.searchsorted(self._clicked, keys)] == keys
+
+
+def _fill(drawn: np.ndarray, items: np.ndarray, cumulated: np.ndarray, random: np.random.Generator) -> None:
+    """Replaces each -1 in `drawn`, in place, by an item that is left to draw, if there is one.
+
+    The time does not grow with the number of items: a user who clicked nearly everything has as many rows.
+
+    Args:
+      items, cumulated: (n,) what may be drawn, and its shares, added up; what stands in `drawn` may be among it.
+    """
+    for slot in np.flatnonzero(drawn < 0)[: len(items) - np.isin(drawn, items).sum()]:
+        for _ in range(_TRIES):
+            item = items[min(np.searchsorted(cumulated, random.random() * cumulated[-1], side="right"), len(items) - 1)]
+            if item not in drawn:
+                break
+        else:  # a few items have nearly all of the popularity
+            left = ~np.isin(items, drawn)
+            share = np.diff(cumulated, prepend=0)[left]
+            item = random.choice(items[left], p=share / share.sum()) if share.sum() > 0 else items[left][0]
+        drawn[slot] = item

@@ -1,0 +1,312 @@
+"""Columns of raw tables as ids, numbers, labels and times, or one sentence that says where one is wrong."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from mmctr_jax.console import log
+from mmctr_jax.errors import InputError
+from mmctr_jax.prepare.text_files import TextFormat, is_text, line_of_row
+
+PLAIN = TextFormat()
+NO_HEADER = TextFormat(header=False, quote=None)
+_TRUE, _FALSE = ("true", "t", "yes"), ("false", "f", "no")
+_DAY = 86_400 * 10**9  # nanoseconds
+_LIMIT = np.iinfo(np.int64).max  # nanoseconds from 1970: the year 2262
+_ISO = (
+    r"^(?<date>\d{4}-\d\d-\d\d)(?:[T ](?<clock>\d\d:\d\d(?::\d\d)?)(?:[.,](?<fraction>\d{1,9})\d*)?)?"
+    r" ?(?<zone>Z|UTC|GMT|[+-]\d\d(?::?\d\d)?)?$"
+)
+
+
+def refuse_row(path: Path, column: str, row: int, problem: str, text: TextFormat = PLAIN) -> InputError:
+    """The error that says where a value is wrong.
+
+    Args:
+      row: from 0.
+      text: how the file is written, if it is a text file: tells the line.
+    """
+    place = f"line {line_of_row(path, row, text)}" if is_text(path) else f"row {row}"
+    return InputError(f"{path}, column {column}, {place}: {problem}")
+
+
+def as_keys(values: pl.Series, path: Path, column: str, text: TextFormat = PLAIN) -> pl.Series:
+    """User or item ids: integers if all are, in text too; otherwise text. Raises: InputError on nulls."""
+    if values.dtype == pl.UInt64 and len(values) and (values.max() or 0) > np.iinfo(np.int64).max:
+        keys = values.cast(pl.String)  # hashes of 64 bits, as text: the same that a text file gives
+    elif values.dtype.is_integer():
+        keys = values.cast(pl.Int64, strict=False)
+    elif values.dtype in (pl.String, pl.Categorical, pl.Enum):
+        keys = values.cast(pl.String).replace("", None)
+        numbers = keys.cast(pl.Int64, strict=False)
+        if numbers.null_count() == keys.null_count() and (numbers.cast(pl.String) == keys).all():
+            keys = numbers
+    else:
+        raise InputError(f"{path}: column {column} has type {values.dtype}; ids must be integers or text.")
+    if keys.null_count():
+        row = keys.is_null().arg_true()[0]
+        problem = f"no id, or a word for null ({keys.null_count():,} rows are so); fill or drop such rows."
+        raise refuse_row(path, column, row, problem, text)
+    return keys
+
+
+def as_numbers(values: pl.Series, path: Path, column: str, nulls: bool = False, text: TextFormat = PLAIN) -> pl.Series:
+    """Numbers, or text that is numbers, as Float64 (integers as Int64).
+
+    Args:
+      nulls: whether empty values are accepted, and become null.
+    Raises: InputError at the first other value.
+    """
+    if values.dtype == pl.String and text.decimal != ".":
+        values = values.str.replace(text.decimal, ".", literal=True)
+    empty = values.is_null() | (values == "") if values.dtype == pl.String else values.is_null()
+    if values.dtype.is_integer() or values.dtype == pl.Boolean:
+        numbers = values.cast(pl.Int64, strict=False)
+    elif values.dtype == pl.String:
+        numbers = values.cast(pl.Int64, strict=False)
+        if numbers.null_count() > empty.sum():
+            numbers = values.cast(pl.Float64, strict=False)
+    elif values.dtype.is_float() or values.dtype.is_decimal():
+        numbers = values.cast(pl.Float64)
+    else:
+        raise InputError(f"{path}: column {column} has type {values.dtype}; it must be numbers.")
+    wrong = numbers.is_null() if numbers.dtype == pl.Int64 else numbers.is_null() | ~numbers.is_finite()
+    if nulls:
+        wrong = wrong.fill_null(True) & ~empty
+    if wrong.any():
+        row = wrong.arg_true()[0]
+        found = "nothing" if values[row] is None else repr(values[row])
+        comma = isinstance(values[row], str) and values[row].count(",") == 1 and text.decimal == "."
+        advice = "say --decimal ','" if comma else "correct or drop it"
+        raise refuse_row(path, column, row, f"{found} is not a number that fits; {advice}.", text)
+    return numbers
+
+
+def as_labels(values: pl.Series, path: Path, column: str, text: TextFormat = PLAIN) -> pl.Series:
+    """Booleans of 0 and 1, or of words such as True and False. Raises: InputError at the first other value."""
+    if values.dtype == pl.String:
+        words = values.str.to_lowercase().str.strip_chars()
+        values = pl.select(
+            pl.when(words.is_in(_TRUE)).then(pl.lit("1")).when(words.is_in(_FALSE)).then(pl.lit("0")).otherwise(values)
+        ).to_series()
+    label = as_numbers(values, path, column, text=text)
+    wrong = (label != 0) & (label != 1)
+    if wrong.any():
+        row = wrong.arg_true()[0]
+        raise refuse_row(path, column, row, f"label {label[row]:g}; labels must be 0 or 1.", text)
+    return label == 1
+
+
+def as_times(values: pl.Series, path: Path, column: str, text: TextFormat = PLAIN) -> pl.Series:
+    """Numbers of any unit as they are; dates, times and ISO 8601 text as nanoseconds. Only their order counts.
+
+    Raises: InputError at the first other value, at times outside of the years 1678 to 2261, and where some times name
+      a time zone and others do not.
+    """
+    if values.dtype == pl.String:
+        first = values.drop_nulls().head(1)
+        if (
+            len(first)
+            and first.str.replace(text.decimal, ".", literal=True).cast(pl.Float64, strict=False).null_count()
+        ):
+            return _iso_times(values, path, column, text)
+    if values.dtype == pl.Date or isinstance(values.dtype, pl.Datetime):
+        if values.null_count():
+            row = values.is_null().arg_true()[0]
+            raise refuse_row(path, column, row, "no time; fill or drop such rows.", text)
+        unit = _DAY if values.dtype == pl.Date else {"ns": 1, "us": 10**3, "ms": 10**6}[values.dtype.time_unit]
+        numbers = values.to_physical().cast(pl.Int64)
+        _refuse_out_of_range(numbers.abs() > _LIMIT // unit, values, path, column, text)
+        return numbers * unit
+    return as_numbers(values, path, column, text=text)
+
+
+def _iso_times(values: pl.Series, path: Path, column: str, text: TextFormat) -> pl.Series:
+    """Nanoseconds from 1970. Not by one format for all: exports leave out fractions, and clocks at midnight."""
+    parts = (
+        pl.DataFrame({"value": values.str.strip_chars()})
+        .select(pl.col("value").str.extract_groups(_ISO))
+        .unnest("value")
+    )
+    clock = parts["clock"].fill_null("00:00")
+    seconds = pl.when(clock.str.len_chars() == 5).then(clock + ":00").otherwise(clock)
+    frame = parts.select(
+        moment=(pl.col("date") + "T" + seconds).str.to_datetime("%Y-%m-%dT%H:%M:%S", strict=False, time_unit="ms"),
+        fraction=pl.col("fraction").fill_null("0").str.pad_end(9, "0").cast(pl.Int64),
+        offset=_offset(pl.col("zone")),
+        has_zone=pl.col("zone").is_not_null(),
+    )
+    wrong = frame["moment"].is_null()
+    if wrong.any():
+        row = wrong.arg_true()[0]
+        found = "nothing" if values[row] is None else repr(values[row])
+        raise refuse_row(path, column, row, f"{found} is not a time; write numbers or ISO 8601.", text)
+    zones = frame["has_zone"]
+    if zones.any() and not zones.all():
+        row = (zones != zones[0]).arg_true()[0]
+        problem = (
+            f"{values[row]!r} and, above it, {values[0]!r}: one names a time zone and one does not; write all alike."
+        )
+        raise refuse_row(path, column, row, problem, text)
+    milliseconds = frame["moment"].to_physical().cast(pl.Int64)
+    _refuse_out_of_range(milliseconds.abs() > _LIMIT // 10**6 - _DAY // 10**6, values, path, column, text)
+    return milliseconds * 10**6 + frame["fraction"] - frame["offset"] * 60 * 10**9
+
+
+def _offset(zone: pl.Expr) -> pl.Expr:
+    """Minutes that a zone's clock is ahead."""
+    digits = zone.str.extract(r"^[+-](\d.*)$").str.replace(":", "", literal=True).str.pad_end(4, "0")
+    minutes = digits.str.slice(0, 2).cast(pl.Int64) * 60 + digits.str.slice(2, 2).cast(pl.Int64)
+    return pl.when(zone.str.starts_with("-")).then(-minutes).otherwise(minutes).fill_null(0)
+
+
+def _refuse_out_of_range(wrong: pl.Series, values: pl.Series, path: Path, column: str, text: TextFormat) -> None:
+    if wrong.any():
+        row = wrong.arg_true()[0]
+        problem = f"{values[row]} is outside of the years 1678 to 2261, as words for never are; correct or drop it."
+        raise refuse_row(path, column, row, problem, text)
+
+
+def as_tags(values: pl.Series, path: Path, column: str, separator: str | None) -> pl.Series:
+    """Lists of text: of lists, of text with a separator, and of lists written as text (Python's or JSON's).
+
+    Args:
+      separator: between tags in text; None: "|", and it is refused if the text seems to have another.
+    Raises: InputError if the column is of another type, or is text that seems to be lists of another form.
+    """
+    kind = values.dtype
+    if kind == pl.String:
+        values = _split(values, path, column, separator)
+    elif is_category(kind):
+        values = values.cast(pl.String).to_frame("tag").select(pl.concat_list("tag")).to_series()
+    elif not (isinstance(kind, (pl.List, pl.Array)) and is_category(kind.inner)):
+        raise InputError(f"{path}: column {column} has type {kind}; tags are lists, or text with separators.")
+    values = values.cast(pl.List(pl.String))
+    return values.list.eval(pl.element().str.strip_chars().filter(pl.element().str.strip_chars().fill_null("") != ""))
+
+
+_QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
+_LIST_MARKS = (("[", "]"), ("(", ")"), ("{", "}"))
+
+
+def _split(values: pl.Series, path: Path, column: str, separator: str | None) -> pl.Series:
+    known = values.drop_nulls().str.strip_chars()
+    known = known.filter(known != "")
+    if separator is None and len(known):
+        for begin, end in _LIST_MARKS:
+            listed = known.str.starts_with(begin) & known.str.ends_with(end)
+            if 2 * listed.sum() > len(known):
+                return _written_lists(values, path, column, begin)
+        if not known.str.contains("|", literal=True).any():
+            for other in (",", ";", "/", "\x01", "\t", "#"):
+                count = known.str.contains(other, literal=True).sum()
+                if 5 * count > len(known):
+                    raise InputError(
+                        f"{path}: column {column} has no text with the tag separator '|', and {count:,} of "
+                        f"{len(known):,} with {other!r}, such as "
+                        f"{known.filter(known.str.contains(other, literal=True))[0][:60]!r}; say "
+                        f"--tag-separator {other!r} if it separates tags, or --tag-separator '|' if it does not."
+                    )
+    return values.str.split(separator or "|")
+
+
+def _written_lists(values: pl.Series, path: Path, column: str, begin: str) -> pl.Series:
+    """Lists that were written as text, as pandas does: ['a', 'b'], ["a", "b"], [1, 2], ('a', 'b')."""
+    distinct = values.drop_nulls().unique(maintain_order=True)
+    read = {value: _written_list(value) for value in distinct}
+    for value, tags in read.items():
+        if tags is None or begin == "{":
+            row = (values == value).fill_null(False).arg_true()[0]
+            problem = f"{value[:60]!r} looks like a list of tags in a form that is not read; write JSON lists or a|b."
+            raise refuse_row(path, column, row, problem)
+    log.info(f"{path}: column {column} holds lists written as text; they are read as lists of tags.")
+    return pl.Series(values.name, [None if value is None else read[value] for value in values], pl.List(pl.String))
+
+
+def _written_list(value: str) -> list[str] | None:
+    """The list's items as text; None if it is not a list of plain values with commas between them."""
+    if not value.strip():
+        return []
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            found = parse(value.strip())
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            continue
+        plain = isinstance(found, (list, tuple)) and all(
+            isinstance(tag, (str, int, float, type(None))) for tag in found
+        )
+        # ['a' 'b'], as numpy writes it, is one string to Python.
+        return [str(tag) for tag in found if tag is not None] if plain and len(found) == _items(value) else None
+    return None
+
+
+def _items(value: str) -> int:
+    """How many items a written list has by its quotes, or by its commas where there are none."""
+    inside = value.strip()[1:-1].strip().rstrip(",")
+    quoted, rest = _QUOTED.findall(inside), _QUOTED.sub("", inside)
+    plain = [part for part in rest.split(",") if part.strip()]
+    return len(quoted) + len(plain)
+
+
+def is_category(kind: pl.DataType) -> bool:
+    """Text or whole numbers."""
+    return kind.is_integer() or kind in (pl.String, pl.Categorical, pl.Enum, pl.Boolean, pl.Date)
+
+
+def refuse_duplicates(items: pl.Series, path: Path, column: str, text: TextFormat = PLAIN) -> None:
+    """Raises: InputError at the second row of an item."""
+    second = ~items.is_first_distinct()
+    if second.any():
+        row = second.arg_true()[0]
+        raise refuse_row(path, column, row, f"item {items[row]} stands there twice; keep one of its rows.", text)
+
+
+def check_items_match(clicked: pl.Series, items: pl.Series, path: Path, item_path: Path) -> str | None:
+    """A warning if some clicked items have no row in the item file; None if all have.
+
+    Raises: InputError if none has.
+    """
+    logged, known = (keys.cast(pl.String).unique(maintain_order=True) for keys in (clicked, items))
+    missing = logged.filter(~logged.is_in(known.implode()))
+    if not len(missing):
+        return None
+    example, reason = _nearly(missing, known)
+    if len(missing) == len(logged):
+        raise InputError(
+            f"No item of {path} is in {item_path}: the log has {_some(logged)}, the item file {_some(known)}"
+            f"{f' ({reason})' if reason else ''}; write the ids alike, or leave --items out."
+        )
+    near = f", though there is {example!r} ({reason})" if reason else ""
+    return (
+        f"{len(missing):,} of the {len(logged):,} items of {path} have no row in {item_path}, such as "
+        f"{missing[0]!r}{near}: nothing but their clicks is known of them."
+    )
+
+
+def _some(keys: pl.Series) -> str:
+    return ", ".join(repr(key[:40]) for key in keys.head(3).to_list())
+
+
+_SAME_BUT_FOR = {
+    "spaces around it": lambda keys: keys.str.strip_chars(),
+    "decimals of a whole number": lambda keys: keys.str.replace(r"\.0+$", ""),
+    "leading zeros": lambda keys: keys.str.replace(r"^0+(\d)", "${1}"),
+    "upper and lower case": lambda keys: keys.str.to_lowercase(),
+    "quotes around it": lambda keys: keys.str.strip_chars("'\""),
+}
+
+
+def _nearly(missing: pl.Series, known: pl.Series) -> tuple[str, str | None]:
+    """A known id that is a missing one but for how it is written, and in what they differ."""
+    for reason, plain in _SAME_BUT_FOR.items():
+        frame = pl.DataFrame({"plain": plain(known), "known": known}).unique("plain", keep="first")
+        found = pl.DataFrame({"plain": plain(missing)}).join(frame, on="plain", how="inner")
+        if len(found):
+            return found["known"][0], reason
+    return "", None

@@ -1,0 +1,190 @@
+"""CSV and its like as people have it: other separators, encodings, words for null; and which line a row stands in."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from mmctr_jax.console import log
+from mmctr_jax.errors import InputError
+
+SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
+"""By a file's ending."""
+NULL_WORDS = ("NULL", "Null", "null", r"\N", "NaN", "nan", "None", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaT")
+"""What exports of databases, pandas and spreadsheets write for a value that is missing."""
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+_HEAD = 1 << 16  # bytes that are looked at before a file is read
+
+
+@dataclass(frozen=True)
+class TextFormat:
+    """How a text file is written."""
+
+    separator: str | None = None  # None: by the file's ending
+    decimal: str = "."
+    quote: str | None = '"'  # None: quotes mean nothing
+    header: bool = True  # without: columns are column_1, column_2, …
+    null_words: tuple[str, ...] = NULL_WORDS  # cells that hold nothing but one of these are missing
+    encoding: str = "utf-8"
+
+    def separator_of(self, path: Path) -> str:
+        """What stands between the columns of this file."""
+        return self.separator or SEPARATORS[path.suffix.lower()]
+
+
+def is_text(path: Path) -> bool:
+    """Whether a file of this name is a text file."""
+    return path.suffix.lower() in SEPARATORS
+
+
+def scan_text(path: Path, text: TextFormat) -> pl.LazyFrame:
+    """All columns of a text file, lazily, as text. Raises: InputError if the file is no text of this format."""
+    head = _head(path, text)
+    first = _first_row(head, path, text)
+    if text.header:
+        twice = next((name for name in first if first.count(name) > 1 and name and not _is_number(name)), None)
+        if twice is not None:
+            raise InputError(f"{path}: column {twice!r} stands twice in the header; rename or drop one.")
+    if text.encoding.lower().replace("_", "-") in ("utf-8", "utf-8-sig", "utf8", "ascii"):
+        source: Path | io.BytesIO = path
+    else:
+        source = io.BytesIO(_decoded(path, text.encoding).encode())
+    frame = pl.scan_csv(
+        source,
+        separator=text.separator_of(path),
+        has_header=text.header,
+        infer_schema=False,  # guessing from the first lines would fail on later ones
+        quote_char=text.quote,
+        glob=False,
+    )
+    if text.header:
+        return frame
+    names = frame.collect_schema().names()
+    return frame.rename({name: f"column_{at}" for at, name in enumerate(names, 1)})
+
+
+def without_null_words(frame: pl.DataFrame, path: Path, text: TextFormat) -> pl.DataFrame:
+    """The frame with null for words that stand for it; what was taken for one is told. All columns are text."""
+    words = [*text.null_words]
+    counts = frame.select(pl.all().is_in(words).sum()).row(0) if frame.width else ()
+    found = {name: count for name, count in zip(frame.columns, counts, strict=True) if count}
+    if not found:
+        return frame
+    total = sum(found.values())
+    shown = ", ".join(
+        sorted({word for name in found for word in frame[name].filter(frame[name].is_in(words)).unique()})
+    )
+    log.info(
+        f"{path}: {total:,} cells ({shown}) count as missing, in {', '.join(found)}; --null-words says which words do."
+    )
+    return frame.with_columns(pl.when(pl.col(name).is_in(words)).then(None).otherwise(pl.col(name)).alias(name)
+                              for name in found)  # fmt: skip
+
+
+def without_blank_lines(frame: pl.DataFrame, path: Path, text: TextFormat) -> pl.DataFrame:
+    """The frame without the rows of lines that are empty. Other rows without any value stay, to be refused."""
+    empty = (
+        frame.select(pl.all_horizontal(pl.all().is_null())).to_series() if frame.width else pl.Series([], dtype=bool)
+    )
+    if not empty.any():
+        return frame
+    blank = [not any(cells) and len(cells) <= 1 for _, cells in _rows(path, text)]
+    if len(blank) != len(frame):  # read otherwise than by Python's csv: leave it as it is
+        return frame.filter(~empty) if empty.arg_true().to_list() == _last(len(frame), int(empty.sum())) else frame
+    return frame.filter(~pl.Series(blank))
+
+
+def _last(rows: int, count: int) -> list[int]:
+    return list(range(rows - count, rows))
+
+
+def line_of_row(path: Path, row: int, text: TextFormat) -> int:
+    """The line, from 1, in which row `row` (from 0, blank lines not counted) begins."""
+    try:
+        at = -1
+        for line, cells in _rows(path, text):
+            at += len(cells) > 1 or any(cells)
+            if at == row:
+                return line
+    except (OSError, ValueError, csv.Error):
+        pass
+    return row + 1 + text.header
+
+
+def explain_missing_column(path: Path, column: str, text: TextFormat) -> str | None:
+    """Why a text file may lack a column that it seems to have: half a sentence with what to do; None: no idea."""
+    head = _head(path, text)
+    line = head.split("\n", 1)[0].strip("\r")
+    if not text.header:
+        return "without a header (--no-header) the columns are column_1, column_2 and so on"
+    if line.lower().startswith("sep="):
+        return f"its first line, {line!r}, is a spreadsheet's; remove it and say --separator {line[4:5]!r}"
+    if line.startswith("#"):
+        return "its first line is a comment; the header must be the first line"
+    for separator, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars"), (",", "commas")):
+        if separator != text.separator_of(path) and column in [cell.strip(' "') for cell in line.split(separator)]:
+            shown = "$'\\t'" if separator == "\t" else f"'{separator}'"
+            return f"its columns seem to be separated by {name}; say --separator {shown}"
+    cells = _first_row(head, path, text)
+    if any(_is_number(cell) for cell in cells):
+        return (
+            "its first line seems to be no header; add one, or say --no-header and name the columns column_1, "
+            "column_2 and so on"
+        )
+    if any(column == cell.strip() for cell in cells):
+        return "the name has spaces around it in the header; remove them there"
+    return None
+
+
+def _is_number(cell: str) -> bool:
+    return cell.strip().lstrip("-").replace(".", "", 1).isdigit()
+
+
+def _rows(path: Path, text: TextFormat) -> Iterator[tuple[int, list[str]]]:
+    """Line in which it begins, and cells, of each row but the header."""
+    with open(path, newline="", encoding=_encoding(text), errors="replace") as stream:
+        quoting = {"quotechar": text.quote} if text.quote else {"quoting": csv.QUOTE_NONE}
+        reader = csv.reader(stream, delimiter=text.separator_of(path), **quoting)
+        begins = 1
+        for number, cells in enumerate(reader):
+            if number or not text.header:
+                yield begins, cells
+            begins = reader.line_num + 1
+
+
+def _encoding(text: TextFormat) -> str:
+    return "utf-8-sig" if text.encoding.lower() in ("utf-8", "utf8") else text.encoding
+
+
+def _head(path: Path, text: TextFormat) -> str:
+    try:
+        with open(path, "rb") as stream:
+            raw = stream.read(_HEAD)
+        if raw.startswith(_UTF_16) and text.encoding.lower().startswith("utf-8"):
+            raise InputError(f"{path} is UTF-16 text, not UTF-8; say --encoding utf-16, or save it as UTF-8.")
+        return raw.decode(_encoding(text), errors="replace")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from None
+    except LookupError:
+        raise InputError(f"--encoding {text.encoding} is no encoding that Python knows, such as latin-1.") from None
+
+
+def _first_row(head: str, path: Path, text: TextFormat) -> list[str]:
+    quoting = {"quotechar": text.quote} if text.quote else {"quoting": csv.QUOTE_NONE}
+    try:
+        return next(csv.reader(io.StringIO(head, newline=""), delimiter=text.separator_of(path), **quoting), [])
+    except csv.Error:
+        return []
+
+
+def _decoded(path: Path, encoding: str) -> str:
+    try:
+        return path.read_text(encoding=encoding)
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error.reason
+        raise InputError(f"{path} cannot be read as {encoding}: {reason}; see --encoding.") from None
