@@ -395,7 +395,10 @@ def test_the_command(prepared, monkeypatch, capsys, tmp_path, rng):
         return main(sys.argv[1:])
 
     source = save(tmp_path / "t.npy", rng.normal(size=(ITEMS, 9)))
-    assert run(prepared, "--text", source, "--dim", 5, "--l2", "parts", "result", "--whiten") == 0
+    assert (
+        run(prepared, "--text", source, "--rows-of", "item_feature", "--dim", 5, "--l2", "parts", "result", "--whiten")
+        == 0
+    )
     assert "{kind: embedding, name: item_emb_d5, dim: 5}" in capsys.readouterr().out
     for arguments in (
         ["--dim", 0],

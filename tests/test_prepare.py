@@ -360,7 +360,8 @@ def test_a_click_without_any_negative_left_stays(tmp_path):
 def test_levels_are_the_share_of_training_items_below(values, bins, data):
     training = np.array(data.draw(st.lists(st.booleans(), min_size=len(values), max_size=len(values))))
     array = np.array([np.nan if v is None else v for v in values], float)
-    levels, bounds = encoding.quantile_levels(array, training, bins)
+    bounds = encoding.quantile_bounds(array[training], bins)
+    levels = encoding.levels_of(array, bounds)
     known = sorted(v for v, t in zip(values, training, strict=True) if t and v is not None)
     assert (levels == 0).tolist() == [v is None or not known for v in values]
     for value, mine in zip(values, levels, strict=True):

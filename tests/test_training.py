@@ -42,7 +42,9 @@ def test_run_directory_holds_what_it_says(whole):
     resolved = load_config(directory / "config.yaml")
     assert resolved.features.num_items == 60 and resolved.features.item_features[0].vocab_size == 12
     metadata = json.loads((directory / "metadata.json").read_text())
-    assert set(metadata) == {*("versions", "python", "devices", "seed", "training_lengths", "data", "git", "codebooks")}
+    assert set(metadata) == {
+        *("versions", "python", "devices", "seed", "training_lengths", "data", "git", "codebooks", "numbering")
+    }
     assert metadata["seed"] == 1 and metadata["devices"]["count"] == 8
     assert set(metadata["data"]) == {"train", "valid", "item_info", "items"}
     assert json.loads((directory / "summary.json").read_text()) == summary.to_json()

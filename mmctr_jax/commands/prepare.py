@@ -18,14 +18,16 @@ def main(arguments: list[str]) -> int:
 
     with interrupt.deferred():
         from mmctr_jax.console import log
+        from mmctr_jax.prepare.earlier import read_earlier
         from mmctr_jax.prepare.pipeline import check_free, prepare
 
     check_free(args.out)
     options = Options(**{f.name: getattr(args, f.name) for f in fields(Options) if hasattr(args, f.name)})
+    earlier = read_earlier(args.like) if args.like else None
     source = SOURCES[args.source].read(args)
     if not hasattr(args, "negatives") and source.has_non_clicks:
         options = replace(options, negatives=None)
-    manifest = prepare(args.source, source, options, args.out)
+    manifest = prepare(args.source, source, options, args.out, earlier)
     for note in manifest["notes"]:
         log.info(f"Note: {note}")
     log.info(
@@ -46,6 +48,8 @@ def _parser() -> argparse.ArgumentParser:
         of_source = sources.add_parser(name, help=kind.help, description=kind.help)
         of_source.add_argument("path", type=Path, help=kind.path)
         of_source.add_argument("--out", required=True, type=Path, help="new folder for the prepared files")
+        like = "number ids as this prepared folder, or the one of this run, did; what is new comes after that"
+        of_source.add_argument("--like", type=Path, metavar="RUN|DIR", help=like)
         kind.add_arguments(of_source)
         _add_options(of_source, kind)
     return parser

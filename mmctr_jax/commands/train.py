@@ -14,6 +14,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that replace the file's")
     parser.add_argument("--run-dir", type=Path, help="where everything goes (default: runs/NAME of configs/NAME.yaml)")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run; start if there is none")
+    begin = "begin with the best weights of another run, such as yesterday's; new ids begin fresh"
+    parser.add_argument("--init-from", type=Path, metavar="RUN_DIR", help=begin)
     parser.add_argument("--deterministic", action="store_true", help="same bits every time on GPUs, too; slower there")
     _add_host_arguments(parser)
     args = parser.parse_intermixed_args(arguments)
@@ -33,7 +35,7 @@ def main(arguments: list[str]) -> int:
         from mmctr_jax.runs.summary import StopReason
         from mmctr_jax.training.loop import train  # after join_hosts: JAX must not be in use before
 
-    summary = train(config, directory, args.resume)
+    summary = train(config, directory, args.resume, init_from=args.init_from)
     if summary.stopped is StopReason.INTERRUPTED:
         log.info(f"Saved at step {summary.steps:,}. To go on: the same command with --resume.")
         return interrupt.EXIT_CODE

@@ -1,8 +1,8 @@
 """Which number means what: fingerprints of vocabularies, which travel with the files and are compared before use.
 
 Today's log prepared anew gives other numbers than yesterday's, and a model would score other items without a word. So
-`mmctr prepare` writes into each Parquet file how its ids were numbered: for each vocabulary a chain of (count, SHA-256),
-one for each time that it grew. Two files belong together if the end of one's chain is in the other's.
+`mmctr prepare` writes into each Parquet file how its ids were numbered: for each vocabulary a chain of count and
+SHA-256, one for each time that it grew. Two files belong together if the end of one's chain is in the other's.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def numbering_of(path: str | Path) -> Numbering | None:
             return None
     for file, other in zip(part_files(path), found, strict=True):
         if other != found[0]:
-            raise InputError(f"{file} and {part_files(path)[0]} were numbered by different preparations; use one's files.")
+            raise InputError(f"{path}: {file.name} was numbered otherwise than its other files; use one preparation's.")
     return found[0]
 
 
@@ -79,3 +79,31 @@ def check_same_numbering(
                 f"{known[name][-1][0]:,} values, neither a continuation of the other, so its ids mean other things; "
                 "prepare the log again with `mmctr prepare … --like` the run or its prepared folder."
             )
+
+
+def original(column: str, ids: pa.ChunkedArray, file: Path, numbering: Numbering | None) -> pa.ChunkedArray:
+    """The log's own ids of a column of numbers: by vocabularies/COLUMN.parquet beside the file.
+
+    Args:
+      numbering: of the file that the ids are from.
+    Raises: InputError if there is no such vocabulary, it is of another preparation, or lacks a number.
+    """
+    path = file.parent / "vocabularies" / f"{column}.parquet"
+    try:
+        table = pq.read_table(path, page_checksum_verification=True).sort_by("id")
+        values = table["value"].to_pylist()
+        whole = table["id"].to_pylist() == list(range(1, len(values) + 1))
+    except (OSError, KeyError, pa.ArrowException):
+        raise InputError(
+            f"--original-ids: {path}, the vocabulary of {column}, cannot be read; score without it."
+        ) from None
+    known = (numbering or {}).get(column)
+    if not whole or (known is not None and grown(values)[-1] != known[-1]):
+        raise InputError(
+            f"--original-ids: {path} is not the vocabulary that {file} was numbered with; score without it."
+        )
+    numbers = ids.to_pylist()
+    wrong = next((row for row, number in enumerate(numbers) if not 1 <= (number or 0) <= len(values)), None)
+    if wrong is not None:
+        raise InputError(f"--original-ids: {file}, row {wrong}: {column} {numbers[wrong]} is not in {path}.")
+    return pa.chunked_array([pa.array([values[number - 1] for number in numbers], pa.string())])

@@ -295,19 +295,20 @@ def _wider(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
 def read_keys(files: list[Path], column: str) -> np.ndarray | None:
     """(rows,) int64 codes of a column of integers or text: equal values, equal codes. For grouping rows.
 
-    None where there is no such column. Raises: InputError on nulls, and on other types.
+    Rows without a value are a group each. None where there is no such column. Raises: InputError on other types.
     """
-    return read_shared_keys({"": files}, column)[""] if column in column_names(files) else None
+    return read_shared_keys({"": files}, column, nulls=True)[""] if column in column_names(files) else None
 
 
-def read_shared_keys(splits: dict[str, list[Path]], column: str) -> dict[str, np.ndarray]:
+def read_shared_keys(splits: dict[str, list[Path]], column: str, nulls: bool = False) -> dict[str, np.ndarray]:
     """Split → `read_keys` of its files, with the same code for equal values in all splits.
 
-    Integers of different widths may be equal. Raises: InputError on nulls, and on types that cannot be compared.
+    Integers of different widths may be equal. Raises: InputError on nulls, unless they are allowed, and on types that
+    cannot be compared.
     """
     values = {name: read_whole(files, column) for name, files in splits.items()}
     for name, chunks in values.items():
-        if chunks.null_count:
+        if chunks.null_count and not nulls:
             raise InputError(
                 f"{splits[name][0]}: column {column} has {chunks.null_count:,} nulls; fill or drop such rows."
             )
@@ -315,7 +316,11 @@ def read_shared_keys(splits: dict[str, list[Path]], column: str) -> dict[str, np
     kind = kinds.pop() if len(kinds) == 1 else pa.int64() if all(map(pa.types.is_integer, kinds)) else pa.string()
     try:
         every = pa.chunked_array([part for chunks in values.values() for part in chunks.cast(kind).chunks], kind)
-        codes = every.combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False).astype(np.int64)
+        found = every.combine_chunks().dictionary_encode().indices
+        codes = found.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+        if found.null_count:
+            missing = found.is_null().to_numpy(zero_copy_only=False)
+            codes[missing] = len(codes) + np.arange(found.null_count)  # nobody's: no two rows are one group
     except pa.ArrowException:
         first = next(iter(splits.values()))[0]
         raise InputError(

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mmctr_jax.data.numbering import check_same_numbering, numbering_of
 from mmctr_jax.data.parquet import column_names, read_columns
 from mmctr_jax.embed.item_file import ItemFile, refuse_duplicates
 from mmctr_jax.embed.parts import Part
@@ -43,7 +44,7 @@ class ItemInfo:
         field = pa.field(self.column, column.type, metadata=_OURS)
         table = self.table.append_column(field, column)
         with writing(self.path, _ADVICE), replacing(self.path) as temporary:
-            pq.write_table(table, temporary)
+            pq.write_table(table, temporary, write_page_checksum=True)
 
     def write_missing(self, item_file: ItemFile, parts: list[Part]) -> list[str]:
         """Writes items_without_embedding.csv beside it: each item that lacks a part, and which parts it lacks.
@@ -89,6 +90,7 @@ def read_item_info(item_file: ItemFile, column: str, out: Path | None) -> ItemIn
         raise InputError(f"{source}: column item_id is missing; give the column of item ids that name.")
     item_ids = np.concatenate([chunk["item_id"].integers() for chunk in read_columns([source], ["item_id"])] or [[]])
     refuse_duplicates(item_ids.tolist(), source, "item_id")
+    check_same_numbering(numbering_of(source), source, numbering_of(item_file.files[0]), item_file.files[0])
     absent = np.setdiff1d(item_file.item_ids, item_ids)
     if absent.size:
         raise InputError(f"{source} has no row for item {absent[0]} of item_feature.parquet; add one.")

@@ -13,6 +13,7 @@ from mmctr_jax.config import Config
 from mmctr_jax.console import log, show
 from mmctr_jax.data.cache import load_split
 from mmctr_jax.data.labels import read_labels
+from mmctr_jax.data.numbering import check_same_numbering, numbering_of, original
 from mmctr_jax.data.parquet import column_names, part_files, read_keys, read_whole
 from mmctr_jax.errors import InputError
 from mmctr_jax.files import writing
@@ -32,13 +33,14 @@ def predict(
     labels: str | Path | None = None,
     item_info: str | Path | None = None,
     calibrate: str | None = None,
+    original_ids: bool = False,
 ) -> dict[str, Any]:
     """Scores `data` (default: the config's test file) into `out` (default: predictions.parquet in the run directory).
 
     labels: a file of labels in the same row order (default: the config's, for its own test file); without it, labels
     are taken from `data` if it has them. item_info: as in `Predictor.load`. calibrate: a kind of `calibration.KINDS`,
     to be fitted and kept in the run directory; "none": scores as the model gives them; null: calibrated if that was
-    fitted before.
+    fitted before. original_ids: ids of users and items as the log had them, by the vocabularies beside the scored file.
     Returns rows, seconds, where it was written, and metrics where labels are known (`uncalibrated`, too, where scores
     are calibrated). Raises InputError.
     """
@@ -60,6 +62,12 @@ def predict(
     check_output(out, task, inputs=[file for path in read if path for file in part_files(path)])
     columns = [name for name in config.features.id_columns if name in column_names(files)]
     ids = {name: read_whole(files, name) for name in columns}
+    numbering = numbering_of(data)
+    check_same_numbering(numbering, data, run.read_metadata().get("numbering"), directory)
+    if labels:
+        check_same_numbering(numbering_of(labels) or numbering, labels, numbering, data)
+    if original_ids:
+        ids |= {name: original(name, ids[name], files[0], numbering) for name in _named(config) if name in ids}
     known = read_labels(files, config.features.label, labels)
     users = _read_users(files, config) if known is not None else None
 
@@ -80,6 +88,11 @@ def predict(
         if calibrated is not None:
             result["uncalibrated"] = metrics.evaluate(known, logits, users)
     return result
+
+
+def _named(config: Config) -> tuple[str, str]:
+    """The columns of ids that a vocabulary may give back."""
+    return config.features.user, config.features.item
 
 
 def _calibration(directory: Path, predictor: Predictor, kind: str | None) -> Calibration | None:

@@ -14,6 +14,7 @@ from mmctr_jax.config import Config
 from mmctr_jax.console import Progress, log
 from mmctr_jax.data.cache import Split, load_split
 from mmctr_jax.data.items import ItemTable, with_new_items
+from mmctr_jax.data.numbering import check_same_numbering, numbering_of
 from mmctr_jax.devices.sharding import make_mesh, put_items
 from mmctr_jax.errors import InputError
 from mmctr_jax.runs.directory import RunDirectory
@@ -55,6 +56,7 @@ class Predictor:
             config = config.model_copy(update={"train": config.train.model_copy(update={"precision": precision})})
         mesh, table, num_items = make_mesh(), run.read_items(), config.features.num_items
         if item_info is not None:
+            check_same_numbering(numbering_of(item_info), item_info, run.read_metadata().get("numbering"), directory)
             table, num_items, remarks = with_new_items(config.features, table, run.read_codebooks(), item_info)
             for remark in remarks:
                 log.warning(remark)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
@@ -42,21 +42,20 @@ def ids_of(values: pl.Series, known: pl.DataFrame) -> np.ndarray:
     return joined["id"].fill_null(0).to_numpy()
 
 
-def quantile_levels(values: np.ndarray, training: np.ndarray, bins: int) -> tuple[np.ndarray, list[float]]:
-    """Levels 1 … bins by the quantiles of the training items' values, and the bins − 1 bounds between them.
+def quantile_bounds(values: np.ndarray, bins: int) -> list[float]:
+    """The bounds between `bins` levels of equally many values; equal ones leave levels empty. NaN: unknown.
 
-    A value equal to a bound is below it. Equal quantiles leave levels empty.
-
-    Args:
-      values: (n,) float, NaN where unknown.
-      training: (n,) bool, the items whose quantiles count.
-    Returns: (n,) int64, 0 for unknown values; and the bounds, empty where no training item has a value.
+    Empty where no value is known.
     """
-    known = values[training & ~np.isnan(values)]
-    if not len(known):
-        return np.zeros(len(values), np.int64), []
-    bounds = np.quantile(known, np.arange(1, bins) / bins)
-    return np.where(np.isnan(values), 0, 1 + np.searchsorted(bounds, values, side="left")), bounds.tolist()
+    known = values[~np.isnan(values)]
+    return np.quantile(known, np.arange(1, bins) / bins).tolist() if len(known) else []
+
+
+def levels_of(values: np.ndarray, bounds: list[float]) -> np.ndarray:
+    """(n,) int64: levels from 1 by the bounds between them; a value equal to a bound is below it; 0 for NaN."""
+    if not bounds:
+        return np.zeros(len(values), np.int64)
+    return np.where(np.isnan(values), 0, 1 + np.searchsorted(bounds, values, side="left"))
 
 
 @dataclass(frozen=True)
@@ -70,10 +69,42 @@ class EncodedItems:
     unknown: int  # items of the log that the source says nothing about
 
 
+@dataclass(frozen=True)
+class KnownItems:
+    """Items 1 … count of an earlier preparation, and its vocabulary of tags and bounds of levels."""
+
+    features: pl.DataFrame = field(default_factory=pl.DataFrame)  # as `EncodedItems.features`
+    tags: pl.DataFrame | None = None
+    bounds: dict[str, list[float]] = field(default_factory=dict)
+
+    @property
+    def count(self) -> int:
+        """How many they are."""
+        return len(self.features)
+
+
+def vocabulary_after(known: pl.DataFrame | None, values: pl.Series, least: int) -> pl.DataFrame:
+    """`vocabulary` of the values, after those of an earlier one."""
+    found = vocabulary(values, least)
+    if known is None:
+        return found
+    new = found.filter(~pl.col("value").is_in(known["value"].implode()))
+    new = new.with_columns(pl.int_range(1, len(new) + 1, dtype=pl.Int64).alias("id") + len(known))
+    return pl.concat([known.select("id", "value", "count"), new])
+
+
 def encode_items(
-    keys: pl.Series, item_id: np.ndarray, items: pl.DataFrame, clicks: np.ndarray, training_items: int, options: Options
+    keys: pl.Series,
+    item_id: np.ndarray,
+    items: pl.DataFrame,
+    clicks: np.ndarray,
+    training_items: int,
+    options: Options,
+    known: KnownItems | None = None,
 ) -> EncodedItems:
     """The source's table of items, by their numbers. Training items alone decide which tags and levels there are.
+
+    Items of an earlier preparation stay as they were there; its tags and bounds come first.
 
     Args:
       keys: (n,) the source's item ids.
@@ -81,29 +112,33 @@ def encode_items(
       items: as `Source.items`.
       clicks: (V + 1,) clicks in training, by number.
       training_items: items up to this number are in training.
+      known: what an earlier preparation says of items, tags and levels.
     Raises: InputError if `options.levels` names no numeric column.
     """
     items = items.with_columns(pl.col("item").cast(keys.dtype))
-    frame = pl.DataFrame({"item_id": item_id, "item": keys}).filter(pl.col("item_id") > 0).sort("item_id")
+    known = known or KnownItems()
+    frame = pl.DataFrame({"item_id": item_id, "item": keys}).sort("item_id").filter(pl.col("item_id") > known.count)
     frame = frame.join(items.with_columns(_known=True), on="item", how="left", maintain_order="left")
     training = frame["item_id"].to_numpy() <= training_items
     tags = frame["tags"] if "tags" in frame.columns else pl.Series([None] * len(frame), dtype=pl.List(pl.String))
     texts = frame["text"] if "text" in frame.columns else pl.Series([None] * len(frame), dtype=pl.String)
     tags = tags.cast(pl.List(pl.String)).list.unique(maintain_order=True)
-    tag_vocabulary = vocabulary(tags.filter(training).explode(), options.min_value_count)
+    tag_vocabulary = vocabulary_after(known.tags, tags.filter(training).explode(), options.min_value_count)
     numeric = frame.drop("item_id", "item", "tags", "text", "_known", strict=False)
 
     levels, bounds = {}, {}
     for name in options.levels:
         if name == "clicks":
-            values = np.where(clicks[1:] > 0, clicks[1:], np.nan).astype(float)  # not clicked in training: unknown
+            own = clicks[frame["item_id"].to_numpy()]
+            values = np.where(own > 0, own, np.nan).astype(float)  # not clicked in training: unknown
         elif name in numeric.columns:
             values = numeric[name].cast(pl.Float64).fill_null(np.nan).to_numpy()
         else:
-            known = ", ".join(["clicks", *numeric.columns])
-            raise InputError(f"--levels {name}: there is no such numeric item column; there are {known}.")
-        by_item, bounds[name] = quantile_levels(values, training, options.bins)
-        levels[f"{name}_level"] = np.concatenate([[0], by_item])
+            there = ", ".join(["clicks", *numeric.columns])
+            raise InputError(f"--levels {name}: there is no such numeric item column; there are {there}.")
+        bounds[name] = known.bounds.get(name) or quantile_bounds(values[training], options.bins)
+        before = known.features[f"{name}_level"].to_numpy() if known.count else np.zeros(0, np.int64)
+        levels[f"{name}_level"] = np.concatenate([[0], before, levels_of(values, bounds[name])])
 
     features = pl.DataFrame(
         {
@@ -111,10 +146,12 @@ def encode_items(
             "item": frame["item"].cast(pl.String),
             "item_title": texts.fill_null(""),
             "item_tags": _encode_lists(tags, tag_vocabulary),
-            **{name: values[1:] for name, values in levels.items()},
+            **{name: values[1 + known.count :] for name, values in levels.items()},
             **{name: numeric[name] for name in numeric.columns},
         }
     )
+    if known.count:
+        features = pl.concat([known.features, features], how="diagonal_relaxed")
     unknown = len(frame) - int(frame["_known"].fill_null(False).sum())
     return EncodedItems(features, tag_vocabulary, levels, bounds, unknown)
 

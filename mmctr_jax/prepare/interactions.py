@@ -39,6 +39,7 @@ class Columns:
     label: str | None = None  # 1 clicked, 0 shown and not clicked; None: every row is a click
     weight: str | None = None  # how much a row counts in the training loss
     side: tuple[str, ...] = ()  # categorical features of the interaction, such as the device
+    numbers: tuple[str, ...] = ()  # numeric features of the interaction, such as the price: levels by quantiles
     item_key: str = "item"  # in the item file
     tags: str | None = None  # lists, or text with tag_separator between tags
     tag_separator: str | None = None  # None: "|"
@@ -47,7 +48,8 @@ class Columns:
     text_format: TextFormat = TextFormat()  # of files that are not Parquet
 
 
-_NOT_OPTIONS = ("numeric", "text_format")
+_NOT_OPTIONS = ("numeric", "numbers", "text_format")
+_MOST_CATEGORIES = 50  # different numbers that are taken for categories without a word
 
 
 def read(path: Path, items: Path | None, columns: Columns) -> Source:
@@ -67,22 +69,24 @@ def read(path: Path, items: Path | None, columns: Columns) -> Source:
     if items and (warning := check_items_match(log["item"], item_table["item"], path, items)):
         say.warning(warning)
     files = table_files(path) + (table_files(items) if items else [])
-    return Source(log, item_table, files, side=list(columns.side))
+    return Source(log, item_table, files, side=list(columns.side), numeric=list(columns.numbers))
 
 
 def _read_log(path: Path, columns: Columns) -> pl.DataFrame:
-    for name in columns.side:
+    given = columns.side + columns.numbers
+    for option, name in [("side", name) for name in columns.side] + [("numeric", name) for name in columns.numbers]:
         if name in _TAKEN or name.endswith("_level"):
-            raise InputError(f"--side {name}: prepared files have a column of that name of their own; rename it.")
-        if "/" in name or not name.isprintable() or len(name) > 100 or columns.side.count(name) > 1:
+            raise InputError(f"--{option} {name}: prepared files have a column of that name of their own; rename it.")
+        if "/" in name or not name.isprintable() or len(name) > 100 or given.count(name) > 1:
             raise InputError(
-                f"--side {ascii(name)}: it names a file; give it a short, printable name without '/', once."
+                f"--{option} {ascii(name)}: it names a file; give it a short, printable name without '/', once."
             )
     wanted = {"user": columns.user, "item": columns.item, "time": columns.time}
     wanted |= {name: column for name, column in (("click", columns.label), ("weight", columns.weight)) if column}
     side = {f"side {name}": name for name in columns.side}
+    numbers = {f"number {name}": name for name in columns.numbers}
     text = columns.text_format
-    frame = read_table(path, wanted | side, text)
+    frame = read_table(path, wanted | side | numbers, text)
     if not len(frame):
         raise InputError(f"{path} has no rows.")
     log = {
@@ -107,7 +111,22 @@ def _read_log(path: Path, columns: Columns) -> pl.DataFrame:
         if not is_category(kind):
             raise InputError(f"{path}: column {name} has type {kind}; a side feature must be text or whole numbers.")
         log[name] = frame[new].cast(pl.String).replace("", None)
+        _refuse_numbers(log[name], path, name)
+    for new, name in numbers.items():
+        log[name] = as_numbers(frame[new], path, name, nulls=True, text=text).cast(pl.Float64)
     return pl.DataFrame(log)
+
+
+def _refuse_numbers(values: pl.Series, path: Path, name: str) -> None:
+    """Raises: InputError if a side feature is a number with fractions, as a price is. Warns of very many integers."""
+    known = values.drop_nulls()
+    numbers = known.cast(pl.Float64, strict=False)
+    if not len(known) or numbers.null_count() or (distinct := known.n_unique()) <= _MOST_CATEGORIES:
+        return
+    like = f"{distinct:,} different numbers, such as {known[0]}"
+    if known.str.contains(r"[.eE]").any():
+        raise InputError(f"{path}: --side {name} holds {like}; say --numeric {name}, for levels by quantiles.")
+    say.warning(f"{path}: --side {name} holds {like}, taken as categories; --numeric {name} makes levels by quantiles.")
 
 
 def _read_items(path: Path, columns: Columns) -> pl.DataFrame:
@@ -136,7 +155,7 @@ def _read_arguments(args: argparse.Namespace) -> Source:
     given["item_key"] = args.item_key or args.item
     numeric = tuple(name for name in args.levels if name != "clicks")
     text = TextFormat(args.separator, args.decimal, args.quote or None, args.header, args.null_words, args.encoding)
-    return read(args.path, args.items, Columns(**given, numeric=numeric, text_format=text))
+    return read(args.path, args.items, Columns(**given, numeric=numeric, numbers=args.numeric, text_format=text))
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -147,6 +166,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--label", metavar="COLUMN", help="1 clicked, 0 shown and not clicked (without: all are clicks)")
     add("--weight", metavar="COLUMN", help="how much a row counts in the training loss")
     add("--side", type=comma_separated, default=(), metavar="COLUMN,…", help="categorical features of a row")
+    add("--numeric", type=comma_separated, default=(), metavar="COLUMN,…", help="numbers of a row; become levels")
     add = parser.add_argument_group("items").add_argument
     add("--items", type=Path, metavar="FILE", help="one row per item: CSV, TSV or Parquet")
     add("--item-key", metavar="COLUMN", help="item ids there (default: as --item)")

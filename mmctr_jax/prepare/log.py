@@ -22,13 +22,15 @@ class Log:
     click: np.ndarray  # (R,) bool
     weight: np.ndarray | None  # (R,) float32
     side: dict[str, pl.Series]  # name → (R,) the source's values
+    numeric: dict[str, np.ndarray]  # name → (R,) float64, NaN where unknown
 
     def select(self, rows: np.ndarray) -> Log:
         """The log with these rows alone. rows: (R,) bool."""
         weight = None if self.weight is None else self.weight[rows]
         kept = {name: getattr(self, name)[rows] for name in ("user", "item", "time", "click")}
         side = {name: values.filter(pl.Series(rows)) for name, values in self.side.items()}
-        return replace(self, **kept, weight=weight, side=side)
+        numeric = {name: values[rows] for name, values in self.numeric.items()}
+        return replace(self, **kept, weight=weight, side=side, numeric=numeric)
 
 
 def sorted_log(source: Source) -> tuple[Log, int]:
@@ -49,7 +51,8 @@ def sorted_log(source: Source) -> tuple[Log, int]:
     click = frame["click"].to_numpy() if "click" in frame.columns else np.ones(len(frame), bool)
     weight = frame["weight"].to_numpy().astype(np.float32)[order] if "weight" in frame.columns else None
     side = {name: frame[name][order] for name in source.side}
-    log = Log(users, items, user[order], item[order], time[order], click[order], weight, side)
+    numeric = {name: frame[name].cast(pl.Float64).fill_null(np.nan).to_numpy()[order] for name in source.numeric}
+    log = Log(users, items, user[order], item[order], time[order], click[order], weight, side, numeric)
     return _without_repetitions(log)
 
 

@@ -16,6 +16,7 @@ from mmctr_jax.errors import InputError
 from mmctr_jax.files import sha256, writing
 from mmctr_jax.prepare import folder
 from mmctr_jax.prepare.dataset import Dataset, build_dataset
+from mmctr_jax.prepare.earlier import Earlier
 from mmctr_jax.prepare.options import Options
 from mmctr_jax.prepare.source import Source
 from mmctr_jax.prepare.writing import write_items, write_samples
@@ -37,11 +38,12 @@ def check_free(out: Path) -> None:
         raise InputError(f"Output folder {out} cannot be made: {there} cannot be written; name another with --out.")
 
 
-def prepare(kind: str, source: Source, options: Options, out: Path) -> dict[str, Any]:
+def prepare(kind: str, source: Source, options: Options, out: Path, earlier: Earlier | None = None) -> dict[str, Any]:
     """Writes the new folder `out`, whole or not at all; the same input gives the same bytes.
 
     Args:
       kind: of the source, for the manifest.
+      earlier: whose numbers, levels, popularity and vectors the new folder goes on with.
     Returns: the manifest.
     Raises: InputError if `out` exists or cannot be written, or if source and options leave nothing to train or score.
     """
@@ -52,15 +54,17 @@ def prepare(kind: str, source: Source, options: Options, out: Path) -> dict[str,
         raise InputError("--split time needs times, and this source only has each user's order; choose user or last.")
     if options.negatives is None and not source.has_non_clicks:
         raise InputError("--negatives logged: the log has no non-clicks (label 0); give a number to sample instead.")
-    dataset = build_dataset(source, options)
+    if earlier:
+        options = _like(earlier, source, options)
+    dataset = build_dataset(source, options, earlier)
     with writing(out, "correct that, or name another with --out"):
         out.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{out.name[:100]}_", dir=out.parent))
         try:
             temporary.chmod(0o755)  # mkdtemp's own is for this user alone
-            write_items(temporary, dataset)
+            write_items(temporary, dataset, earlier)
             splits = write_samples(temporary, dataset, options)
-            manifest = _manifest(out, kind, source, options, dataset, splits)
+            manifest = _manifest(out, kind, source, options, dataset, splits, earlier)
             folder.write(temporary, manifest)
             os.replace(temporary, out)
         finally:
@@ -68,11 +72,29 @@ def prepare(kind: str, source: Source, options: Options, out: Path) -> dict[str,
     return manifest
 
 
+def _like(earlier: Earlier, source: Source, options: Options) -> Options:
+    """The options with levels as the earlier preparation had them.
+
+    Raises: InputError if other features are asked for.
+    """
+    for option, now, then in (("side", source.side, earlier.side), ("numeric", source.numeric, earlier.numeric)):
+        if sorted(now) != sorted(then):
+            raise InputError(f"--{option} must be as in --like {earlier.folder}: --{option} '{','.join(then)}'.")
+    return dataclasses.replace(options, levels=earlier.levels, bins=earlier.manifest["options"]["bins"])
+
+
 def _manifest(
-    out: Path, kind: str, source: Source, options: Options, dataset: Dataset, splits: dict[str, dict[str, Any]]
+    out: Path,
+    kind: str,
+    source: Source,
+    options: Options,
+    dataset: Dataset,
+    splits: dict[str, dict[str, Any]],
+    earlier: Earlier | None,
 ) -> dict[str, Any]:
     side = [{"name": name, "vocab_size": len(values) + 1} for name, values in dataset.side.items()]
-    side += [{"name": f"{name}_level", "vocab_size": options.bins + 1} for name in options.levels]
+    levels = [*source.numeric, *options.levels]
+    side += [{"name": f"{name}_level", "vocab_size": options.bins + 1} for name in levels]
     return {
         "format": folder.FORMAT,
         "folder": str(out),
@@ -85,9 +107,11 @@ def _manifest(
         "users": len(dataset.users),
         "tags": len(dataset.items.tags),
         "side": side,
-        "level_bounds": dataset.items.bounds,
+        "numeric": source.numeric,
+        "level_bounds": dataset.items.bounds | dataset.bounds,
         "weight": dataset.log.weight is not None,
-        "embedding": None,
+        "embedding": earlier.manifest["embedding"] if earlier else None,
+        "like": str(earlier.folder) if earlier else None,
         "notes": source.notes,
         "versions": {"mmctr_jax": mmctr_jax.__version__, "python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in _PACKAGES},

@@ -25,6 +25,7 @@ class Source:
     items: pl.DataFrame  # a row per item: `item`, and where known `tags` (lists of text), `text` and numeric columns
     files: list[Path]
     side: list[str] = field(default_factory=list)  # columns of `log`: features of the interaction
+    numeric: list[str] = field(default_factory=list)  # columns of `log`: numbers of the interaction, null if unknown
     notes: list[str] = field(default_factory=list)  # what users of the prepared files must know
     has_times: bool = True  # false: `time` counts a user's clicks and says nothing across users
 

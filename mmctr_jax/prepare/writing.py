@@ -12,8 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmctr_jax.console import Progress, log
+from mmctr_jax.data.numbering import with_numbering
 from mmctr_jax.prepare import encoding
 from mmctr_jax.prepare.dataset import Dataset
+from mmctr_jax.prepare.earlier import Earlier
 from mmctr_jax.prepare.negatives import NegativeSampler
 from mmctr_jax.prepare.options import Options
 from mmctr_jax.prepare.samples import Histories, sample_tables
@@ -22,18 +24,45 @@ from mmctr_jax.prepare.split import SPLITS
 _NEW = 0.01  # share of a split's clicks on items new to it, above which a warning is given
 
 
-def write_items(out: Path, dataset: Dataset) -> None:
-    """Writes vocabularies/, item_feature.parquet and item_info.parquet, the latter with padding item 0."""
+def write_items(out: Path, dataset: Dataset, earlier: Earlier | None = None) -> None:
+    """Writes vocabularies/, item_feature.parquet and item_info.parquet, the latter with padding item 0.
+
+    Vectors that an earlier preparation's items have are kept; new items have zeros there.
+    """
     vocabularies = {"user_id": dataset.users, "item_id": dataset.item_ids, "item_tags": dataset.items.tags}
     (out / "vocabularies").mkdir()
     for name, values in (vocabularies | dataset.side).items():
         pq.write_table(_without_large_types(values.to_arrow()), out / "vocabularies" / f"{name}.parquet")
     features = dataset.items.features
-    pq.write_table(_without_large_types(features.to_arrow()), out / "item_feature.parquet", compression="zstd")
+    _write(features.to_arrow(), out / "item_feature.parquet", dataset)
     schema = {"item_id": pl.Int64, "item_tags": pl.List(pl.Int64)}
     padding = pl.DataFrame({"item_id": [0], "item_tags": [[]]}, schema=schema)
     info = pl.concat([padding, features.select("item_id", "item_tags")])
-    pq.write_table(_without_large_types(info.to_arrow()), out / "item_info.parquet", compression="zstd")
+    table = info.to_arrow()
+    for field, vectors in _vectors_of(earlier, len(features)) if earlier else ():
+        table = table.append_column(field, vectors)
+    _write(table, out / "item_info.parquet", dataset)
+
+
+def _write(table: pa.Table, path: Path, dataset: Dataset) -> None:
+    table = _without_large_types(table)
+    table = table.cast(with_numbering(table.schema, dataset.numbering))
+    pq.write_table(table, path, compression="zstd", write_page_checksum=True)
+
+
+def _vectors_of(earlier: Earlier, items: int) -> Iterator[tuple[pa.Field, pa.Array]]:
+    """The columns of vectors of an earlier item_info: padding, its items, and zeros for the new ones."""
+    for field in earlier.info.schema:
+        if pa.types.is_fixed_size_list(field.type) and pa.types.is_floating(field.type.value_type):
+            width, known = field.type.list_size, earlier.info[field.name].combine_chunks()
+            values = np.zeros((items + 1, width), np.float32)
+            values[1 : len(known) + 1] = known.flatten().to_numpy().reshape(-1, width)
+            if items > len(known):
+                log.warning(
+                    f"{items - len(known):,} new items have zeros in {field.name}, as items without text or picture: "
+                    "the model scores them by what else is known of them."
+                )
+            yield field, pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), width)
 
 
 def write_samples(out: Path, dataset: Dataset, options: Options) -> dict[str, dict[str, Any]]:
@@ -43,12 +72,13 @@ def write_samples(out: Path, dataset: Dataset, options: Options) -> dict[str, di
     clicked = interactions.user[interactions.click], interactions.item[interactions.click]
     sampler = NegativeSampler(dataset.clicks, *clicked, options.alpha, options.seed)
     side = {name: encoding.ids_of(interactions.side[name], values) for name, values in dataset.side.items()}
+    side |= {f"{name}_level": levels for name, levels in dataset.row_levels.items()}
     described = {}
     for code, name in enumerate(SPLITS):
         rows = dataset.rows[code]
         chunks = sample_tables(interactions, rows, code, histories, sampler, side, dataset.items.levels, options)
         with Progress(f"Writing {name}", len(rows), "interactions") as progress:
-            found = _write_split(out, name, chunks, progress)
+            found = _write_split(out, name, chunks, dataset, progress)
         kept = np.minimum(histories.lengths[rows], options.history)
         on_new = int((dataset.clicks[interactions.item[rows[interactions.click[rows]]]] == 0).sum())
         missing = len(rows) * (1 + (options.negatives or 0)) - found["rows"]
@@ -72,7 +102,9 @@ def write_samples(out: Path, dataset: Dataset, options: Options) -> dict[str, di
     return described
 
 
-def _write_split(out: Path, name: str, chunks: Iterator[tuple[int, pa.Table]], progress: Progress) -> dict[str, int]:
+def _write_split(
+    out: Path, name: str, chunks: Iterator[tuple[int, pa.Table]], dataset: Dataset, progress: Progress
+) -> dict[str, int]:
     """Writes one split, the labels of the test split to a file of their own; returns `rows` and `positives`."""
     rows = positives = 0
     writer = labels = None
@@ -83,10 +115,17 @@ def _write_split(out: Path, name: str, chunks: Iterator[tuple[int, pa.Table]], p
                 ids = pa.array(np.arange(rows, rows + table.num_rows))
                 table = table.drop_columns("label").add_column(0, "ID", ids)
                 labels = labels or pq.ParquetWriter(
-                    out / "test_labels.parquet", pa.schema({"ID": ids.type, "label": label.type})
+                    out / "test_labels.parquet",
+                    with_numbering(pa.schema({"ID": ids.type, "label": label.type}), dataset.numbering),
+                    write_page_checksum=True,
                 )
                 labels.write_table(pa.table({"ID": ids, "label": label}))
-            writer = writer or pq.ParquetWriter(out / f"{name}.parquet", table.schema, compression="zstd")
+            writer = writer or pq.ParquetWriter(
+                out / f"{name}.parquet",
+                with_numbering(table.schema, dataset.numbering),
+                compression="zstd",
+                write_page_checksum=True,
+            )
             writer.write_table(table)
             progress.advance(interactions)
             rows, positives = rows + table.num_rows, positives + int(label.to_numpy().sum())

@@ -13,6 +13,7 @@ from mmctr_jax.data.cache import Split, load_split
 from mmctr_jax.data.items import Items, ItemTable, load_items
 from mmctr_jax.data.lengths import training_lengths
 from mmctr_jax.data.loader import history_lengths
+from mmctr_jax.data.numbering import Numbering, check_same_numbering, numbering_of
 from mmctr_jax.data.parquet import part_files, read_keys
 from mmctr_jax.devices.sharding import memory_per_device
 from mmctr_jax.errors import InputError, UnfitError
@@ -29,6 +30,8 @@ class TrainingData:
     valid: Split
     valid_users: np.ndarray | None
     """(rows of valid,) groups for grouped AUC; None where users are not known."""
+    numbering: Numbering | None = None
+    """How the ids were numbered; None where the files do not say."""
 
     @cached_property
     def lengths(self) -> tuple[int, ...]:
@@ -55,6 +58,9 @@ def load_training_data(config: Config, known: ItemTable | None = None) -> Traini
     Raises:
         InputError: Something in the files is not as it must be.
     """
+    numbering = numbering_of(config.data.item_info)
+    for path in (config.data.train, config.data.valid):
+        check_same_numbering(numbering_of(path), path, numbering, config.data.item_info)
     items = load_items(config.data.item_info, config.features, config.data.cache_dir, known)
     config = config.with_features(items.features)
     cache_dir, features = config.data.cache_dir, config.features
@@ -64,7 +70,8 @@ def load_training_data(config: Config, known: ItemTable | None = None) -> Traini
             f"{config.data.valid}: every label is {valid.label[0]}; validation AUC needs rows of both classes."
         )
     train = load_split(config.data.train, features, cache_dir, with_labels=True, weight=features.weight)
-    return TrainingData(config, items, train, valid, read_keys(part_files(config.data.valid), features.user))
+    users = read_keys(part_files(config.data.valid), features.user)
+    return TrainingData(config, items, train, valid, users, numbering)
 
 
 def check_batch_fills_devices(config: Config) -> None:

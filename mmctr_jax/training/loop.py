@@ -36,6 +36,7 @@ from mmctr_jax.training.plateau import Plateau
 from mmctr_jax.training.scoring import make_score
 from mmctr_jax.training.step import all_finite, init_state, make_train_step
 from mmctr_jax.training.stopwatch import Stopwatch
+from mmctr_jax.training.warm_start import check_continues, warm_started
 
 _RECORDS_PER_VALIDATION = 20  # training records between two validations
 _DRAW_SECONDS = 10.0
@@ -53,7 +54,11 @@ class Position:
 
 
 def train(
-    config: Config, directory: Path, resume: bool = False, end_early: Callable[[int, float], bool] | None = None
+    config: Config,
+    directory: Path,
+    resume: bool = False,
+    end_early: Callable[[int, float], bool] | None = None,
+    init_from: Path | None = None,
 ) -> Summary:
     """Trains, keeping everything in `directory`; returns the summary that is also written there.
 
@@ -63,6 +68,8 @@ def train(
         resume: Continue where the run stopped; begin if there is none.
         end_early: Called after each validation with its number, from 1, and its AUC. Where it returns true, training
             stops (`StopReason.PRUNED`).
+        init_from: A run directory whose best weights the training begins with; ids that it did not have begin fresh.
+            Of no consequence once the run is begun.
 
     Raises:
         InputError: Something is wrong with config, data or directory; nothing was overwritten.
@@ -75,17 +82,20 @@ def train(
         run.check_free(resume)
         check_batch_fills_devices(config)
         begun = resume and run.is_started
+        before = RunDirectory(init_from) if init_from and not begun else None
         data = load_training_data(config, run.read_items() if begun else None)
         check_tables_fit_devices(data.config)
+        if before:
+            check_continues(before, data.numbering, data.config.data.item_info)
         if begun:
             run.check_same_run(data.config, data.fingerprints, data.lengths)
     check_equal_on_all_hosts(data.fingerprints | {"item table": fingerprint(data.items.table)})
     with (
-        _opened(run, data, begun) as recorder,
+        _opened(run, data, begun, before) as recorder,
         run.checkpoints(writable=True) as checkpoints,
         _failures_explained(run, checkpoints),
     ):
-        trainer = _Trainer(data, checkpoints, recorder, end_early)
+        trainer = _Trainer(data, checkpoints, recorder, end_early, before)
         with Interrupt() as interrupt:
             summary = trainer.run(interrupt)
             if recorder:
@@ -95,7 +105,9 @@ def train(
 
 
 @contextmanager
-def _opened(run: RunDirectory, data: TrainingData, begun: bool) -> Iterator[Recorder | None]:
+def _opened(
+    run: RunDirectory, data: TrainingData, begun: bool, before: RunDirectory | None
+) -> Iterator[Recorder | None]:
     """Locks the run directory, begins it unless it is `begun`, and keeps log and records in it: on process 0 alone.
 
     Raises: InputError, on all processes, if another training is at work there, or the system refuses.
@@ -109,7 +121,9 @@ def _opened(run: RunDirectory, data: TrainingData, begun: bool) -> Iterator[Reco
                     if begun:
                         run.write_config(data.config)
                     else:
-                        run.write_start(data.config, data.items, data.fingerprints, training_lengths=data.lengths)
+                        more = {"training_lengths": data.lengths, "numbering": data.numbering}
+                        more |= {"init_from": str(before)} if before else {}
+                        run.write_start(data.config, data.items, data.fingerprints, **more)
                     stack.enter_context(log_to_file(run.log_file))
                 recorder = stack.enter_context(run.recorder())
         yield recorder
@@ -144,6 +158,7 @@ class _Trainer:
         checkpoints: Checkpoints,
         recorder: Recorder | None,
         end_early: Callable[[int, float], bool] | None,
+        before: RunDirectory | None,
     ):
         self.data, self.checkpoints, self.recorder, self.end_early = data, checkpoints, recorder, end_early
         self.pruned = False
@@ -165,6 +180,8 @@ class _Trainer:
         self._smoothed_loss = self._last_auc = None
         self._group_norms: dict[str, jax.Array] = {}  # of the last step that was read
         self._compiled: set[int] = set()  # lengths of histories
+        if before and not checkpoints.steps:
+            self.state = warm_started(self.state, before, self.mesh)
         self._restore()
         if recorder:
             recorder.open_at(self.position.step)

@@ -1,0 +1,100 @@
+"""An earlier preparation, whose numbers, levels and popularity a newer log goes on with (`mmctr prepare --like`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mmctr_jax.config import load_config
+from mmctr_jax.data.numbering import Numbering, numbering_of
+from mmctr_jax.errors import InputError
+from mmctr_jax.prepare.encoding import ids_of, numbers_from_one
+from mmctr_jax.prepare.folder import read_manifest
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """What a newer log needs of an earlier prepared folder."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    numbering: Numbering
+    users: pl.DataFrame  # vocabularies: id, value, count; of items clicks, too
+    items: pl.DataFrame
+    tags: pl.DataFrame
+    side: dict[str, pl.DataFrame]
+    features: pl.DataFrame  # item_feature.parquet, by item number
+    info: pa.Table  # item_info.parquet, by item number, without padding
+
+    @property
+    def numeric(self) -> list[str]:
+        """The columns of numbers of its log."""
+        return self.manifest.get("numeric", [])
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """The numbers of items that became levels."""
+        return tuple(self.manifest["options"]["levels"])
+
+
+def read_earlier(path: Path) -> Earlier:
+    """Reads a prepared folder, or the one that a run was trained on.
+
+    Raises: InputError if it is neither, or was prepared by a version that kept no fingerprints.
+    """
+    folder = path
+    if (path / "config.yaml").is_file():
+        folder = Path(load_config(path / "config.yaml").data.item_info).parent
+    manifest = read_manifest(folder)
+    if manifest is None:
+        of_run = f", which {path} was trained on," if folder != path else ""
+        raise InputError(f"--like {folder}{of_run} is no folder that mmctr prepare wrote; name one, or a run of one.")
+    numbering = numbering_of(folder / "item_info.parquet")
+    if numbering is None:
+        raise InputError(
+            f"--like {folder} was prepared by a version that did not keep how ids were numbered; prepare it again."
+        )
+    side = [feature["name"] for feature in manifest["side"] if not feature["name"].endswith("_level")]
+    try:
+        info = pq.read_table(folder / "item_info.parquet", page_checksum_verification=True)
+        return Earlier(
+            folder,
+            manifest,
+            numbering,
+            _vocabulary(folder, "user_id"),
+            _vocabulary(folder, "item_id"),
+            _vocabulary(folder, "item_tags"),
+            {name: _vocabulary(folder, name) for name in side},
+            pl.from_arrow(pq.read_table(folder / "item_feature.parquet")).sort("item_id"),
+            info.filter(pa.compute.greater(info["item_id"], 0)).sort_by("item_id"),
+        )
+    except (OSError, pa.ArrowException, pl.exceptions.PolarsError, KeyError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"--like {folder} cannot be read: {reason}.") from None
+
+
+def _vocabulary(folder: Path, name: str) -> pl.DataFrame:
+    return pl.from_arrow(pq.read_table(folder / "vocabularies" / f"{name}.parquet")).sort("id")
+
+
+def numbers(values: pl.Series, first: np.ndarray, rest: np.ndarray, known: pl.DataFrame | None) -> np.ndarray:
+    """(n,) int64: `numbers_from_one`; with the vocabulary `known`, its numbers, and after these new ones."""
+    if known is None:
+        return numbers_from_one(first, rest)
+    old = ids_of(values, known)
+    new = numbers_from_one(first & (old == 0), rest & (old == 0))
+    return np.where(first | rest, np.where(new > 0, new + len(known), old), 0)
+
+
+def with_known(vocabulary: pl.DataFrame, known: pl.DataFrame | None) -> pl.DataFrame:
+    """A vocabulary and the values that an earlier one has beyond it, by number; counts are added up."""
+    if known is None:
+        return vocabulary
+    both = pl.concat([known.select("id", "value", "count"), vocabulary])
+    return both.group_by("id").agg(pl.col("value").first(), pl.col("count").sum()).sort("id")

@@ -1,0 +1,242 @@
+"""Yesterday's model and tomorrow's log: numbers keep their meaning, or nothing is scored."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mmctr_jax.commands import predict as predict_command
+from mmctr_jax.commands import prepare as prepare_command
+from mmctr_jax.commands import train as train_command
+from mmctr_jax.config import load_config
+from mmctr_jax.data.numbering import check_same_numbering, grown, numbering_of
+from mmctr_jax.devices.sharding import make_mesh, put_items
+from mmctr_jax.errors import InputError
+from mmctr_jax.prediction.predict import predict
+from mmctr_jax.prediction.predictor import restore_best
+from mmctr_jax.runs.directory import RunDirectory
+from mmctr_jax.training.data import load_training_data
+from mmctr_jax.training.loop import train
+from mmctr_jax.training.step import init_state
+from mmctr_jax.training.warm_start import warm_started
+
+TODAY = [f"b{i:03}" for i in range(1, 41)]
+LATER = [f"a{i:03}" for i in range(1, 6)] + TODAY[:15] + TODAY[20:]  # five are new, five are gone
+SMALL = ["train.epochs=2", "train.batch_size=64", "model.embedding_dim=4", "model.deep=[8]", "train.length_buckets=[]"]
+
+
+def write_day(folder: Path, name: str, items: list[str], seed: int) -> None:
+    """A log in which people of taste k click items whose number leaves k when divided by 3, and its items."""
+    rng, rows, time = np.random.default_rng(seed), [], seed * 10**7
+    for user in range(60):
+        mine = [item for item in items if int(item[1:]) % 3 == user % 3]
+        for _ in range(12):
+            time += 1 + int(rng.integers(100))
+            item = rng.choice(mine) if rng.random() < 0.9 else rng.choice(items)
+            rows.append((f"u{user}", str(item), time, ["phone", "tablet"][user % 2], f"{rng.gamma(2, 9):.2f}"))
+    pl.DataFrame(rows, ["user", "item", "time", "device", "price"], orient="row").write_csv(folder / f"{name}.csv")
+    frame = pl.DataFrame({"item": items, "tags": [f"t{int(i[1:]) % 4}|{i[0]}" for i in items]})
+    frame.write_csv(folder / f"{name}_items.csv")
+
+
+def prepare(folder: Path, name: str, *more: str) -> Path:
+    out = folder / name
+    arguments = ["interactions", folder / f"{name}.csv", "--items", folder / f"{name}_items.csv", "--tags", "tags"]
+    arguments += ["--side", "device", "--numeric", "price", "--negatives", "1", "--out", out, *more]
+    assert prepare_command.main([str(argument) for argument in arguments]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def days(tmp_path_factory) -> Path:
+    """today (prepared, trained as `run`), tomorrow prepared like it, and tomorrow prepared anew as `anew`."""
+    folder = tmp_path_factory.mktemp("days")
+    write_day(folder, "today", TODAY, 1)
+    write_day(folder, "tomorrow", LATER, 2)
+    prepare(folder, "today")
+    config = load_config(folder / "today" / "today.yaml", [*SMALL, f"data.cache_dir={folder / 'cache'}"])
+    train(config, folder / "run")
+    prepare(folder, "tomorrow", "--like", str(folder / "run"))
+    for ending in (".csv", "_items.csv"):
+        (folder / f"anew{ending}").write_bytes((folder / f"tomorrow{ending}").read_bytes())
+    prepare(folder, "anew")
+    return folder
+
+
+def vocabulary(folder: Path, name: str) -> dict[int, str]:
+    return dict(pl.read_parquet(folder / "vocabularies" / f"{name}.parquet").select("id", "value").iter_rows())
+
+
+# Numbers
+
+
+@pytest.mark.parametrize("name", ["user_id", "item_id", "item_tags", "device"])
+def test_what_was_known_keeps_its_number_and_the_rest_comes_after(days, name):
+    before, after = vocabulary(days / "today", name), vocabulary(days / "tomorrow", name)
+    assert {number: after[number] for number in before} == before
+    assert sorted(after) == list(range(1, len(after) + 1))
+    if name == "item_id":
+        assert set(after.values()) - set(before.values()) == set(LATER) - set(TODAY)
+
+
+def test_rows_decode_to_the_log(days):
+    """Each click of a sample was that user's, and its history is what they clicked before, in order."""
+    log = pl.read_csv(days / "tomorrow.csv")
+    users, items = vocabulary(days / "tomorrow", "user_id"), vocabulary(days / "tomorrow", "item_id")
+    clicks: dict[str, list[str]] = {}
+    for user, item in log.select("user", "item").iter_rows():
+        clicks.setdefault(user, []).append(item)
+    frame = pl.read_parquet(days / "tomorrow" / "train.parquet").filter(pl.col("label") == 1)
+    assert len(frame) > 100
+    for row in frame.iter_rows(named=True):
+        mine, history = clicks[users[row["user_id"]]], [items[i] for i in row["item_seq"]]
+        assert mine[: len(history)] == history and items[row["item_id"]] in mine[len(history) :]
+
+
+def test_items_keep_features_and_levels_keep_their_bounds(days):
+    before, after = (pl.read_parquet(days / day / "item_feature.parquet") for day in ("today", "tomorrow"))
+    assert after.head(len(before)).equals(before)
+    bounds = [json.loads((days / day / "manifest.json").read_text())["level_bounds"] for day in ("today", "tomorrow")]
+    assert bounds[0] == bounds[1] and set(bounds[0]) == {"clicks", "price"} and len(bounds[0]["price"]) == 9
+    prices = pl.read_csv(days / "tomorrow.csv")["price"].to_numpy()
+    levels = pl.read_parquet(days / "tomorrow" / "test.parquet")["price_level"].to_numpy()
+    expected = 1 + (prices[:, None] > np.array(bounds[1]["price"])).sum(axis=1)
+    assert set(levels) <= set(expected) and len(set(levels)) > 5
+
+
+@given(st.lists(st.text()), st.lists(st.text(), min_size=1))
+def test_a_grown_vocabulary_continues_its_beginnings_and_no_other(values, more):
+    first = grown(values)
+    later = grown([*values, *more], first)
+    check_same_numbering({"x": first}, "a", {"x": later}, "b")
+    check_same_numbering({"x": later}, "a", {"x": first}, "b")
+    other = grown([*more, *values, "other"])
+    with pytest.raises(InputError, match="a was numbered otherwise than b: x"):
+        check_same_numbering({"x": other}, "a", {"x": later}, "b")
+    assert grown(["ab", "c"]) != grown(["a", "bc"])
+
+
+# Scoring
+
+
+def test_a_log_prepared_anew_is_refused_and_one_prepared_like_it_is_scored(days):
+    with pytest.raises(InputError, match=r"anew/test.parquet was numbered otherwise than .*run: .*--like"):
+        predict(days / "run", days / "anew", days / "x.parquet")
+    with pytest.raises(InputError, match="item_info.parquet was numbered otherwise than .*run"):
+        predict(days / "run", days / "tomorrow", days / "x.parquet", item_info=days / "anew" / "item_info.parquet")
+    with pytest.raises(InputError, match="test_labels.parquet was numbered otherwise than .*tomorrow"):
+        predict(days / "run", days / "tomorrow", days / "x.parquet", labels=days / "anew" / "test_labels.parquet")
+    assert not (days / "x.parquet").exists()
+    labels, info = days / "tomorrow" / "test_labels.parquet", days / "tomorrow" / "item_info.parquet"
+    result = predict(days / "run", days / "tomorrow", days / "x.parquet", labels=labels, item_info=info)
+    assert result["rows"] and "auc" in result["metrics"]
+
+
+def test_original_ids_come_back(days):
+    out = days / "named.parquet"
+    info = days / "tomorrow" / "item_info.parquet"
+    arguments = ["--ckpt", days / "run", "--data", days / "tomorrow", "--item-info", info, "--out", out]
+    assert predict_command.main([*map(str, arguments), "--original-ids"]) == 0
+    scored, rows = pl.read_parquet(out), pl.read_parquet(days / "tomorrow" / "test.parquet")
+    for column in ("item_id", "user_id"):
+        names = vocabulary(days / "tomorrow", column)
+        assert scored[column].to_list() == [names[number] for number in rows[column]]
+    alone = days / "alone.parquet"
+    alone.write_bytes((days / "tomorrow" / "test.parquet").read_bytes())
+    with pytest.raises(InputError, match="--original-ids: .*vocabularies"):
+        predict(days / "run", alone, out, item_info=info, original_ids=True)
+
+
+def test_files_that_do_not_say_are_taken_with_a_warning(days, capsys):
+    table = pq.read_table(days / "today" / "test.parquet")
+    pq.write_table(table.replace_schema_metadata(None), days / "silent.parquet")
+    predict(days / "run", days / "silent.parquet", days / "y.parquet")
+    assert "silent.parquet does not say how its ids were numbered" in capsys.readouterr().out
+
+
+def test_training_on_files_of_two_preparations_is_refused(days):
+    config = load_config(days / "today" / "today.yaml", [f"data.train={days / 'anew' / 'train.parquet'}"])
+    with pytest.raises(InputError, match=r"anew/train.parquet was numbered otherwise than .*today/item_info.parquet"):
+        load_training_data(config)
+
+
+# Warm start
+
+
+def test_known_ids_keep_weights_and_moments_and_new_ones_begin_fresh(days):
+    config = load_config(days / "tomorrow" / "tomorrow.yaml", [*SMALL, f"data.cache_dir={days / 'cache'}"])
+    data = load_training_data(config)
+    mesh = make_mesh()
+    items = put_items(data.items.table, mesh, data.config)
+    fresh = init_state(data.config, items, mesh)
+    run = RunDirectory(days / "run")
+    warm = warm_started(fresh, run, mesh)
+    before = run.read_config()
+    _, params, _ = restore_best(days / "run", before, put_items(run.read_items(), mesh, before), mesh)
+    known = before.features.table_sizes
+    for path, ours in jax.tree_util.tree_leaves_with_path(warm.predicting_params):
+        name, theirs, new = path[-1].key, params, fresh.predicting_params
+        for key in path:
+            theirs, new = theirs[key.key], new[key.key]
+        rows = known.get(name, len(ours))
+        np.testing.assert_array_equal(ours[:rows], theirs[:rows])
+        np.testing.assert_array_equal(ours[rows:], new[rows:])
+    assert warm.predicting_params["embedding"]["item_id"].shape[0] > known["item_id"]
+    moments = [x for x in jax.tree.leaves(warm.opt_state) if x.ndim == 2]
+    assert moments and all(np.abs(x).max() > 0 for x in moments) and int(warm.step) == 0
+
+
+def test_another_model_is_refused_before_anything_is_written(days, capsys):
+    overrides = [*SMALL, "model.embedding_dim=8", f"data.cache_dir={days / 'cache'}"]
+    config = load_config(days / "tomorrow" / "tomorrow.yaml", overrides)
+    with pytest.raises(InputError, match="its model is another one .*there, .*here"):
+        train(config, days / "other", init_from=days / "run")
+    config = load_config(days / "anew" / "anew.yaml", [*SMALL, f"data.cache_dir={days / 'cache'}"])
+    with pytest.raises(InputError, match="item_info.parquet was numbered otherwise than .*run"):
+        train(config, days / "other2", init_from=days / "run")
+    assert not (days / "other2").exists()
+
+
+def test_a_daily_job_of_three_days(days, tmp_path):
+    """prepare --like, train --init-from, predict --original-ids: as docs/daily.md has it."""
+    write_day(tmp_path, "third", [*LATER, "c001", "c002"], 3)
+    third = prepare(tmp_path, "third", "--like", str(days / "tomorrow"))
+    cache = f"data.cache_dir={tmp_path / 'cache'}"
+    for day, before, run in (
+        (days / "tomorrow", days / "run", tmp_path / "run2"),
+        (third, tmp_path / "run2", tmp_path / "run3"),
+    ):
+        config = str(day / f"{day.name}.yaml")
+        arguments = ["--config", config, *SMALL, cache, "--run-dir", str(run), "--init-from", str(before)]
+        assert train_command.main(arguments) == 0
+    assert json.loads((tmp_path / "run3" / "metadata.json").read_text())["init_from"] == str(tmp_path / "run2")
+    assert len(numbering_of(third / "item_info.parquet")["item_id"]) == 3  # it grew twice
+    assert predict_command.main(["--ckpt", str(tmp_path / "run3"), "--original-ids"]) == 0
+    scores = pl.read_parquet(tmp_path / "run3" / "predictions.parquet")
+    assert set(scores["item_id"]) <= {*TODAY, *LATER, "c001", "c002"} and scores["score"].is_finite().all()
+
+
+# Columns
+
+
+def test_prices_are_no_categories_in_silence(tmp_path):
+    write_day(tmp_path, "today", TODAY, 1)
+    with pytest.raises(InputError, match=r"--side price holds .* different numbers, such as .*; say --numeric price"):
+        prepare_command.main(
+            ["interactions", str(tmp_path / "today.csv"), "--side", "price", "--out", str(tmp_path / "o")]
+        )
+
+
+def test_users_that_are_not_known_are_nobodys_group(tmp_path):
+    from mmctr_jax.data.parquet import read_keys
+
+    pq.write_table(pa.table({"user": ["a", None, "a", None, "b"]}), tmp_path / "x.parquet")
+    codes = read_keys([tmp_path / "x.parquet"], "user")
+    assert codes[0] == codes[2] and len(set(codes.tolist())) == 4
