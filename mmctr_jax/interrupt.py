@@ -1,7 +1,9 @@
-"""Ctrl-C and SIGTERM: the first asks to stop, a second one ends the process at once.
+"""Ctrl-C, SIGTERM and what schedulers and closed terminals send: the first asks to stop.
 
-Before and after the training loop to stop is a KeyboardInterrupt, within it to finish the step and save. Light to
-import: a program watches for signals before it imports anything else.
+A second Ctrl-C or SIGTERM ends the process at once. SIGHUP, SIGUSR1 and SIGUSR2 ask, and never end it: SLURM's
+`--signal` comes some time before its SIGTERM, which must not cut the saving short. Before and after the training loop
+to stop is a KeyboardInterrupt, within it to finish the step and save. Light to import: a program watches for signals
+before it imports anything else.
 """
 
 from __future__ import annotations
@@ -17,13 +19,15 @@ from typing import Any
 EXIT_CODE = 130
 _ASK_OTHERS_EVERY = 10  # steps; asking costs a round trip between hosts
 _log = logging.getLogger("mmctr_jax")
-_asked = _raises = False
+_ENDING = (signal.SIGINT, signal.SIGTERM)
+_ASKING = tuple(getattr(signal, name) for name in ("SIGHUP", "SIGUSR1", "SIGUSR2") if hasattr(signal, name))
+_asked = _pressed = _raises = False
 
 
 @contextmanager
 def watched() -> Iterator[None]:
     """Within it the first signal raises KeyboardInterrupt."""
-    global _asked, _raises
+    global _asked, _pressed, _raises
     before = _take_signals(_handle)
     _raises = True
     told, tells = os.pipe()
@@ -33,7 +37,7 @@ def watched() -> Iterator[None]:
     try:
         yield
     finally:
-        _asked = _raises = False
+        _asked = _pressed = _raises = False
         signal.set_wakeup_fd(-1)
         os.close(tells)
         _give_back(before)
@@ -43,14 +47,17 @@ def _end_at_the_second(told: int) -> None:
     """A handler has to wait until the main thread leaves what it is in, a compilation for instance; this does not."""
     asked = 0
     while number := os.read(told, 1):
-        asked += number[0] in (signal.SIGINT, signal.SIGTERM)
+        asked += number[0] in _ENDING
         if asked == 2:
             os._exit(EXIT_CODE)
     os.close(told)
 
 
 def _take_signals(handler: Callable) -> dict[int, Any]:
-    return {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    wanted = [
+        n for n in (*_ENDING, *_ASKING) if n in _ENDING or signal.getsignal(n) is not signal.SIG_IGN
+    ]  # as of nohup
+    return {number: signal.signal(number, handler) for number in wanted}
 
 
 def _give_back(handlers: dict[int, Any]) -> None:
@@ -58,12 +65,14 @@ def _give_back(handlers: dict[int, Any]) -> None:
         signal.signal(number, handler)
 
 
-def _handle(*_) -> None:
-    global _asked
-    if _asked:
-        os._exit(EXIT_CODE)
-    _asked = True
-    if _raises:
+def _handle(number: int, *_) -> None:
+    global _asked, _pressed
+    if number in _ENDING:
+        if _pressed:
+            os._exit(EXIT_CODE)
+        _pressed = True
+    first, _asked = not _asked, True
+    if _raises and first:
         raise KeyboardInterrupt
 
 
@@ -81,21 +90,31 @@ def deferred() -> Iterator[None]:
 
 
 class Interrupt:
-    """A context manager; within it, `requested(step)` says whether to save and stop, the same on every process."""
+    """A context manager; within it, `requested(step)` says whether to save and stop, the same on every process.
+
+    Off the main thread, as in a service's worker, no signal can be taken: it says so, and stops nothing.
+    """
 
     def __enter__(self) -> Interrupt:
         global _raises
+        self._before = None
+        if threading.current_thread() is not threading.main_thread():
+            _log.info("Not in the main thread: no signal stops this training.")
+            return self
         self._before = _raises, _take_signals(self._handle)
         _raises = False
         return self
 
     def __exit__(self, *_) -> None:
-        global _asked, _raises
-        _asked, (_raises, handlers) = False, self._before
+        global _asked, _pressed, _raises
+        if self._before is None:
+            return
+        _asked = _pressed = False
+        _raises, handlers = self._before
         _give_back(handlers)
 
-    def _handle(self, *_) -> None:
-        _handle()
+    def _handle(self, number: int, *_) -> None:
+        _handle(number)
         _log.info("Interrupted: finishing the step and saving; interrupt again to end at once without saving.")
 
     def requested(self, step: int) -> bool:

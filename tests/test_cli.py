@@ -185,3 +185,62 @@ with interrupt.watched(), interrupt.Interrupt() as asked:
 def test_a_second_signal_ends_the_process_at_once(how):
     done = subprocess.run([sys.executable, "-c", TWICE, how], cwd=ROOT, timeout=50)
     assert done.returncode == 130
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
+def test_a_scheduler_s_warning_asks_and_a_sigterm_after_it_does_not_end_the_saving(number):
+    script = f"""
+import os, signal
+from mmctr_jax import interrupt
+with interrupt.watched(), interrupt.Interrupt() as stop:
+    os.kill(os.getpid(), {int(number)})
+    os.kill(os.getpid(), {int(number)})
+    os.kill(os.getpid(), signal.SIGTERM)
+    print("saved" if stop.requested(1) else "went on")
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, timeout=60, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.endswith("saved\n"), done
+
+
+def test_under_nohup_a_closed_terminal_stops_nothing():
+    script = """
+import os, signal
+from mmctr_jax import interrupt
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+with interrupt.watched(), interrupt.Interrupt() as stop:
+    os.kill(os.getpid(), signal.SIGHUP)
+    print(stop.requested(1))
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, timeout=60, capture_output=True, text=True)
+    assert done.stdout == "False\n", done
+
+
+def test_off_the_main_thread_training_says_that_no_signal_stops_it(capsys):
+    import threading
+
+    from mmctr_jax.interrupt import Interrupt
+
+    def work():
+        with Interrupt() as stop:
+            asked.append(stop.requested(1))
+
+    asked = []
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert asked == [False] and "no signal stops this training" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("override", ["batch_size=64", "train.lr=0.1", "train.epochs=2.0", "model.name=other"])
+def test_a_wrong_override_is_not_blamed_on_the_file(run, config_file, override):
+    code, _, err = run("train.py", "--config", config_file(), "train.seed=3", override, "train.ema=0.9")
+    assert code == 2 and err.startswith(f"error: Override {override}: ") and err.count("\n") == 1, err
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [("~/x.parquet", "home folder"), ("gs://bucket/x.parquet", "is a URL"), ("data/t*.parquet", "globs")],
+)
+def test_paths_that_a_shell_or_a_cloud_knows(run, config_file, path, words):
+    code, _, err = run("train.py", "--config", config_file(), f"data.train={path}")
+    assert code == 2 and words in err and err.count("\n") == 1, err

@@ -103,7 +103,26 @@ def read_settings(path: str | Path, overrides: list[str] | tuple[str, ...] = ())
 
 def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
     """`read_settings`, checked. Raises: InputError if a file cannot be read, or any key or value is wrong."""
-    return parse_config(read_settings(path, overrides), str(path))
+    try:
+        return parse_config(read_settings(path, overrides), str(path))
+    except InputError as error:
+        guilty = _first_wrong(path, overrides)
+        if guilty is None:
+            raise
+        raise InputError(f"Override {guilty}:{str(error).removeprefix(f'{path}:')}") from None
+
+
+def _first_wrong(path: str | Path, overrides: list[str] | tuple[str, ...]) -> str | None:
+    """The override after which a config is wrong that was right before it; None if the file itself is wrong."""
+    return next((overrides[at] for at in reversed(range(len(overrides))) if _is_right(path, overrides[:at])), None)
+
+
+def _is_right(path: str | Path, overrides: list[str] | tuple[str, ...]) -> bool:
+    try:
+        parse_config(read_settings(path, overrides))
+    except InputError:
+        return False
+    return True
 
 
 def to_yaml(config: Config) -> str:

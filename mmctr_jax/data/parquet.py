@@ -7,6 +7,7 @@ their check sums, where a file has them. Rows count from 0.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,8 +40,19 @@ def _part_files(path: Path) -> list[Path]:
                 raise InputError(f"{file} is not a file; a folder of part files must hold files alone.")
         return files
     if not path.is_file():
-        raise InputError(f"Data file {path} does not exist; check the path (it is relative to the current folder).")
+        raise InputError(f"Data file {path} does not exist; {_advice(path)}.")
     return [path]
+
+
+def _advice(path: Path) -> str:
+    """What to do about a path at which there is nothing."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):
+        return "it is a URL, and remote files are not read: mount the store, or download the file"
+    if str(path).startswith("~") or "$" in str(path):
+        return "~ and $ are not expanded in settings: write the home folder out"
+    if any(mark in str(path) for mark in "*?["):
+        return "patterns (globs) are not expanded: name the folder that holds the part files"
+    return "check the path" + ("" if path.is_absolute() else " (it is relative to the current folder)")
 
 
 def _refuse_others(path: Path, others: list[Path], files: list[Path]) -> None:

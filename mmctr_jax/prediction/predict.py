@@ -52,6 +52,8 @@ def predict(
         data, labels = config.data.test, labels or config.data.test_labels
     if data is None:
         raise InputError("The run's config names no test file; say what to score with --data.")
+    if own_labels and not Path(data).exists():
+        raise InputError(f"The run's test file {data} does not exist any more; say what to score with --data.")
     if Path(data).is_dir() and (Path(data) / "test.parquet").is_file():
         data = Path(data) / "test.parquet"  # a whole data set was given
     files = part_files(data)
