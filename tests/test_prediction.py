@@ -130,9 +130,15 @@ def test_unusable_labels_in_the_file_cost_the_metrics_not_the_scores(run, tmp_pa
 def test_unusable_users_cost_grouped_auc_alone(run, tmp_path):
     directory, data = run
     table = pq.read_table(data / "valid.parquet")
-    users = pa.array([None, *table["user_id"].to_pylist()[1:]], pa.int64())
-    pq.write_table(table.set_column(table.column_names.index("user_id"), "user_id", users), tmp_path / "t.parquet")
-    assert set(predict(directory, tmp_path / "t.parquet", tmp_path / "out.parquet")["metrics"]) == {"auc", "logloss"}
+    known = table["user_id"].to_pylist()
+    usable = {"auc", "gauc", "logloss"}
+    for users, metrics in (
+        (pa.array([[user] for user in known]), usable - {"gauc"}),
+        (pa.array([None, *known[1:]]), usable),
+    ):
+        changed = table.set_column(table.column_names.index("user_id"), "user_id", users)
+        pq.write_table(changed, tmp_path / "t.parquet")
+        assert set(predict(directory, tmp_path / "t.parquet", tmp_path / "out.parquet")["metrics"]) == metrics
 
 
 def test_an_output_never_replaces_an_input(run, tmp_path):

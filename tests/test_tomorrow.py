@@ -133,6 +133,8 @@ def test_a_log_prepared_anew_is_refused_and_one_prepared_like_it_is_scored(days)
         predict(days / "run", days / "tomorrow", days / "x.parquet", item_info=days / "anew" / "item_info.parquet")
     with pytest.raises(InputError, match="test_labels.parquet was numbered otherwise than .*tomorrow"):
         predict(days / "run", days / "tomorrow", days / "x.parquet", labels=days / "anew" / "test_labels.parquet")
+    with pytest.raises(InputError, match="items that are new since training; name its item table with --item-info"):
+        predict(days / "run", days / "tomorrow", days / "x.parquet")
     assert not (days / "x.parquet").exists()
     labels, info = days / "tomorrow" / "test_labels.parquet", days / "tomorrow" / "item_info.parquet"
     result = predict(days / "run", days / "tomorrow", days / "x.parquet", labels=labels, item_info=info)

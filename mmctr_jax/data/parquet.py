@@ -94,6 +94,11 @@ def count_rows(files: list[Path]) -> int:
 
 
 def column_names(files: list[Path]) -> list[str]:
+    """The first file's columns."""
+    return _open(files[0]).schema_arrow.names
+
+
+def common_columns(files: list[Path]) -> list[str]:
     """The columns that every file has, in the first one's order."""
     names = [_open(file).schema_arrow.names for file in files]
     return [name for name in names[0] if all(name in others for others in names)]

@@ -30,12 +30,14 @@ from mmctr_jax.console import log, show
 from mmctr_jax.data.cache import Split, load_split
 from mmctr_jax.data.items import fingerprint
 from mmctr_jax.data.lengths import scoring_lengths
+from mmctr_jax.data.numbering import check_same_numbering, numbering_of
 from mmctr_jax.devices.sharding import make_mesh, put_items
 from mmctr_jax.errors import InputError
 from mmctr_jax.export.request import SIDE, input_shapes, item_arrays, request_function
 from mmctr_jax.files import writing
 from mmctr_jax.prediction import calibration
 from mmctr_jax.prediction.predictor import Predictor
+from mmctr_jax.runs.directory import RunDirectory
 from mmctr_jax.serve.scorer import FORMAT, MANIFEST, Scorer
 from mmctr_jax.training import metrics
 from mmctr_jax.training.step import make_narrow
@@ -77,6 +79,11 @@ def export(
         raise InputError("--triton is of --format onnx, and its models take item numbers: leave out --original-ids.")
     before = _check_out(out)
     predictor = Predictor.load(directory, item_info, "float32")
+    if original_ids:
+        prepared = predictor.config.data.item_info
+        if Path(prepared).exists():
+            known = RunDirectory(directory).read_metadata().get("numbering")
+            check_same_numbering(numbering_of(prepared), prepared, known, directory)
     fitted = calibration.read(directory, predictor.step)
     with _replacing_folder(out) as folder:
         manifest = write(folder, predictor, kind, precision, fitted, original_ids, out if before else None)

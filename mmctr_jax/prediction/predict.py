@@ -13,7 +13,7 @@ from mmctr_jax.config import Config
 from mmctr_jax.console import log, show
 from mmctr_jax.data.cache import load_split
 from mmctr_jax.data.labels import read_labels
-from mmctr_jax.data.numbering import check_same_numbering, numbering_of, original
+from mmctr_jax.data.numbering import Numbering, check_same_numbering, numbering_of, original
 from mmctr_jax.data.parquet import column_names, part_files, read_keys, read_whole
 from mmctr_jax.errors import InputError
 from mmctr_jax.files import writing
@@ -68,6 +68,11 @@ def predict(
     check_same_numbering(numbering, data, run.read_metadata().get("numbering"), directory)
     if labels:
         check_same_numbering(numbering_of(labels) or numbering, labels, numbering, data)
+    if item_info is None and _count(numbering, config) > _count(run.read_metadata().get("numbering"), config):
+        raise InputError(
+            f"{data} was prepared with items that are new since training; name its item table with --item-info "
+            f"({Path(data).parent / 'item_info.parquet'}), and they are scored by their features."
+        )
     if original_ids:
         ids |= {name: original(name, ids[name], files[0], numbering) for name in _named(config) if name in ids}
     known = read_labels(files, config.features.label, labels)
@@ -90,6 +95,11 @@ def predict(
         if calibrated is not None:
             result["uncalibrated"] = metrics.evaluate(known, logits, users)
     return result
+
+
+def _count(numbering: Numbering | None, config: Config) -> int:
+    """How many items were numbered; 0 where nothing says."""
+    return ((numbering or {}).get(config.features.item) or [[0]])[-1][0]
 
 
 def _named(config: Config) -> tuple[str, str]:

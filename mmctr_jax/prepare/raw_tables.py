@@ -8,8 +8,7 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 
-from mmctr_jax.data.parquet import column_names as parquet_column_names
-from mmctr_jax.data.parquet import part_files, read_uniform
+from mmctr_jax.data.parquet import common_columns, part_files, read_uniform
 from mmctr_jax.errors import InputError
 from mmctr_jax.prepare.text_files import (
     SEPARATORS,
@@ -48,7 +47,7 @@ def read_table(
     """
     files = table_files(path)
     if not is_text(files[0]):
-        _require(path, parquet_column_names(files), columns, text)
+        _require(path, common_columns(files), columns, text)
         table = read_uniform(files, list(dict.fromkeys(columns.values())))
         read = pl.from_arrow(pa.table(table))
         return read.select(pl.col(column).alias(name) for name, column in columns.items())
@@ -70,7 +69,7 @@ def column_names(path: Path, text: TextFormat = PLAIN) -> list[str]:
     """The columns of a text file, or of Parquet files. Raises: InputError if the file cannot be read."""
     files = table_files(path)
     if not is_text(files[0]):
-        return parquet_column_names(files)
+        return common_columns(files)
     try:
         return scan_text(path, text).collect_schema().names()
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
