@@ -203,7 +203,32 @@ def test_another_model_is_refused_before_anything_is_written(days, capsys):
     config = load_config(days / "anew" / "anew.yaml", [*SMALL, f"data.cache_dir={days / 'cache'}"])
     with pytest.raises(InputError, match="item_info.parquet was numbered otherwise than .*run"):
         train(config, days / "other2", init_from=days / "run")
-    assert not (days / "other2").exists()
+    assert not (days / "other").exists() and not (days / "other2").exists()
+
+
+def test_stopped_before_its_first_checkpoint_a_run_still_begins_with_the_weights(days, monkeypatch, capsys):
+    from mmctr_jax.training import loop
+
+    def stop(self, interrupt):
+        raise KeyboardInterrupt
+
+    overrides = [*SMALL, f"data.cache_dir={days / 'cache'}"]
+    config = load_config(days / "tomorrow" / "tomorrow.yaml", overrides)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(loop._Trainer, "run", stop)
+        train(config, days / "stopped", init_from=days / "run")
+    assert not any(path.name.isdigit() for path in (days / "stopped" / "checkpoints").glob("*"))
+    capsys.readouterr()
+    train(config, days / "stopped", resume=True)
+    assert f"Beginning with the weights of {days / 'run'}" in capsys.readouterr().out
+
+
+def test_a_number_of_the_row_and_one_of_the_item_are_not_one_column(tmp_path):
+    write_day(tmp_path, "today", TODAY, 1)
+    prices = pl.read_csv(tmp_path / "today_items.csv").with_columns(price=pl.int_range(pl.len()))
+    prices.write_csv(tmp_path / "today_items.csv")
+    with pytest.raises(InputError, match="--numeric price and --levels price would both be price_level"):
+        prepare(tmp_path, "today", "--levels", "price")
 
 
 def test_a_daily_job_of_three_days(days, tmp_path):

@@ -107,7 +107,7 @@ def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
         return parse_config(read_settings(path, overrides), str(path))
     except InputError as error:
         guilty = _first_wrong(path, overrides)
-        if guilty is None:
+        if guilty is None or not str(error).startswith(f"{path}:"):  # the latter name the override already
             raise
         raise InputError(f"Override {guilty}:{str(error).removeprefix(f'{path}:')}") from None
 

@@ -46,14 +46,14 @@ def numbering_of(path: str | Path) -> Numbering | None:
 
     Raises: InputError if part files differ.
     """
-    found = []
-    for file in part_files(path):
+    files, found = part_files(path), []
+    for file in files:
         try:
             said = (pq.read_schema(file).metadata or {}).get(_KEY)
             found.append(None if said is None else json.loads(said))
         except (pa.ArrowException, OSError, ValueError):
             return None
-    for file, other in zip(part_files(path), found, strict=True):
+    for file, other in zip(files, found, strict=True):
         if other != found[0]:
             raise InputError(f"{path}: {file.name} was numbered otherwise than its other files; use one preparation's.")
     return found[0]

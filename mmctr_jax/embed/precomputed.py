@@ -50,16 +50,12 @@ def precomputed_part(item_file: ItemFile, kind: str, source: str, rows_of: str |
     Raises: InputError, with the row, if a vector cannot be right.
     """
     file, column = file_and_column(source)
+    if not file.exists():
+        raise InputError(f"Vectors file {file} does not exist; check --{kind} (the path is relative to this folder).")
     if file.suffix.lower() == ".npy":
-        if not file.is_file():
-            raise InputError(
-                f"Vectors file {file} does not exist; check --{kind} (the path is relative to this folder)."
-            )
         array, digest = _open_npy(file), sha256(file).hexdigest()
         places = _rows_of_npy(file, kind, rows_of, item_file)
         return Part(kind, source, _rows_in_order(array, places, file, rows_of, item_file), digest)
-    if not file.exists():
-        raise InputError(f"Vectors file {file} does not exist; check --{kind} (the path is relative to this folder).")
     files = part_files(file)
     if len(files) != 1:
         raise InputError(f"{file} holds {len(files)} part files; give vectors as one .parquet file.")
@@ -108,13 +104,18 @@ def _split_column(rows_of: str) -> tuple[Path, str | None]:
 
 
 def _open_ids(path: Path) -> list[str]:
-    try:
-        ids = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path} cannot be read as a .npy array: {error}.") from None
+    ids = _load(path)
     if not isinstance(ids, np.ndarray) or ids.ndim != 1 or ids.dtype.kind not in "iuU":
         raise InputError(f"{path} is not one array of ids, whole numbers or text; save it as such with numpy.save.")
     return [str(i) for i in ids.tolist()]
+
+
+def _load(path: Path) -> np.ndarray:
+    """Memory-mapped. Raises: InputError."""
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path} cannot be read as a .npy array: {error}.") from None
 
 
 def _rows_in_order(
@@ -143,10 +144,7 @@ def _rows_in_order(
 
 
 def _open_npy(file: Path) -> np.ndarray:
-    try:
-        array = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{file} cannot be read as a .npy array: {error}.") from None
+    array = _load(file)
     if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind != "f":
         raise InputError(f"{file} is not one array of (items, width) floats; save it as such with numpy.save.")
     return array

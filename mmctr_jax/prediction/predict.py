@@ -65,10 +65,11 @@ def predict(
     columns = [name for name in config.features.id_columns if name in column_names(files)]
     ids = {name: read_whole(files, name) for name in columns}
     numbering = numbering_of(data)
-    check_same_numbering(numbering, data, run.read_metadata().get("numbering"), directory)
+    trained = run.read_metadata().get("numbering")
+    check_same_numbering(numbering, data, trained, directory)
     if labels:
         check_same_numbering(numbering_of(labels) or numbering, labels, numbering, data)
-    if item_info is None and _count(numbering, config) > _count(run.read_metadata().get("numbering"), config):
+    if item_info is None and _count(numbering, config) > _count(trained, config):
         raise InputError(
             f"{data} was prepared with items that are new since training; name its item table with --item-info "
             f"({Path(data).parent / 'item_info.parquet'}), and they are scored by their features."

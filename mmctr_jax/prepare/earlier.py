@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mmctr_jax.config import load_config
@@ -62,7 +63,7 @@ def read_earlier(path: Path) -> Earlier:
         )
     side = [feature["name"] for feature in manifest["side"] if not feature["name"].endswith("_level")]
     try:
-        info = pq.read_table(folder / "item_info.parquet", page_checksum_verification=True)
+        info = _table(folder / "item_info.parquet")
         return Earlier(
             folder,
             manifest,
@@ -71,16 +72,20 @@ def read_earlier(path: Path) -> Earlier:
             _vocabulary(folder, "item_id"),
             _vocabulary(folder, "item_tags"),
             {name: _vocabulary(folder, name) for name in side},
-            pl.from_arrow(pq.read_table(folder / "item_feature.parquet")).sort("item_id"),
-            info.filter(pa.compute.greater(info["item_id"], 0)).sort_by("item_id"),
+            pl.from_arrow(_table(folder / "item_feature.parquet")).sort("item_id"),
+            info.filter(pc.greater(info["item_id"], 0)).sort_by("item_id"),
         )
     except (OSError, pa.ArrowException, pl.exceptions.PolarsError, KeyError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"--like {folder} cannot be read: {reason}.") from None
 
 
+def _table(path: Path) -> pa.Table:
+    return pq.read_table(path, page_checksum_verification=True)
+
+
 def _vocabulary(folder: Path, name: str) -> pl.DataFrame:
-    return pl.from_arrow(pq.read_table(folder / "vocabularies" / f"{name}.parquet")).sort("id")
+    return pl.from_arrow(_table(folder / "vocabularies" / f"{name}.parquet")).sort("id")
 
 
 def numbers(values: pl.Series, first: np.ndarray, rest: np.ndarray, known: pl.DataFrame | None) -> np.ndarray:

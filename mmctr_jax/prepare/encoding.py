@@ -136,7 +136,7 @@ def encode_items(
         else:
             there = ", ".join(["clicks", *numeric.columns])
             raise InputError(f"--levels {name}: there is no such numeric item column; there are {there}.")
-        bounds[name] = known.bounds.get(name) or quantile_bounds(values[training], options.bins)
+        bounds[name] = known.bounds[name] if known.count else quantile_bounds(values[training], options.bins)
         before = known.features[f"{name}_level"].to_numpy() if known.count else np.zeros(0, np.int64)
         levels[f"{name}_level"] = np.concatenate([[0], before, levels_of(values, bounds[name])])
 

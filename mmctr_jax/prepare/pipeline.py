@@ -56,6 +56,9 @@ def prepare(kind: str, source: Source, options: Options, out: Path, earlier: Ear
         raise InputError("--negatives logged: the log has no non-clicks (label 0); give a number to sample instead.")
     if earlier:
         options = _like(earlier, source, options)
+    if twice := set(source.numeric) & set(options.levels):
+        name = min(twice)
+        raise InputError(f"--numeric {name} and --levels {name} would both be {name}_level; rename one of the columns.")
     dataset = build_dataset(source, options, earlier)
     with writing(out, "correct that, or name another with --out"):
         out.parent.mkdir(parents=True, exist_ok=True)

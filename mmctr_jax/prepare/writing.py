@@ -32,7 +32,8 @@ def write_items(out: Path, dataset: Dataset, earlier: Earlier | None = None) -> 
     vocabularies = {"user_id": dataset.users, "item_id": dataset.item_ids, "item_tags": dataset.items.tags}
     (out / "vocabularies").mkdir()
     for name, values in (vocabularies | dataset.side).items():
-        pq.write_table(_without_large_types(values.to_arrow()), out / "vocabularies" / f"{name}.parquet")
+        table = _without_large_types(values.to_arrow())
+        pq.write_table(table, out / "vocabularies" / f"{name}.parquet", write_page_checksum=True)
     features = dataset.items.features
     _write(features.to_arrow(), out / "item_feature.parquet", dataset)
     schema = {"item_id": pl.Int64, "item_tags": pl.List(pl.Int64)}

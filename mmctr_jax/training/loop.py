@@ -69,7 +69,7 @@ def train(
         end_early: Called after each validation with its number, from 1, and its AUC. Where it returns true, training
             stops (`StopReason.PRUNED`).
         init_from: A run directory whose best weights the training begins with; ids that it did not have begin fresh.
-            Of no consequence once the run is begun.
+            A resumed run goes on with what it began with.
 
     Raises:
         InputError: Something is wrong with config, data or directory; nothing was overwritten.
@@ -82,11 +82,14 @@ def train(
         run.check_free(resume)
         check_batch_fills_devices(config)
         begun = resume and run.is_started
-        before = RunDirectory(init_from) if init_from and not begun else None
+        before = RunDirectory(init_from) if init_from else None
+        if begun:  # whatever is asked for now: it may have been stopped before its first checkpoint
+            recorded = run.read_metadata().get("init_from")
+            before = RunDirectory(Path(recorded)) if recorded else None
         data = load_training_data(config, run.read_items() if begun else None)
         check_tables_fit_devices(data.config)
-        if before:
-            check_continues(before, data.numbering, data.config.data.item_info)
+        if before and not begun:
+            check_continues(before, data)
         if begun:
             run.check_same_run(data.config, data.fingerprints, data.lengths)
     check_equal_on_all_hosts(data.fingerprints | {"item table": fingerprint(data.items.table)})

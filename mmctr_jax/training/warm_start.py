@@ -9,20 +9,25 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from mmctr_jax.console import log
-from mmctr_jax.data.numbering import Numbering, check_same_numbering
+from mmctr_jax.data.numbering import check_same_numbering
 from mmctr_jax.devices.sharding import put_items
 from mmctr_jax.errors import InputError
 from mmctr_jax.runs.directory import RunDirectory
 from mmctr_jax.runs.state import TrainState
-from mmctr_jax.training.step import abstract_state
+from mmctr_jax.training.data import TrainingData
+from mmctr_jax.training.step import abstract_state, parameter_shapes
 
-Arrays = dict[str, jax.Array]
 
+def check_continues(run: RunDirectory, data: TrainingData) -> None:
+    """Checks, before anything is written, that a training on `data` can begin with the weights of `run`.
 
-def check_continues(run: RunDirectory, numbering: Numbering | None, data: str) -> None:
-    """Raises: InputError if `run` is no run, or its ids mean other things than those of `data`."""
-    run.read_config()
-    check_same_numbering(numbering, data, run.read_metadata().get("numbering"), run)
+    Raises: InputError if `run` is no run, its ids mean other things, or its model is another one.
+    """
+    config = run.read_config()
+    numbering = run.read_metadata().get("numbering")
+    check_same_numbering(data.numbering, data.config.data.item_info, numbering, run)
+    shapes = parameter_shapes(config, run.read_items()), parameter_shapes(data.config, data.items.table)
+    _check_same_model(*map(_by_name, shapes), config.features.table_sizes, run)
 
 
 def warm_started(fresh: TrainState, run: RunDirectory, mesh: Mesh) -> TrainState:
@@ -55,31 +60,38 @@ def warm_started(fresh: TrainState, run: RunDirectory, mesh: Mesh) -> TrainState
 
 def _merged(fresh: Any, old: Any, known: dict[str, int], run: RunDirectory) -> Any:
     """The old tree; its tables with the fresh one's rows beyond those of known ids."""
-    ours, structure = jax.tree_util.tree_flatten_with_path(fresh)
-    theirs = {jax.tree_util.keystr(path): x for path, x in jax.tree_util.tree_leaves_with_path(old)}
+    ours, theirs = _by_name(fresh), _by_name(old)
+    _check_same_model(theirs, ours, known, run)
     merged = []
-    for path, x in ours:
-        name = jax.tree_util.keystr(path)
-        there = theirs.pop(name, None)
-        table = _table(path)
-        rows = known.get(table) if table else None
-        same = there is not None and (there.shape == x.shape or (rows and there.shape[1:] == x.shape[1:]))
-        if not same or (rows and rows > len(x)):
-            shape = "nothing" if there is None else str(there.shape)
+    for name, (table, x) in ours.items():
+        rows, there = known.get(table), theirs[name][1]
+        merged.append(_rows(there, x, rows) if rows else jax.device_put(there, x.sharding))
+    return jax.tree.unflatten(jax.tree.structure(fresh), merged)
+
+
+def _by_name(tree: Any) -> dict[str, tuple[str | None, Any]]:
+    """Each array's path → the embedding table that it is, or is a moment of, if any; and the array."""
+    named = {}
+    for path, x in jax.tree_util.tree_leaves_with_path(tree):
+        keys = [getattr(key, "key", None) for key in path]
+        table = keys[keys.index("embedding") + 1] if "embedding" in keys[:-1] else None
+        named[jax.tree_util.keystr(path)] = table, x
+    return named
+
+
+def _check_same_model(theirs: dict, ours: dict, known: dict[str, int], run: RunDirectory) -> None:
+    """Raises: InputError unless each of our arrays is one of theirs, but for more rows in a table."""
+    for name in [*ours, *theirs]:
+        (table, x), (_, there) = ours.get(name, (None, None)), theirs.get(name, (None, None))
+        same = x is not None and there is not None
+        rows = known.get(table)
+        same = same and (x.shape[1:] == there.shape[1:] and rows <= len(x) if rows else x.shape == there.shape)
+        if not same:
+            there, here = ("nothing" if array is None else array.shape for array in (there, x))
             raise InputError(
-                f"--init-from {run}: its model is another one ({name}: {shape} there, {x.shape} here); "
+                f"--init-from {run}: its model is another one ({name}: {there} there, {here} here); "
                 "use the settings of its config.yaml, and data prepared with --like it."
             )
-        merged.append(_rows(there, x, rows) if rows else jax.device_put(there, x.sharding))
-    if theirs:
-        raise InputError(f"--init-from {run}: its model is another one (it has {next(iter(theirs))}, too).")
-    return jax.tree_util.tree_unflatten(structure, merged)
-
-
-def _table(path: Any) -> str | None:
-    """The name of the embedding table that a leaf is, or is a moment of."""
-    keys = [getattr(key, "key", None) for key in path]
-    return keys[keys.index("embedding") + 1] if "embedding" in keys[:-1] else None
 
 
 def _rows(old: jax.Array, fresh: jax.Array, known: int) -> jax.Array:
