@@ -39,7 +39,7 @@ def test_resolved_config_reads_back_to_itself(tmp_path):
         ({"model": {"dcn": {"cros_layers": 2}}}, ["did you mean model.dcn.cross_layers?"]),
         ({"features": {"side": [{"nam": "age", "vocab_size": 3}]}}, ["features.side.0.nam", "features.side.0.name?"]),
         ({"features": {"item_features": [{"kind": "tags", "name": "a", "dim": 2}]}}, ["dim is not a known key"]),
-        ({"features": {"item_features": [{"kind": "tag", "name": "a"}]}}, ["'categorical', 'tags', 'embedding'"]),
+        ({"features": {"item_features": [{"kind": "tag", "name": "a"}]}}, ["'categorical', 'numeric', 'tags'"]),
         ({"train": {"batch_size": "128"}}, ["train.batch_size", "integer", '"128"']),
         ({"train": {"batch_size": 12.5}}, ["train.batch_size", "integer"]),
         ({"train": {"batch_size": 0}}, ["train.batch_size", "greater than or equal to 1"]),

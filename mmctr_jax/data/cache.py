@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ import numpy as np
 from mmctr_jax.console import Progress, log
 from mmctr_jax.data.parquet import Column, count_rows, part_files, read_columns
 from mmctr_jax.errors import InputError
-from mmctr_jax.features import Features
+from mmctr_jax.features import Feature, Features
 from mmctr_jax.files import sha256, writing_cache
 
 _FORMAT = 1  # of what is read: part of fingerprints, which runs keep
@@ -42,6 +42,7 @@ class Split:
     label: np.ndarray | None  # (rows,) uint8; None where they were not asked for
     fingerprint: str
     weight: np.ndarray | None = None  # (rows,) float32; None: all count the same
+    clicks: dict[str, np.ndarray] = field(default_factory=dict)  # by name: (clicks,) values of each click feature
 
     @property
     def rows(self) -> int:
@@ -61,6 +62,7 @@ def _fingerprint(files: list[Path], features: Features, with_labels: bool, weigh
     schema = [_FORMAT, features.history, features.item, features.num_items, with_labels and features.label]
     schema += [f.schema() for f in features.side]
     schema += [weight] if weight else []
+    schema += [["clicks", [f.schema() for f in features.clicks]]] if features.clicks else []
     return digest_of_files(files, hashlib.sha256(json.dumps(schema).encode())).hexdigest()
 
 
@@ -161,8 +163,10 @@ def _open(folder: Path, meta: dict) -> Split:
         return np.asarray(np.memmap(folder / f"{name}.bin", dtype, "r", shape=tuple(shape)))
 
     side = {name: array(f"side{i}") for i, name in enumerate(meta["side"])}  # any name may be no file's name
+    clicks = {name: array(f"click{i}") for i, name in enumerate(meta.get("clicks", []))}
     names = ("history_values", "history_offsets", "item", "label", "weight")
-    return Split(**{name: array(name) for name in names}, side=side, fingerprint=meta["fingerprint"])
+    arrays = {name: array(name) for name in names}
+    return Split(**arrays, side=side, clicks=clicks, fingerprint=meta["fingerprint"])
 
 
 def _build(
@@ -170,11 +174,12 @@ def _build(
 ) -> dict:
     """Writes the arrays, chunk by chunk, so that memory stays small whatever the number of rows."""
     rows = count_rows(files)
-    columns = [features.history, features.item, *(f.name for f in features.side)]
+    columns = [features.history, features.item, *(f.name for f in (*features.side, *features.clicks))]
     columns += ([features.label] if with_labels else []) + ([weight] if weight else [])
     chunks = read_columns(files, columns)
     none = {"history_values": np.zeros(0, np.int32), "history_offsets": np.zeros(0, np.int64)}
     none |= {"item": np.zeros(0, np.int32)} | {f"side{i}": f.padding(0) for i, f in enumerate(features.side)}
+    none |= {f"click{i}": f.padding(0) for i, f in enumerate(features.clicks)}
     if with_labels:
         none["label"] = np.zeros(0, np.uint8)
     if weight:
@@ -198,12 +203,15 @@ def _build(
                 padding = np.flatnonzero(item == 0)
                 if padding.size:
                     raise chunk[features.item].refuse(padding[0], "item 0 is padding and cannot be a target.")
-                side = [f.read(chunk[f.name]) for f in features.side]
+                side = [f.read_rows(chunk[f.name]) for f in features.side]
+                clicks = [_read_clicks(f, chunk[f.name], chunk[features.history]) for f in features.clicks]
                 write("history_offsets", offsets[1:] + counts["history_values"])
                 write("history_values", history)
                 write("item", item)
                 for i, values in enumerate(side):
                     write(f"side{i}", values)
+                for i, values in enumerate(clicks):
+                    write(f"click{i}", values)
                 if with_labels:
                     write("label", chunk[features.label].labels())
                 if weight:
@@ -217,7 +225,20 @@ def _build(
     log.info(f"Read {path}: {rows:,} rows, {counts['history_values'] / rows:.1f} clicks a history.")
     shapes = {name: [n, *none[name].shape[1:]] for name, n in counts.items()}
     arrays = {name: [none[name].dtype.name, shapes[name]] for name in none}
-    return {"arrays": arrays, "side": [f.name for f in features.side]}
+    names = {"side": [f.name for f in features.side], "clicks": [f.name for f in features.clicks]}
+    return {"arrays": arrays} | names
+
+
+def _read_clicks(feature: Feature, column: Column, history: Column) -> np.ndarray:
+    """(clicks,) values of a feature of the clicks, without those of padding. Raises: InputError."""
+    ids, expected = history.padded_integer_lists()
+    values, offsets = column.elements()
+    wrong = np.flatnonzero(np.diff(offsets) != np.diff(expected))
+    if wrong.size:
+        row = wrong[0]
+        lengths = np.diff(offsets)[row], np.diff(expected)[row]
+        raise column.refuse(row, f"{lengths[0]} values; {history.name} has {lengths[1]} clicks there.")
+    return feature.read(values)[ids != 0]
 
 
 def _check_ids(column: Column, ids: np.ndarray, size: int, owner: str, in_rows: np.ndarray | None = None) -> None:

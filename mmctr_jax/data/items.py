@@ -109,7 +109,7 @@ def _read_items(path: str | Path, key: str, columns: dict[str, Feature]) -> tupl
         values = feature.join(parts[name])
         values = np.concatenate([values, np.zeros_like(values[:1])])  # where place -1 points: a row 0 not in the file
         by_item[name] = values[place_of_id]
-        if by_item[name][0].any():
+        if np.nan_to_num(by_item[name][0]).any():
             raise InputError(f"{path}: item 0 is padding and its {name} is not zero; number items from 1.")
     return by_item, len(place_of_id)
 

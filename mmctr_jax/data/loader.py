@@ -20,7 +20,8 @@ from mmctr_jax.data.share import WHOLE, Share
 
 Batch = dict[str, Any]
 """history (B, L) int32, zeros on the left, L being what the batch needs; item (B,) int32; side: by name, the values
-(B, …) of each side feature; label, weight (B,) float32.
+(B, …) of each side feature; clicks: by name, the values (B, L) of each click feature, 0 at padding; label, weight
+(B,) float32.
 
 Rows of weight 0 fill the last batch up; they count in no loss, gradient or metric."""
 
@@ -32,13 +33,18 @@ def history_lengths(split: Split) -> np.ndarray:
 
 def pad_histories(split: Split, rows: np.ndarray, length: int) -> np.ndarray:
     """(rows, length) int32: each row's most recent clicks at the right, zeros on the left."""
+    return _padded(split, split.history_values, rows, length)
+
+
+def _padded(split: Split, values: np.ndarray, rows: np.ndarray, length: int) -> np.ndarray:
+    """(rows, length): the values of each row's most recent clicks. values: (clicks,) of any kind."""
     ends = split.history_offsets[rows + 1]
     starts = np.maximum(split.history_offsets[rows], ends - length)
     at = ends[:, None] + np.arange(-length, 0)
     real = at >= starts[:, None]
-    history = np.zeros(at.shape, np.int32)
-    history[real] = split.history_values[at[real]]
-    return history
+    padded = np.zeros(at.shape, values.dtype)
+    padded[real] = values[at[real]]
+    return padded
 
 
 def longest_first(split: Split) -> np.ndarray:
@@ -111,11 +117,14 @@ class _BatchSource(grain.sources.RandomAccessDataSource):
         batch = {
             "history": np.zeros((size, length), np.int32),
             "item": np.zeros(size, np.int32),
+            "clicks": {name: np.zeros((size, length), x.dtype) for name, x in split.clicks.items()},
             "side": {name: np.zeros((size, *x.shape[1:]), x.dtype) for name, x in split.side.items()},
             "label": np.zeros(size, np.float32),
             "weight": np.zeros(size, np.float32),
         }
         batch["history"][:n] = pad_histories(split, rows, length)
+        for name, values in split.clicks.items():
+            batch["clicks"][name][:n] = _padded(split, values, rows, length)
         batch["item"][:n] = split.item[rows]
         for name, values in split.side.items():
             batch["side"][name][:n] = values[rows]

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmctr_jax.errors import InputError
+from mmctr_jax.hashing import hash_id
 
 _ROWS_PER_READ = 65_536
 _UNREADABLE = (pa.ArrowException, OSError, ValueError)  # the last for names that are not UTF-8
@@ -112,9 +113,11 @@ class Column:
     name: str
     first_row: int
     array: pa.Array
+    in_rows: np.ndarray | None = None  # (values,) where these are elements of lists: the row of each
 
     def refuse(self, row: int, problem: str) -> InputError:
         """The error for the row with this index within the chunk."""
+        row = row if self.in_rows is None else self.in_rows[row]
         return InputError(f"{self.file}: column {self.name}, row {self.first_row + int(row)}: {problem}")
 
     def _refuse_type(self, wanted: str) -> InputError:
@@ -149,6 +152,40 @@ class Column:
             raise self.refuse(wrong[0], f"label {values[wrong[0]]}; labels must be 0 or 1.")
         return values.astype(np.uint8)
 
+    def numbers(self) -> np.ndarray:
+        """(rows,) float32; NaN where the number is null or NaN."""
+        array = self.array.dictionary_decode() if pa.types.is_dictionary(self.array.type) else self.array
+        kind = array.type
+        if pa.types.is_boolean(kind):
+            array = array.cast(pa.uint8())
+        elif pa.types.is_null(kind):
+            return np.full(len(array), np.nan, np.float32)
+        elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+            raise self._refuse_type("a column of numbers")
+        with np.errstate(over="ignore"):
+            values = array.to_numpy(zero_copy_only=False).astype(np.float32)
+        if np.isinf(values).any():
+            row = np.flatnonzero(np.isinf(values))[0]
+            raise self.refuse(row, f"{array[row]}, which is infinite in float32; correct it, or leave it empty.")
+        return values
+
+    def hashed(self, size: int) -> np.ndarray:
+        """(rows,) int32: ids 1 … size − 1 by the hash of integers or texts; 0 for null."""
+        array = self.array.dictionary_decode() if pa.types.is_dictionary(self.array.type) else self.array
+        kind = array.type
+        text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+        if not (pa.types.is_integer(kind) or text or pa.types.is_null(kind)):
+            raise self._refuse_type("integers or text, to be hashed")
+        found = array.dictionary_encode()
+        ids = np.array([hash_id(value, size) for value in found.dictionary.to_pylist()] + [0], np.int32)
+        return ids[found.indices.fill_null(len(ids) - 1).to_numpy(zero_copy_only=False)]
+
+    def elements(self) -> tuple[Column, np.ndarray]:
+        """What the lists hold, as a column that names the rows of the lists, and (rows + 1,) offsets."""
+        elements, offsets = self._lists("lists", nulls=True)
+        in_rows = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+        return Column(self.file, self.name, self.first_row, elements, in_rows), offsets
+
     def weights(self) -> np.ndarray:
         """(rows,) float32, finite and above 0."""
         array = self._values()
@@ -163,8 +200,8 @@ class Column:
             )
         return values
 
-    def _lists(self, wanted: str) -> tuple[pa.Array, np.ndarray]:
-        """Flat elements and (rows + 1,) offsets."""
+    def _lists(self, wanted: str, nulls: bool = False) -> tuple[pa.Array, np.ndarray]:
+        """Flat elements, which may be null if `nulls`, and (rows + 1,) offsets."""
         self._refuse_nulls()
         kind = self.array.type
         if pa.types.is_fixed_size_list(kind):
@@ -175,22 +212,26 @@ class Column:
         else:
             raise self._refuse_type(wanted)
         elements = self.array.flatten()
-        if elements.null_count:
+        if elements.null_count and not nulls:
             at = np.flatnonzero(elements.is_null().to_numpy(zero_copy_only=False))[0]
             raise self.refuse(np.searchsorted(offsets, at, side="right") - 1, "null inside the list; fill or drop it.")
         return elements, offsets
 
     def integer_lists(self) -> tuple[np.ndarray, np.ndarray]:
         """Lists without their zeros (padding, wherever it stands): flat (elements,) int64 and (rows + 1,) offsets."""
+        values, offsets = self.padded_integer_lists()
+        real = values != 0
+        kept_before = np.concatenate([[0], np.cumsum(real)])
+        return values[real], kept_before[offsets]
+
+    def padded_integer_lists(self) -> tuple[np.ndarray, np.ndarray]:
+        """Lists as they are: flat (elements,) int64 and (rows + 1,) offsets."""
         elements, offsets = self._lists("lists of integers")
         if pa.types.is_null(elements.type) and len(elements) == 0:  # every list is empty: no type was ever seen
             return np.empty(0, np.int64), offsets
         if not pa.types.is_integer(elements.type):
             raise self._refuse_type("lists of integers")
-        values = _to_int64(elements)
-        real = values != 0
-        kept_before = np.concatenate([[0], np.cumsum(real)])
-        return values[real], kept_before[offsets]
+        return _to_int64(elements), offsets
 
     def vectors(self, dim: int) -> np.ndarray:
         """(rows, dim) float32, all finite."""

@@ -33,7 +33,7 @@ from mmctr_jax.data.lengths import scoring_lengths
 from mmctr_jax.data.numbering import check_same_numbering, numbering_of
 from mmctr_jax.devices.sharding import make_mesh, put_items
 from mmctr_jax.errors import InputError
-from mmctr_jax.export.request import SIDE, input_shapes, item_arrays, request_function
+from mmctr_jax.export.request import CLICKS, SIDE, input_shapes, item_arrays, request_function
 from mmctr_jax.files import writing
 from mmctr_jax.prediction import calibration
 from mmctr_jax.prediction.predictor import Predictor
@@ -122,7 +122,8 @@ def write(
         "weights": _digest(predictor.params, predictor.batch_stats),
         "max_history": config.model.max_history,
         "rows_at_once": {str(n): _ROWS if shared else min(_ROWS, max(_CLICKS // n, 1)) for n in lengths},
-        "side": [{"name": f.name, "vocab_size": f.vocab_size} for f in config.features.side],
+        "side": [f.request() for f in config.features.side],
+        "clicks": [f.request() for f in config.features.clicks],
         "calibration": None if fitted is None else json.loads(json.dumps(asdict(fitted))),
         "versions": {name: importlib.metadata.version(name) for name in _packages(kind)},
     }
@@ -304,15 +305,21 @@ def _rows_to_check(predictor: Predictor) -> tuple[Split, np.ndarray | None]:
     clicks = [split.history_values[start:end] for start, end in zip(starts, ends, strict=True)]
     offsets = np.concatenate([[0], np.cumsum(ends - starts)])
     side = {name: np.asarray(values[rows]) for name, values in split.side.items()}
-    return Split(np.concatenate(clicks), offsets, split.item[rows], side, None, ""), np.asarray(split.label)[rows]
+    of_clicks = {
+        name: np.concatenate([values[start:end] for start, end in zip(starts, ends, strict=True)])
+        for name, values in split.clicks.items()
+    }
+    labels = np.asarray(split.label)[rows]
+    return Split(np.concatenate(clicks), offsets, split.item[rows], side, None, "", clicks=of_clicks), labels
 
 
 def _made_up(config: Config, num_items: int, rows: int = 500) -> Split:
     rng = np.random.default_rng(0)
     offsets = np.concatenate([[0], np.cumsum(rng.integers(0, config.model.max_history + 2, rows))])
-    side = {f.name: rng.integers(0, f.vocab_size, rows).astype(np.int32) for f in config.features.side}
+    side = {f.name: f.made_up(rows, rng) for f in config.features.side}
+    clicks = {f.name: f.made_up(int(offsets[-1]), rng) for f in config.features.clicks}
     history, item = (rng.integers(1, num_items, n).astype(np.int32) for n in (offsets[-1], rows))
-    return Split(history, offsets, item, side, None, "")
+    return Split(history, offsets, item, side, None, "", clicks=clicks)
 
 
 def _logits_of(folder: Path, predictor: Predictor, kind: str, split: Split) -> np.ndarray:
@@ -321,7 +328,9 @@ def _logits_of(folder: Path, predictor: Predictor, kind: str, split: Split) -> n
     for row in range(split.rows):
         history = split.history_values[split.history_offsets[row] : split.history_offsets[row + 1]]
         side = {name: values[row : row + 1] for name, values in split.side.items()}
-        got[row] = logits(np.asarray(history), np.asarray(split.item[row : row + 1]), side)[0]
+        part = slice(split.history_offsets[row], split.history_offsets[row + 1])
+        clicks = {name: values[part] for name, values in split.clicks.items()}
+        got[row] = logits(np.asarray(history), np.asarray(split.item[row : row + 1]), side, clicks)[0]
     return got
 
 
@@ -340,11 +349,19 @@ def _stablehlo_logits(folder: Path, predictor: Predictor) -> Callable:
         for name, entry in manifest["arrays"].items()
     }
 
-    def logits(history: np.ndarray, candidates: np.ndarray, side: dict[str, np.ndarray]) -> np.ndarray:
-        clicks = history[-manifest["max_history"] :]
+    def logits(
+        history: np.ndarray,
+        candidates: np.ndarray,
+        side: dict[str, np.ndarray],
+        of_clicks: dict[str, np.ndarray],
+    ) -> np.ndarray:
+        most = manifest["max_history"]
+        clicks = history[-most:]
         length = next(length for length in lengths if len(clicks) <= length)
         request = {"history": np.pad(clicks, (length - len(clicks), 0)), "candidates": candidates}
         request |= {f"{SIDE}{name}": values for name, values in side.items()}
+        for name, values in of_clicks.items():
+            request[f"{CLICKS}{name}"] = np.pad(values[-most:], (length - len(clicks), 0))
         return np.asarray(calls[length](weights[length], arrays | request)["logits"])
 
     return logits

@@ -370,6 +370,7 @@ _CONVERSIONS: dict[str, Callable] = {
     "logistic": _plain("Sigmoid"),
     "floor": _plain("Floor"),
     "abs": _plain("Abs"),
+    "sign": _plain("Sign"),
     "square": _square,
     "integer_pow": _integer_pow,
     "eq": _plain("Equal"),

@@ -15,7 +15,7 @@ from mmctr_jax.models.embedding import EmbeddingLayer
 from mmctr_jax.prediction.calibration import Calibration
 from mmctr_jax.training.step import model_of, narrowed
 
-ITEM_VECTORS, FROZEN, SIDE = "item_vectors", "frozen.", "side."
+ITEM_VECTORS, FROZEN, SIDE, CLICKS = "item_vectors", "frozen.", "side.", "clicks."
 
 
 def item_arrays(config: Config, params: Any, table: dict[str, np.ndarray], num_items: int) -> dict[str, np.ndarray]:
@@ -26,12 +26,17 @@ def item_arrays(config: Config, params: Any, table: dict[str, np.ndarray], num_i
     """
     rows = 8192  # at a time
     layer = EmbeddingLayer(config.features, config.model, jnp.float32)
-    rest = {"history": np.zeros((rows, 0), np.int32), "side": {f.name: f.padding(rows) for f in config.features.side}}
+    rest = {
+        "history": np.zeros((rows, 0), np.int32),
+        "side": {f.name: f.padding(rows) for f in config.features.side},
+        "clicks": {f.name: np.zeros((rows, 0), f.padding(0).dtype) for f in config.features.clicks},
+    }
+    width = config.features.item_width(config.model.embedding_dim)
     items = {name: jnp.asarray(values) for name, values in table.items()}
 
     @jax.jit
     def embed(ids):
-        return layer.apply({"params": params["embedding"]}, rest | {"item": ids}, items, False).target
+        return layer.apply({"params": params["embedding"]}, rest | {"item": ids}, items, False).target[:, :width]
 
     starts = range(0, num_items, rows)
     parts = [embed(np.minimum(np.arange(start, start + rows, dtype=np.int32), num_items - 1)) for start in starts]
@@ -48,7 +53,8 @@ def request_function(
     """From arrays by name to `logits` and `scores`, (M,) float32 each.
 
     Of the arrays: those of `item_arrays`; `history` (length,) and `candidates` (M,) int32 ids, the history with zeros
-    before its clicks; and for each side feature `side.NAME` (M,) int32. `scores` are probabilities, calibrated if there
+    before its clicks; for each side feature `side.NAME` (M, …), and for each feature of the clicks `clicks.NAME`
+    (length,), in the types of their kinds. `scores` are probabilities, calibrated if there
     is a calibration, and NaN where an id is no item's. The parameters must be those that are enough for this length.
     """
     model = model_of(narrowed(config, length))
@@ -63,12 +69,18 @@ def request_function(
         history = history[None]
         if not config.model.shares_history:
             history = jnp.broadcast_to(history, (*candidates.shape, length))
+        clicks = {f.name: arrays[f"{CLICKS}{f.name}"][None] for f in config.features.clicks}
+        if not config.model.shares_history:
+            clicks = {name: jnp.broadcast_to(x, (*candidates.shape, length)) for name, x in clicks.items()}
         batch = {
+            "clicks": clicks,
             "history": history,
             "item": candidates,
             "side": {f.name: arrays[f"{SIDE}{f.name}"] for f in config.features.side},
             "weight": jnp.ones(candidates.shape),
         }
+        for f in (f for f in config.features.side if f.of_items):
+            batch["side"][f.name] = jnp.where(known(batch["side"][f.name]), batch["side"][f.name], 0)
         frozen = {name.removeprefix(FROZEN): array for name, array in arrays.items() if name.startswith(FROZEN)}
         items = ItemVectors(arrays[ITEM_VECTORS], frozen)
         variables = jax.tree.map(jnp.asarray, {"params": params, "batch_stats": batch_stats})
@@ -97,5 +109,7 @@ def input_shapes(config: Config, arrays: dict[str, np.ndarray], length: int) -> 
     V, M = jax.export.symbolic_shape("V, M")
     shapes = {name: jax.ShapeDtypeStruct((V, *array.shape[1:]), array.dtype) for name, array in arrays.items()}
     shapes |= {"history": jax.ShapeDtypeStruct((length,), jnp.int32)}
-    of_candidates = ["candidates", *(f"{SIDE}{f.name}" for f in config.features.side)]
-    return shapes | {name: jax.ShapeDtypeStruct((M,), jnp.int32) for name in of_candidates}
+    shapes |= {f"{CLICKS}{f.name}": jax.ShapeDtypeStruct((length,), f.padding(0).dtype) for f in config.features.clicks}
+    shapes |= {"candidates": jax.ShapeDtypeStruct((M,), jnp.int32)}
+    none = {f.name: f.padding(0) for f in config.features.side}
+    return shapes | {f"{SIDE}{name}": jax.ShapeDtypeStruct((M, *x.shape[1:]), x.dtype) for name, x in none.items()}

@@ -10,14 +10,18 @@ from mmctr_jax.features.base import Feature
 from mmctr_jax.features.categorical import CategoricalFeature
 from mmctr_jax.features.codes import CodesFeature
 from mmctr_jax.features.embedding import EmbeddingFeature
+from mmctr_jax.features.item_list import ItemsFeature
 from mmctr_jax.features.neighbours import NeighboursFeature
+from mmctr_jax.features.numeric import NumericFeature
 from mmctr_jax.features.tags import TagsFeature
 from mmctr_jax.features.vocabulary import Ids
 from mmctr_jax.settings import Name, Settings, Width
 
 KINDS: dict[str, type[Feature]] = {
     "categorical": CategoricalFeature,
+    "numeric": NumericFeature,
     "tags": TagsFeature,
+    "items": ItemsFeature,
     "embedding": EmbeddingFeature,
     "codes": CodesFeature,
     "neighbours": NeighboursFeature,
@@ -56,6 +60,9 @@ class Features(Settings):
         CategoricalFeature(name="views_level", vocab_size=11),
     )
     """Features of the sample rows: columns of train, valid and test. `kind` is categorical unless given."""
+    clicks: tuple[RowFeature, ...] = ()
+    """Features of the single clicks: columns of lists, each as long as the history's in its row, of kind categorical
+    or numeric. The target has none of these: zeros."""
     item_features: tuple[ItemFeature, ...] = (
         TagsFeature(name="item_tags"),
         EmbeddingFeature(name="item_emb_d128", dim=128),
@@ -70,8 +77,22 @@ class Features(Settings):
                     f"features.side lists {f.name!r} of kind {f.kind}, which describes items; "
                     "list it under features.item_features"
                 )
-            if isinstance(f, Ids) and f.vocab_size is None:
-                raise ValueError(f"features.side: {f.name}.vocab_size is missing; give it a value")
+            if isinstance(f, TagsFeature) and f.length is None:
+                raise ValueError(f"features.side: {f.name}.length is missing; give it a value")
+        for f in self.clicks:
+            if not f.of_clicks:
+                kinds = " or ".join(name for name, kind in KINDS.items() if kind.of_clicks)
+                raise ValueError(f"features.clicks lists {f.name!r} of kind {f.kind}; clicks have features {kinds}")
+        for where, listed in (("side", self.side), ("clicks", self.clicks)):
+            for f in listed:
+                if isinstance(f, Ids) and f.vocab_size is None:
+                    raise ValueError(f"features.{where}: {f.name}.vocab_size is missing; give it a value")
+        for f in self.item_features:
+            if f.of_items:
+                raise ValueError(
+                    f"features.item_features lists {f.name!r} of kind {f.kind}, which describes rows; "
+                    "list it under features.side"
+                )
         return self
 
     @model_validator(mode="after")
@@ -79,6 +100,7 @@ class Features(Settings):
         for where, names in (
             ("features.side", [f.name for f in self.side]),
             ("features.item_features", [f.name for f in self.item_features]),
+            ("features.clicks", [f.name for f in self.clicks]),
         ):
             for name in names:
                 if names.count(name) > 1:
@@ -87,14 +109,17 @@ class Features(Settings):
             raise ValueError("features.id_columns lists 'score', the name of the predictions' own column; rename it")
         if self.weight in (self.history, self.item, self.label):
             raise ValueError(f"features.weight is {self.weight!r}, the history, item or label; name another column")
-        for name in [f.name for f in self.side + self.item_features]:
+        for name in [f.name for f in self.side + self.clicks + self.item_features]:
             if name in (self.history, self.item, self.label, self.weight):
                 raise ValueError(
                     f"column {name!r} is listed as a feature and is the history, item, label or weight; rename it"
                 )
-        for f in self.side:
-            if f.name in [g.name for g in self.item_features]:
-                raise ValueError(f"{f.name!r} is both a side and an item feature; rename one of the two columns")
+        listed = [(f.name, "side") for f in self.side] + [(f.name, "item") for f in self.item_features]
+        places: dict[str, str] = {}
+        for name, place in listed + [(f.name, "click") for f in self.clicks]:
+            if name in places:
+                raise ValueError(f"{name!r} is a {places[name]} and a {place} feature; rename one of the two columns")
+            places[name] = place
         return self
 
     @model_validator(mode="after")
@@ -127,18 +152,27 @@ class Features(Settings):
     def table_sizes(self) -> dict[str, int]:
         """Ids of each learned embedding table, padding included; `num_items` and vocabularies must not be null."""
         sizes = {f.name: f.table_size for f in self.side} | {self.item: self.num_items}
-        sizes |= {f.name: f.table_size for f in self.item_features}
+        sizes |= {f.name: f.table_size for f in self.item_features + self.clicks}
         return {name: size for name, size in sizes.items() if size is not None}
 
     def item_width(self, embedding_dim: int) -> int:
-        """D: width of one item's vector, id embedding and item features together (Eq. 3)."""
+        """Width of one item's vector, id embedding and item features together (Eq. 3)."""
         return embedding_dim + sum(f.width(embedding_dim) for f in self.item_features)
+
+    def click_width(self, embedding_dim: int) -> int:
+        """D: width of the vector of a click or target, the item's and what is known of the click."""
+        return self.item_width(embedding_dim) + sum(f.width(embedding_dim) for f in self.clicks)
 
     def row_width(self, embedding_dim: int) -> int:
         """Width of the vector of a row's own features."""
-        return sum(f.width(embedding_dim) for f in self.side)
+        return sum(self.item_width(embedding_dim) if f.of_items else f.width(embedding_dim) for f in self.side)
 
     def resolved(self, by_column: dict[str, Any], num_items: int) -> Features:
         """With null `num_items` and item vocabularies filled in. `by_column`: values by item id of `item_columns`."""
         features = tuple(f.resolved(by_column[f.column.name]) for f in self.item_features)
-        return self.model_copy(update={"num_items": num_items, "item_features": features})
+        return self.model_copy(update={"item_features": features}).with_items(num_items)
+
+    def with_items(self, num_items: int) -> Features:
+        """To read rows that may name so many items, padding item 0 included."""
+        side = tuple(f.of_new_items(num_items) for f in self.side)
+        return self.model_copy(update={"num_items": num_items, "side": side})

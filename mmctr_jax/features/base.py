@@ -42,7 +42,11 @@ class Feature(Settings):
     """Name of the column; of the feature itself where it is derived."""
 
     of_rows: ClassVar[bool] = False
-    """Whether it may describe sample rows; every kind may describe items."""
+    """Whether it may describe sample rows; every kind but `of_items` may describe items."""
+    of_clicks: ClassVar[bool] = False
+    """Whether it may describe the single clicks of a history; its values are one number each then."""
+    of_items: ClassVar[bool] = False
+    """Whether its values are item ids: `embed` gets the items' vectors as values, and these ids."""
     is_vector: ClassVar[bool] = False
     """Whether its values are frozen vectors, which can be compared by cosine."""
     is_derived: ClassVar[bool] = False
@@ -59,6 +63,10 @@ class Feature(Settings):
         """One chunk of its column, checked. Raises: InputError at the first row that is not as it must be."""
         raise NotImplementedError
 
+    def read_rows(self, column: Column) -> np.ndarray:
+        """(rows, …) one chunk of its column, checked, in the shape of `padding`. Only of features of rows."""
+        return self.read(column)
+
     def join(self, chunks: list[Any]) -> np.ndarray:
         """(rows, …) all chunks that `read` gave, as one array."""
         return np.concatenate(chunks)
@@ -71,6 +79,14 @@ class Feature(Settings):
         """What a cache of rows depends on, besides the files."""
         return [self.model_dump(mode="json")]
 
+    def made_up(self, rows: int, rng: np.random.Generator) -> np.ndarray:
+        """(rows, …) values that it may have, at random, in the shape of `padding`."""
+        raise NotImplementedError
+
+    def request(self) -> dict[str, Any]:
+        """What an export says of it to those who send requests: `name`, `kind`, and what its values may be."""
+        raise NotImplementedError
+
     # Vocabulary and width ---------------------------------------------------------------------------------------------
 
     def resolved(self, values: np.ndarray) -> Self:
@@ -79,6 +95,10 @@ class Feature(Settings):
 
     def without_limit(self) -> Self:
         """To read a newer table, whose ids may go beyond the vocabulary."""
+        return self
+
+    def of_new_items(self, num_items: int) -> Self:
+        """To read rows that may name so many items, padding item 0 included."""
         return self
 
     @property
@@ -146,9 +166,9 @@ def as_wide(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def rows_that_differ(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(rows,) bool: whether the rows of two tables differ."""
+    """(rows,) bool: whether the rows of two tables differ; what is not known (NaN) differs from what is."""
     a, b = as_wide(a, b)
-    return (a != b).reshape(len(a), -1).any(axis=1)
+    return ((a != b) & ~(np.isnan(a) & np.isnan(b))).reshape(len(a), -1).any(axis=1)
 
 
 def unchanged(known: np.ndarray) -> np.ndarray:

@@ -1,13 +1,14 @@
-"""A list of ids per item, such as tags or genres: the mean of their learned vectors."""
+"""A list of ids per item or row, such as tags, genres or interests: the mean of their learned vectors."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
 from mmctr_jax.errors import InputError
 from mmctr_jax.features.vocabulary import Ids
+from mmctr_jax.settings import Width
 
 if TYPE_CHECKING:
     import jax
@@ -23,6 +24,9 @@ class TagsFeature(Ids):
     """A list column: the mean of its non-padding ids' embeddings; the zero vector where there are none (Eq. 2)."""
 
     kind: Literal["tags"] = "tags"
+    length: Width | None = None
+    """The first so many ids of a list count. null, for items alone: all."""
+    of_rows: ClassVar[bool] = True
 
     def read(self, column: Column) -> _Lists:
         ids, offsets = column.integer_lists()
@@ -31,16 +35,37 @@ class TagsFeature(Ids):
     def join(self, chunks: list[_Lists]) -> np.ndarray:
         """(rows, L) int32, each list at the left of its row, zeros behind; L is the longest list, at least 1."""
         lengths = np.concatenate([np.diff(offsets) for _, offsets in chunks])
-        longest, total = int(lengths.max()), int(lengths.sum())
+        longest, total = int(lengths.max(initial=0)), int(lengths.sum())
+        if self.length is not None:
+            return np.concatenate([self._cut(*chunk, min(self.length, max(longest, 1))) for chunk in chunks])
         if 4 * longest * len(lengths) > max(_MOST_BYTES, 16 * 4 * total):
             raise InputError(
                 f"Column {self.name}: the list of row {int(lengths.argmax())} has {longest:,} ids, and so wide a "
                 f"table of {len(lengths):,} rows takes {4 * longest * len(lengths) / 2**30:.1f} GiB for {total:,} ids; "
-                "shorten the longest lists."
+                "give the feature a length, of which longer lists have the first ids alone."
             )
         padded = np.zeros((len(lengths), max(int(lengths.max()), 1)), np.int32)
         padded[np.arange(padded.shape[1]) < lengths[:, None]] = np.concatenate([ids for ids, _ in chunks])
         return padded
+
+    def read_rows(self, column: Column) -> np.ndarray:
+        return self._cut(*self.read(column), self.length)
+
+    @staticmethod
+    def _cut(ids: np.ndarray, offsets: np.ndarray, length: int) -> np.ndarray:
+        """(rows, length) int32: the first ids of each list, zeros behind."""
+        at = offsets[:-1, None] + np.arange(length)
+        values = ids[np.minimum(at, max(len(ids) - 1, 0))] if len(ids) else np.zeros(at.shape, np.int32)
+        return np.where(at < offsets[1:, None], values, 0).astype(np.int32)
+
+    def padding(self, rows: int) -> np.ndarray:
+        return np.zeros((rows, self.length), np.int32)
+
+    def schema(self) -> list:
+        return [*super().schema(), "list", self.length]
+
+    def request(self) -> dict:
+        return super().request() | {"length": self.length}
 
     def embed(self, layer: EmbeddingLayer, values: jax.Array, ids: jax.Array | None) -> jax.Array:
         return layer.mean(self.name, values)

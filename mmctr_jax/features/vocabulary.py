@@ -34,6 +34,12 @@ class Ids(Feature):
     def schema(self) -> list:
         return [self.name, self.vocab_size]
 
+    def made_up(self, rows: int, rng: np.random.Generator) -> np.ndarray:
+        return rng.integers(0, self.vocab_size, self.padding(rows).shape).astype(np.int32)
+
+    def request(self) -> dict:
+        return {"name": self.name, "kind": self.kind, "vocab_size": self.vocab_size}
+
     def check(self, column: Column, ids: np.ndarray, offsets: np.ndarray | None = None) -> np.ndarray:
         """int32 of int64 `ids`, of lists with (rows + 1,) `offsets`. Raises: InputError at an id beyond vocab_size."""
         limit = np.iinfo(np.int32).max if self.vocab_size is None else self.vocab_size

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mmctr_jax.features import Features
 from mmctr_jax.models.linear import xavier_normal
@@ -67,15 +68,32 @@ class EmbeddingLayer(nn.Module):
     @nn.compact
     def __call__(self, batch: dict[str, jax.Array], items: dict[str, jax.Array], train: bool) -> Embedded:
         """Embeds a batch; `items` is the item table (`data.items.ItemTable`)."""
+        lists = {f.name: batch["side"][f.name] for f in self.features.side if f.of_items}
         if isinstance(items, ItemVectors):
-            vectors, side = items.vectors_VxD, self.side(batch["side"], batch["item"].shape[0])
-            return Embedded(side, vectors[batch["item"]], vectors[batch["history"]])
-        for name in self.features.table_sizes:
-            self.table(name)  # in this order, whatever the features use: a seed's tables are then always the same
-        # Target and clicks in one lookup: so each table has one gradient, for devices to exchange once.
-        ids_BxN1 = jnp.concatenate([batch["item"][:, None], batch["history"]], axis=1)
-        vectors_BxN1xD = self.items(ids_BxN1, items, train)
-        return Embedded(self.side(batch["side"], len(ids_BxN1)), vectors_BxN1xD[:, 0], vectors_BxN1xD[:, 1:])
+            vectors = items.vectors_VxD
+            target, history = vectors[batch["item"]], vectors[batch["history"]]
+            of_lists = [vectors[ids] for ids in lists.values()]
+        else:
+            for name in self.features.table_sizes:
+                self.table(name)  # in this order, whatever the features use: a seed's tables are then always the same
+            # Target and clicks in one lookup: so each table has one gradient, for devices to exchange once.
+            every = [batch["item"][:, None], batch["history"], *lists.values()]
+            found = self.items(jnp.concatenate(every, axis=1), items, train)
+            ends = np.cumsum([ids.shape[1] for ids in every])
+            target, history = found[:, 0], found[:, 1 : ends[1]]
+            of_lists = [found[:, start:end] for start, end in zip(ends[1:], ends[2:], strict=False)]
+        side = self._side(batch["side"], dict(zip(lists, of_lists, strict=True)), batch["item"].shape[0])
+        return Embedded(side, *self._with_clicks(target, history, batch))
+
+    def _with_clicks(self, target, history, batch):
+        """Target and history with the features of the clicks behind those of the items; the target has zeros there."""
+        if not self.features.clicks:
+            return target, history
+        real = (batch["history"] != 0)[..., None]
+        parts = [f.embed(self, batch["clicks"][f.name], batch["history"]) for f in self.features.clicks]
+        clicks = jnp.where(real, jnp.concatenate(parts, axis=-1), 0)
+        none = jnp.zeros((*target.shape[:-1], clicks.shape[-1]), target.dtype)
+        return jnp.concatenate([target, none], axis=-1), jnp.concatenate([history, clicks], axis=-1)
 
     def items(self, ids: jax.Array, items: dict[str, jax.Array], train: bool) -> jax.Array:
         """(...,) item ids → (..., D), e_item of Eq. 3: id embedding, then the item features in the config's order."""
@@ -83,9 +101,12 @@ class EmbeddingLayer(nn.Module):
         parts += [f.embed(self, jnp.asarray(items[f.name])[ids], ids) for f in self.features.item_features]
         return jnp.concatenate(parts, axis=-1)
 
-    def side(self, values: dict[str, jax.Array], rows: int) -> jax.Array:
-        """(B, width): the side features of the rows, in the config's order."""
-        parts = [f.embed(self, values[f.name], None) for f in self.features.side]
+    def _side(self, values: dict[str, jax.Array], vectors: dict[str, jax.Array], rows: int) -> jax.Array:
+        """(B, width): the side features of the rows, in the config's order. vectors: of lists of items."""
+        parts = [
+            f.embed(self, vectors[f.name], values[f.name]) if f.of_items else f.embed(self, values[f.name], None)
+            for f in self.features.side
+        ]
         return jnp.concatenate(parts, axis=-1) if parts else jnp.zeros((rows, 0), self.dtype)
 
     def _with_embedding(self, ids: jax.Array, train: bool) -> jax.Array:

@@ -19,7 +19,7 @@ from mmctr_jax.models.base import ModelSettings
 
 def leading_columns(features: Features, settings: ModelSettings) -> int:
     """How many columns [e_side ‖ e_target] take, at the start of f and of every matrix that is narrowed."""
-    return features.row_width(settings.embedding_dim) + features.item_width(settings.embedding_dim)
+    return features.row_width(settings.embedding_dim) + features.click_width(settings.embedding_dim)
 
 
 def _in_both(whole: int, live: int, leading: int) -> list[tuple[slice, slice]]:

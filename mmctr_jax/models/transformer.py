@@ -54,7 +54,7 @@ class TransformerSettings(Settings):
 
     def check(self, features: Features, embedding_dim: int) -> None:
         """Raises: ValueError if the heads do not divide the widths, or there are no vectors to compare."""
-        width = features.item_width(embedding_dim)
+        width = features.click_width(embedding_dim)
         if 2 * width % self.heads:
             raise ValueError(
                 f"model.transformer.heads {self.heads} does not divide the Transformer's width {2 * width}"

@@ -71,7 +71,7 @@ class Predictor:
 
     def logits(self, path: str | Path) -> np.ndarray:
         """(rows,) float32 logits of a Parquet file's or folder's rows, in their order. Raises InputError."""
-        features = self.config.features.model_copy(update={"num_items": self.num_items})
+        features = self.config.features.with_items(self.num_items)
         split = load_split(path, features, cache_dir=None, with_labels=False)
         if self.num_items > self.config.features.num_items:
             self._tell_of_new_items(split)

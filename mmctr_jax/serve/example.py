@@ -24,6 +24,7 @@ def example(folder: Path, scorer: Scorer) -> dict[str, Any]:
         titles = pl.read_parquet(folder / "item_feature.parquet", columns=["item_id", "item_title"])
         users = rows.unique("user_id", maintain_order=True)
         histories = users["item_seq"].cast(pl.List(pl.Int64)).to_list()
+        of_clicks = {name: users[name].to_list() for name in scorer.clicks}
         targets = rows.unique("item_id", maintain_order=True).filter(pl.col("item_id") < scorer.num_items)
         side = {name: targets[name].to_list() for name in scorer.side}
     except (OSError, pl.exceptions.PolarsError) as error:
@@ -31,13 +32,16 @@ def example(folder: Path, scorer: Scorer) -> dict[str, Any]:
     name_of = {number: name for name, number in scorer.numbers.items()} if scorer.numbers else {}
     chosen = np.unique(np.linspace(0, len(targets) - 1, min(_CANDIDATES, len(targets))).astype(int))
     title_of = dict(zip(titles["item_id"].to_list(), titles["item_title"].to_list(), strict=True))
-    kept = [[id for id in history if 0 < id < scorer.num_items] for history in histories]
-    kept = sorted(kept, key=len, reverse=True)[: 4 * _USERS : 4]
+    kept = [[at for at, id in enumerate(history) if 0 < id < scorer.num_items] for history in histories]
+    longest = sorted(range(len(kept)), key=lambda user: len(kept[user]), reverse=True)[: 4 * _USERS : 4]
+    clicks = {name: [[values[user][at] for at in kept[user]] for user in longest] for name, values in of_clicks.items()}
+    kept = [[histories[user][at] for at in kept[user]] for user in longest]
     candidates = targets["item_id"].to_list()
     shown = {id for history in kept for id in history} | set(candidates)
     return {
         "users": [[name_of.get(id, id) for id in history] for history in kept],
         "candidates": [name_of.get(candidates[i], candidates[i]) for i in chosen],
         "side": {name: [values[i] for i in chosen] for name, values in side.items()},
+        "clicks": clicks,
         "titles": {str(name_of.get(id, id)): title_of.get(id) or str(id) for id in shown},
     }

@@ -1,6 +1,6 @@
 """The service over HTTP: an ASGI application on an exported model.
 
-POST /v1/score                     {"history": […], "candidates": […], "side": {…}} → {"scores": […]}
+POST /v1/score                     {"history": […], "candidates": […], "side": {…}, "clicks": {…}} → {"scores": […]}
                                    {"requests": [{…}, …]} → {"results": [{"scores": […]}, …]}
 GET /                              a page to try it
 GET /metrics                       for Prometheus
@@ -32,6 +32,7 @@ from mmctr_jax.serve.scorer import RequestError, Scorer
 
 access_log = logging.getLogger("mmctr_jax.serve.access")
 
+_FIELDS = ("history", "candidates", "side", "clicks")
 _JSON, _BINARY, _TEXT, _HTML = "application/json", "application/octet-stream", "text/plain; version=0.0.4", "text/html"
 _LATENCIES = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 
@@ -208,8 +209,8 @@ class Service:
         for i, one in enumerate(requests):
             where = f"requests[{i}]." if many else ""
             for field in one:
-                if field not in ("history", "candidates", "side"):
-                    raise RequestError(f"{where}{field}", "is not known; a request has history, candidates and side.")
+                if field not in _FIELDS:
+                    raise RequestError(f"{where}{field}", f"is not known; a request has {', '.join(_FIELDS)}.")
             for field in ("history", "candidates"):
                 if not isinstance(one.get(field), list):
                     raise RequestError(f"{where}{field}", "must be a list of item ids.")
@@ -217,7 +218,7 @@ class Service:
             raise RequestError("requests", "stands beside other fields; give it alone.")
         results = []
         for i, scores in enumerate(
-            await self._scores([(o["history"], o["candidates"], o.get("side")) for o in requests])
+            await self._scores([tuple(one.get(field) for field in _FIELDS) for one in requests])
         ):
             if isinstance(scores, RequestError):
                 raise RequestError(f"requests[{i}].{scores.field}", scores.reason) if many else scores
@@ -226,7 +227,7 @@ class Service:
         return Response(200, orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY))
 
     async def _scores(self, requests: list[tuple]) -> list[np.ndarray | RequestError]:
-        count = sum(len(candidates) for _, candidates, _ in requests)
+        count = sum(len(candidates) for _, candidates, *_ in requests)
         if count > self.limits.candidates:
             raise Refused(
                 413, f"There are {count:,} candidates, and {self.limits.candidates:,} are allowed; split them."
@@ -235,9 +236,9 @@ class Service:
 
         def score() -> list[np.ndarray | RequestError]:
             results: list[np.ndarray | RequestError] = []
-            for history, candidates, side in requests:
+            for request in requests:
                 try:
-                    results.append(scorer.score(history, candidates, {} if side is None else side))
+                    results.append(scorer.score(*request))
                 except RequestError as error:
                     results.append(error)
             return results
@@ -254,8 +255,10 @@ class Service:
         for field in ("history", "candidates"):
             if field not in inputs:
                 raise RequestError(f"inputs.{field}", "is missing.")
-        side = {name: _alone(values) for name, values in inputs.items() if name not in ("history", "candidates")}
-        (scores,) = await self._scores([(inputs["history"], inputs["candidates"], side)])
+        clicks = {name: inputs.pop(name) for name in self.scorer.clicks if name in inputs}
+        history, candidates = inputs.pop("history"), inputs.pop("candidates")
+        side = {name: _alone(values) for name, values in inputs.items()}
+        (scores,) = await self._scores([(history, candidates, side, clicks)])
         if isinstance(scores, RequestError):
             raise scores
         content, length = open_inference.answer(self.name, self.scorer, request, scores)

@@ -15,6 +15,7 @@ from mmctr_jax.serve.scorer import RequestError, Scorer
 
 HEADER_LENGTH = "inference-header-content-length"
 _TYPES = {"INT64": "<i8", "INT32": "<i4", "UINT64": "<u8", "UINT32": "<u4", "INT16": "<i2", "UINT8": "u1", "INT8": "i1"}
+_TYPES |= {"FP32": "<f4", "FP64": "<f8"}
 _OUTPUT = {"name": "scores", "datatype": "FP32", "shape": [-1]}
 
 
@@ -22,7 +23,10 @@ def metadata(name: str, scorer: Scorer) -> dict[str, Any]:
     """Of a model: its inputs and outputs."""
     ids = "BYTES" if scorer.manifest["original_ids"] else "INT64"
     inputs = [{"name": field, "datatype": ids, "shape": [-1]} for field in ("history", "candidates")]
-    inputs += [{"name": side, "datatype": "INT64", "shape": [-1]} for side in scorer.side]
+    for feature in (*scorer.side.values(), *scorer.clicks.values()):
+        of_kind = {"numeric": "FP32", "items": ids}.get(feature.get("kind"), "INT64")
+        datatype, shape = "BYTES" if "hash" in feature else of_kind, [-1, -1] if "length" in feature else [-1]
+        inputs.append({"name": feature["name"], "datatype": datatype, "shape": shape})
     version = str(scorer.manifest["step"])
     return {"name": name, "versions": [version], "platform": "onnx", "inputs": inputs, "outputs": [_OUTPUT]}
 
@@ -55,7 +59,7 @@ def read_request(body: bytes, header_length: str | None) -> tuple[dict[str, Any]
             if type(size) is not int or not 0 <= size <= len(binary):
                 raise RequestError(f"inputs.{name}", f"says binary_data_size {size!r}; {len(binary)} bytes are left.")
             values, binary = _from_bytes(name, tensor.get("datatype"), bytes(binary[:size])), binary[size:]
-        inputs[name] = _flat(values)
+        inputs[name] = _rows(_flat(values), tensor.get("shape"))
     return request, inputs
 
 
@@ -73,6 +77,16 @@ def parse(body: bytes) -> dict[str, Any]:
 def _flat(values: Any) -> Any:
     """One row of a tensor that has one, [[…]] → […]."""
     return values[0] if len(values) == 1 and isinstance(values[0], list) else values
+
+
+def _rows(values: Any, shape: Any) -> Any:
+    """The rows of a tensor whose shape says that it has several, and whose data are flat."""
+    if not (isinstance(shape, list) and len(shape) == 2 and all(type(size) is int for size in shape)):
+        return values
+    rows, width = shape
+    if rows < 2 or rows * width != len(values) or any(isinstance(value, list) for value in values):
+        return values
+    return [list(values[at : at + width]) for at in range(0, len(values), width)]
 
 
 def _from_bytes(name: str, datatype: Any, data: bytes) -> Any:

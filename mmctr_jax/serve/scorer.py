@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from mmctr_jax.errors import InputError
+from mmctr_jax.hashing import hash_id
 
 FORMAT, MANIFEST = 1, "serving.json"
 
@@ -70,7 +71,8 @@ class Scorer:
             threads: Of one request; null: one for each core.
             unknown: What becomes of an item id that the export does not know: an error, or padding, of which
                 `unknown_ids` counts how many there were.
-            by_number: Items are named by their numbers even if the export knows their original ids.
+            by_number: Requests are as prepared files: items are named by their numbers even if the export knows their
+                original ids, and what is hashed is given as the ids that it becomes.
 
         Raises:
             InputError: It is no export, is damaged, or ONNX Runtime is not installed.
@@ -78,10 +80,12 @@ class Scorer:
         self.directory, self.manifest = Path(directory), read_manifest(directory)
         self.num_items: int = self.manifest["num_items"]
         """Items that can be scored, padding item 0 included."""
-        self.side: dict[str, int] = {side["name"]: side["vocab_size"] for side in self.manifest["side"]}
-        """Side features, and how many values each has."""
+        self.side: dict[str, dict[str, Any]] = {f["name"]: f for f in self.manifest["side"]}
+        """What the model takes of a candidate besides its id: each feature's `kind` and what its values may be."""
+        self.clicks: dict[str, dict[str, Any]] = {f["name"]: f for f in self.manifest.get("clicks", [])}
+        """What the model takes of each click, likewise."""
         self.unknown_ids = 0
-        self._pads_unknown = unknown == "padding"
+        self._pads_unknown, self._by_number = unknown == "padding", by_number
         self.numbers: dict[str, int] | None = None
         """Item number of each original id, if requests name those."""
         if self.manifest["original_ids"] and not by_number:
@@ -128,13 +132,21 @@ class Scorer:
                 ) from None
         return sessions
 
-    def score(self, history: Ids, candidates: Ids, side: Mapping[str, Any] | None = None) -> np.ndarray:
+    def score(
+        self,
+        history: Ids,
+        candidates: Ids,
+        side: Mapping[str, Any] | None = None,
+        clicks: Mapping[str, Sequence[Any]] | None = None,
+    ) -> np.ndarray:
         """Click probabilities of one user's candidates.
 
         Args:
             history: Item ids that the user clicked, oldest first; may be empty, and of any length.
             candidates: Item ids to score, M of them.
-            side: For each side feature one value for all candidates, or M.
+            side: For each side feature one value for all candidates, or M. A value is a whole number, a text or number
+                where the feature is hashed, a number or None where it is numeric, and a list where it takes lists.
+            clicks: For each feature of the clicks one value for each id in `history`.
 
         Returns:
             (M,) float32, calibrated if the run was. A candidate's score does not depend on the others.
@@ -142,26 +154,40 @@ class Scorer:
         Raises:
             RequestError: It names the field and the value that is wrong.
         """
-        return self._run("scores", history, candidates, side or {})
+        return self._run("scores", history, candidates, side, clicks)
 
-    def logits(self, history: Ids, candidates: Ids, side: Mapping[str, Any] | None = None) -> np.ndarray:
+    def logits(
+        self,
+        history: Ids,
+        candidates: Ids,
+        side: Mapping[str, Any] | None = None,
+        clicks: Mapping[str, Sequence[Any]] | None = None,
+    ) -> np.ndarray:
         """(M,) float32 logits, not calibrated; otherwise as `score`."""
-        return self._run("logits", history, candidates, side or {})
+        return self._run("logits", history, candidates, side, clicks)
 
-    def _run(self, output: str, history: Ids, candidates: Ids, side: Mapping[str, Any]) -> np.ndarray:
+    def _run(
+        self,
+        output: str,
+        history: Ids,
+        candidates: Ids,
+        side: Mapping[str, Any] | None,
+        of_clicks: Mapping[str, Any] | None,
+    ) -> np.ndarray:
         clicks = self._numbered("history", history)
-        clicks = clicks[clicks != 0][-self.manifest["max_history"] :]
+        kept = np.flatnonzero(clicks)[-self.manifest["max_history"] :]
         items = self._numbered("candidates", candidates)
         feed = {f"side.{name}": values for name, values in self._side(side, len(items)).items()}
-        length = next(length for length in self._rows if len(clicks) <= length)
-        padded = np.zeros(length, np.int32)
-        padded[length - len(clicks) :] = clicks
+        length = next(length for length in self._rows if len(kept) <= length)
+        padded = {"history": np.pad(clicks[kept], (length - len(kept), 0))}
+        for name, values in self._of_clicks(of_clicks, len(clicks)).items():
+            padded[f"clicks.{name}"] = np.pad(values[kept], (length - len(kept), 0))
         session, rows = self._sessions[length], self._rows[length]
         results = np.empty(len(items), np.float32)
         for start in range(0, len(items), rows):
             part = slice(start, start + rows)
             inputs = {name: values[part] for name, values in feed.items()} | {"candidates": items[part]}
-            results[part] = session.run([output], inputs | {"history": padded})[0]
+            results[part] = session.run([output], inputs | padded)[0]
         return results
 
     def _numbered(self, field: str, ids: Ids) -> np.ndarray:
@@ -180,29 +206,115 @@ class Scorer:
         numbers[wrong] = 0
         return numbers.astype(np.int32)
 
-    def _side(self, side: Mapping[str, Any], candidates: int) -> dict[str, np.ndarray]:
-        if not isinstance(side, Mapping):
-            raise RequestError("side", f"is {_shown(side)}; give an object of side features.")
-        for name in side:
-            if name not in self.side:
-                raise RequestError(
-                    f"side.{name}", f"is not a feature of the model; it has {', '.join(self.side) or 'none'}."
-                )
+    def _side(self, side: Mapping[str, Any] | None, candidates: int) -> dict[str, np.ndarray]:
+        """(candidates, …) values of each side feature."""
         values = {}
-        for name, size in self.side.items():
-            if name not in side:
-                raise RequestError(f"side.{name}", "is missing; give one value, or one for each candidate.")
-            given, where = side[name], f"side.{name}"
-            many = _is_list(given)
+        for name, feature, given in _named("side", side, self.side, "one value, or one for each candidate"):
+            where, listed = f"side.{name}", "length" in feature
+            many = _is_list(given) and (not listed or any(_is_list(value) for value in given))
+            many = many or (isinstance(given, np.ndarray) and given.ndim == 2)
             if many and len(given) != candidates:
                 raise RequestError(where, f"has {len(given)} values, and there are {candidates} candidates.")
-            numbers = _whole_numbers(given if many else [given])
-            wrong = np.flatnonzero((numbers < 0) | (numbers >= size))
-            if wrong.size:
-                value, where = (given[wrong[0]], f"{where}[{wrong[0]}]") if many else (given, where)
-                raise RequestError(where, f"is {_shown(value)}; its values are 0 to {size - 1}.")
-            values[name] = np.broadcast_to(numbers.astype(np.int32), (candidates,))
+            places = [f"{where}[{i}]" for i in range(len(given))] if many else [where]
+            read = self._values(feature, given if many else [given], places)
+            values[name] = np.broadcast_to(read, (candidates, *read.shape[1:]))
         return values
+
+    def _of_clicks(self, clicks: Mapping[str, Any] | None, count: int) -> dict[str, np.ndarray]:
+        """(count,) values of each feature of the clicks."""
+        values = {}
+        for name, feature, given in _named("clicks", clicks, self.clicks, "one value for each id in history"):
+            where = f"clicks.{name}"
+            if not _is_list(given) or len(given) != count:
+                shown = f"has {len(given)} values" if _is_list(given) else f"is {_shown(given)}"
+                raise RequestError(where, f"{shown}; give one for each of the {count} ids in history.")
+            values[name] = self._values(feature, given, [f"{where}[{i}]" for i in range(count)])
+        return values
+
+    def _values(self, feature: dict[str, Any], given: Sequence[Any], places: list[str]) -> np.ndarray:
+        """(given, …) values of a feature, as the graph takes them. Raises: RequestError."""
+        kind = feature.get("kind", "categorical")
+        if kind == "numeric":
+            return _numbers(given, places)
+        if "hash" in feature and not self._by_number:
+            return _hashed(given, feature["hash"], places)
+        if "length" not in feature:
+            return _numbered_from_zero(given, feature["vocab_size"], places)
+        lists = np.zeros((len(given), feature["length"]), np.int32)
+        for row, (value, place) in enumerate(zip(given, places, strict=True)):
+            if not _is_list(value):
+                raise RequestError(place, f"is {_shown(value)}; give a list of ids.")
+            if kind == "items":
+                ids = self._numbered(place, value)
+                ids = ids[ids != 0][::-1]  # the most recent first
+            else:
+                ids = _numbered_from_zero(value, feature["vocab_size"], [f"{place}[{i}]" for i in range(len(value))])
+                ids = ids[ids != 0]
+            ids = ids[: feature["length"]]
+            lists[row, : len(ids)] = ids
+        return lists
+
+
+def _named(
+    field: str, given: Mapping[str, Any] | None, known: dict[str, dict[str, Any]], advice: str
+) -> Iterator[tuple[str, dict[str, Any], Any]]:
+    """Each feature that the model has, with what a request gives of it. Raises: RequestError."""
+    given = {} if given is None else given
+    if not isinstance(given, Mapping):
+        raise RequestError(field, f"is {_shown(given)}; give an object of features.")
+    for name in given:
+        if name not in known:
+            raise RequestError(
+                f"{field}.{name}", f"is not a feature of the model; it has {', '.join(known) or 'none'}."
+            )
+    for name, feature in known.items():
+        if name not in given:
+            raise RequestError(f"{field}.{name}", f"is missing; give {advice}.")
+        yield name, feature, given[name]
+
+
+def _numbered_from_zero(values: Ids, size: int, places: list[str]) -> np.ndarray:
+    """(n,) int32 ids below `size`."""
+    numbers = _whole_numbers(values)
+    wrong = np.flatnonzero((numbers < 0) | (numbers >= size))
+    if wrong.size:
+        raise RequestError(places[wrong[0]], f"is {_shown(values[wrong[0]])}; its values are 0 to {size - 1}.")
+    return numbers.astype(np.int32)
+
+
+def _numbers(values: Sequence[Any], places: list[str]) -> np.ndarray:
+    """(n,) float32; NaN for None."""
+    if isinstance(values, np.ndarray) and values.dtype.kind in "iuf":
+        found = values.astype(np.float32)
+    else:
+        for value, place in zip(values, places, strict=True):
+            if not (value is None or isinstance(value, int | float | np.number)):
+                raise RequestError(place, f"is {_shown(value)}; it must be a number, or null where it is not known.")
+        with np.errstate(over="ignore"):
+            found = np.array([_as_float(value) for value in values], np.float32)
+    wrong = np.flatnonzero(np.isinf(found))
+    if wrong.size:
+        raise RequestError(places[wrong[0]], f"is {_shown(values[wrong[0]])}, which is infinite in float32.")
+    return found
+
+
+def _as_float(value: Any) -> float:
+    try:
+        return np.nan if value is None else float(value)
+    except OverflowError:
+        return np.inf
+
+
+def _hashed(values: Sequence[Any], size: int, places: list[str]) -> np.ndarray:
+    """(n,) int32 ids of texts or whole numbers; 0 for None."""
+    ids = np.zeros(len(values), np.int32)
+    for i, value in enumerate(values):
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, str | int | np.integer):
+            raise RequestError(places[i], f"is {_shown(value)}; it must be a text or a whole number.")
+        ids[i] = hash_id(value, size)
+    return ids
 
 
 def _is_list(value: Any) -> bool:

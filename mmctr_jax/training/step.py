@@ -76,6 +76,9 @@ def _variables(config: Config, items: dict[str, jax.Array], rng: jax.Array) -> A
         "history": jnp.zeros((1, config.model.max_history), jnp.int32),
         "item": jnp.zeros((1,), jnp.int32),
         "side": {f.name: jnp.asarray(f.padding(1)) for f in config.features.side},
+        "clicks": {
+            f.name: jnp.zeros((1, config.model.max_history), f.padding(0).dtype) for f in config.features.clicks
+        },
         "weight": jnp.ones((1,)),
     }
     variables = model_of(config).init(rng, batch, items, train=False)
