@@ -8,7 +8,7 @@ from benchmarks.harness import print_machine
 
 NAMES = (
     *("derived", "embed", "epoch", "inspect", "limit", "loader", "memory", "new_items", "peer", "prepare", "savings"),
-    *("rivals", "scaling", "serve", "startup", "step"),
+    *("rivals", "scaling", "serve", "shop", "startup", "step"),
 )
 
 

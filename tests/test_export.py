@@ -378,7 +378,7 @@ BAD_REQUESTS = [
     ({"side": {"likes_level": [1, 2], "views_level": 1}}, "side.likes_level has 2 values, and there are 1 candidates."),
     ({"side": {"likes_level": ["1"], "views_level": 1}}, "side.likes_level[0] is '1'; its values are 0 to 10."),
     ({"side": {"likes_level": 1, "views_level": 1, "age": 3}}, "side.age is not a feature of the model; it has"),
-    ({"side": [1, 2]}, "side is [1, 2]; give an object of side features."),
+    ({"side": [1, 2]}, "side is [1, 2]; give an object of features."),
 ]
 
 

@@ -103,12 +103,12 @@ def test_rows_decode_to_the_log(days):
 def test_items_keep_features_and_levels_keep_their_bounds(days):
     before, after = (pl.read_parquet(days / day / "item_feature.parquet") for day in ("today", "tomorrow"))
     assert after.head(len(before)).equals(before)
-    bounds = [json.loads((days / day / "manifest.json").read_text())["level_bounds"] for day in ("today", "tomorrow")]
-    assert bounds[0] == bounds[1] and set(bounds[0]) == {"clicks", "price"} and len(bounds[0]["price"]) == 9
-    prices = pl.read_csv(days / "tomorrow.csv")["price"].to_numpy()
-    levels = pl.read_parquet(days / "tomorrow" / "test.parquet")["price_level"].to_numpy()
-    expected = 1 + (prices[:, None] > np.array(bounds[1]["price"])).sum(axis=1)
-    assert set(levels) <= set(expected) and len(set(levels)) > 5
+    manifests = [json.loads((days / day / "manifest.json").read_text()) for day in ("today", "tomorrow")]
+    for name in ("level_bounds", "numbers", "columns"):
+        assert manifests[0][name] == manifests[1][name]
+    assert len(manifests[0]["numbers"]["price"]["boundaries"]) == 9
+    prices = set(pl.read_csv(days / "tomorrow.csv")["price"].cast(pl.Float32))
+    assert set(pl.read_parquet(days / "tomorrow" / "test.parquet")["price"]) <= prices
 
 
 @given(st.lists(st.text()), st.lists(st.text(), min_size=1))
@@ -223,12 +223,12 @@ def test_stopped_before_its_first_checkpoint_a_run_still_begins_with_the_weights
     assert f"Beginning with the weights of {days / 'run'}" in capsys.readouterr().out
 
 
-def test_a_number_of_the_row_and_one_of_the_item_are_not_one_column(tmp_path):
+def test_a_column_of_the_row_and_one_of_the_item_are_not_one_feature(tmp_path):
     write_day(tmp_path, "today", TODAY, 1)
     prices = pl.read_csv(tmp_path / "today_items.csv").with_columns(price=pl.int_range(pl.len()))
     prices.write_csv(tmp_path / "today_items.csv")
-    with pytest.raises(InputError, match="--numeric price and --levels price would both be price_level"):
-        prepare(tmp_path, "today", "--levels", "price")
+    with pytest.raises(InputError, match="Column price is a feature of rows and of items; rename it"):
+        prepare(tmp_path, "today", "--item-numeric", "price")
 
 
 def test_a_daily_job_of_three_days(days, tmp_path):

@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> int:
 
     check_free(args.out)
     options = Options(**{f.name: getattr(args, f.name) for f in fields(Options) if hasattr(args, f.name)})
-    earlier = read_earlier(args.like) if args.like else None
+    args.earlier = earlier = read_earlier(args.like) if args.like else None
     source = SOURCES[args.source].read(args)
     if not hasattr(args, "negatives") and source.has_non_clicks:
         options = replace(options, negatives=None)

@@ -10,13 +10,13 @@ import polars as pl
 from mmctr_jax.console import log as say
 from mmctr_jax.data.numbering import Numbering, grown
 from mmctr_jax.errors import InputError
-from mmctr_jax.prepare.earlier import Earlier, numbers, with_known
+from mmctr_jax.prepare.earlier import Earlier, numbers_after, with_known
 from mmctr_jax.prepare.encoding import (
     EncodedItems,
     KnownItems,
+    Numbers,
     encode_items,
-    levels_of,
-    quantile_bounds,
+    numbers_of,
     vocabulary,
 )
 from mmctr_jax.prepare.log import Log, sorted_log
@@ -24,6 +24,8 @@ from mmctr_jax.prepare.options import Options
 from mmctr_jax.prepare.samples import Histories, candidates, most_recent
 from mmctr_jax.prepare.source import Source
 from mmctr_jax.prepare.split import SPLITS, TRAIN, split_log
+
+_SAMPLES_OF_GAPS = 20_000  # enough for quantiles
 
 
 @dataclass(frozen=True)
@@ -36,9 +38,8 @@ class Dataset:
     items: EncodedItems
     users: pl.DataFrame  # vocabulary of the source's user ids
     item_ids: pl.DataFrame  # vocabulary of the source's item ids
-    side: dict[str, pl.DataFrame]  # name → vocabulary
-    row_levels: dict[str, np.ndarray]  # numbers of the interactions: name → (R,) level
-    bounds: dict[str, list[float]]  # name → bounds between these levels
+    side: dict[str, pl.DataFrame]  # name → vocabulary of a feature of rows or clicks
+    numbers: dict[str, Numbers]  # name → how a model takes it, of rows, clicks and items
     counts: dict[str, int]  # what the manifest says of sizes and losses
     numbering: Numbering  # of all vocabularies and levels
 
@@ -68,9 +69,9 @@ def build_dataset(source: Source, options: Options, earlier: Earlier | None = No
     item_count = np.bincount(log.item[training], minlength=len(keys))
     user_count = np.bincount(log.user[training], minlength=len(log.users))
     known_items, known_users = (earlier.items, earlier.users) if earlier else (None, None)
-    item_id = numbers(keys, item_count > 0, kept_items, known_items)
+    item_id = numbers_after(keys, item_count > 0, kept_items, known_items)
     present = np.bincount(log.user, minlength=len(log.users)) > 0
-    user_id = numbers(log.users, user_count > 0, present, known_users)
+    user_id = numbers_after(log.users, user_count > 0, present, known_users)
     first_new = len(known_items) + 1 if earlier else 1
     training_items = first_new - 1 + int(((item_count > 0) & (item_id >= first_new)).sum())
     by_number = np.zeros(max(int(item_id.max(initial=0)) + 1, first_new), np.int64)
@@ -78,16 +79,27 @@ def build_dataset(source: Source, options: Options, earlier: Earlier | None = No
     known = None
     if earlier:
         by_number[1:first_new] += known_items["clicks"].to_numpy()
-        known = KnownItems(earlier.features, earlier.tags, earlier.manifest["level_bounds"])
-    items = encode_items(keys, item_id, source.items, by_number, training_items, options, known)
+        categories = {name: earlier.side[name] for name in source.item_side}
+        numbers_known = {name: earlier.numbers(name) for name in source.item_numeric}
+        bounds = earlier.manifest["level_bounds"]
+        known = KnownItems(earlier.features, earlier.tags, bounds, categories, numbers_known)
+    of_items = source.item_side, source.item_numeric
+    items = encode_items(keys, item_id, source.items, by_number, training_items, options, known, *of_items)
     item_ids = with_known(_all_values(item_id, keys, item_count), known_items)
-    side = {name: _side(name, log.side[name].filter(training), earlier, options) for name in source.side}
-    named = {"item_id": item_ids, "item_tags": items.tags} | side
+    with_ids = [*source.side, *source.lists]
+    with_ids += [f"click_{name}" for name, kind in source.clicks.items() if kind == "categorical"]
+    side = {name: _side(name, log.side[name].filter(training), earlier, options) for name in with_ids}
+    named = {"item_id": item_ids, "item_tags": items.tags} | side | items.categories
     before = earlier.numbering if earlier else {}
     numbering = {name: grown(values["value"], before.get(name)) for name, values in named.items()}
-    bounds = {name: _bounds(name, values[training], earlier, options) for name, values in log.numeric.items()}
-    every = (items.bounds | bounds).items()
-    numbering |= {f"{name}_level": grown(found, before.get(f"{name}_level")) for name, found in every}
+    numeric = {name: values[training] for name, values in log.numeric.items()}
+    if "gap" in source.clicks:
+        numeric["click_gap"] = _gaps(log, rows[TRAIN], options) / source.time_unit
+    numbers = {
+        name: earlier.numbers(name) if earlier else numbers_of(values, options.bins) for name, values in numeric.items()
+    } | items.numbers
+    numbering |= {f"{name}_level": grown(found, before.get(f"{name}_level")) for name, found in items.bounds.items()}
+    numbering |= {name: grown(found.described, before.get(name)) for name, found in numbers.items()}
     return Dataset(
         log=replace(log, user=user_id[log.user], item=item_id[log.item]),
         rows=rows,
@@ -96,8 +108,7 @@ def build_dataset(source: Source, options: Options, earlier: Earlier | None = No
         users=with_known(_all_values(user_id, log.users, user_count), known_users),
         item_ids=item_ids.with_columns(clicks=pl.Series(by_number[item_ids["id"].to_numpy()])),
         side=side,
-        row_levels={name: levels_of(values, bounds[name]) for name, values in log.numeric.items()},
-        bounds=bounds,
+        numbers=numbers,
         counts={
             "interactions": len(source.log),
             "repeated_interactions": repeated,
@@ -113,12 +124,17 @@ def build_dataset(source: Source, options: Options, earlier: Earlier | None = No
 
 def _side(name: str, values: pl.Series, earlier: Earlier | None, options: Options) -> pl.DataFrame:
     """The vocabulary of a row's feature: the earlier one's, if there is one, as a model's tables have their size."""
-    return earlier.side[name] if earlier else vocabulary(values, options.min_value_count)
+    if earlier:
+        return earlier.side[name]
+    values = values.explode() if isinstance(values.dtype, pl.List) else values
+    return vocabulary(values, options.min_value_count)
 
 
-def _bounds(name: str, values: np.ndarray, earlier: Earlier | None, options: Options) -> list[float]:
-    """Between the levels of a number of the interactions."""
-    return earlier.manifest["level_bounds"][name] if earlier else quantile_bounds(values, options.bins)
+def _gaps(log: Log, rows: np.ndarray, options: Options) -> np.ndarray:
+    """The times from clicks to samples, of samples spread evenly over these rows."""
+    some = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _SAMPLES_OF_GAPS)).astype(int))]
+    offsets, clicked = Histories(log).places(some, options.history)
+    return (np.repeat(log.time[some], np.diff(offsets)) - log.time[clicked]).astype(np.float64)
 
 
 def _new_values(items: EncodedItems, item_ids: pl.DataFrame, earlier: Earlier) -> dict[str, int]:

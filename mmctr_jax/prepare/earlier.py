@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from mmctr_jax.config import load_config
 from mmctr_jax.data.numbering import Numbering, numbering_of
 from mmctr_jax.errors import InputError
-from mmctr_jax.prepare.encoding import ids_of, numbers_from_one
+from mmctr_jax.prepare.encoding import Numbers, ids_of, numbers_from_one
 from mmctr_jax.prepare.folder import read_manifest
 
 
@@ -29,14 +29,18 @@ class Earlier:
     users: pl.DataFrame  # vocabularies: id, value, count; of items clicks, too
     items: pl.DataFrame
     tags: pl.DataFrame
-    side: dict[str, pl.DataFrame]
+    side: dict[str, pl.DataFrame]  # of all other features with ids, of rows, clicks and items
     features: pl.DataFrame  # item_feature.parquet, by item number
     info: pa.Table  # item_info.parquet, by item number, without padding
 
     @property
-    def numeric(self) -> list[str]:
-        """The columns of numbers of its log."""
-        return self.manifest.get("numeric", [])
+    def columns(self) -> dict[str, Any]:
+        """What the columns of its source became (`Source.columns`)."""
+        return self.manifest["columns"]
+
+    def numbers(self, name: str) -> Numbers:
+        """How a model takes that column of numbers."""
+        return Numbers(**self.manifest["numbers"][name])
 
     @property
     def levels(self) -> tuple[str, ...]:
@@ -61,7 +65,11 @@ def read_earlier(path: Path) -> Earlier:
         raise InputError(
             f"--like {folder} was prepared by a version that did not keep how ids were numbered; prepare it again."
         )
-    side = [feature["name"] for feature in manifest["side"] if not feature["name"].endswith("_level")]
+    if "columns" not in manifest:
+        raise InputError(f"--like {folder} was prepared by a version that did not keep its columns; prepare it again.")
+    columns = manifest["columns"]
+    side = [*columns["side"], *columns["lists"], *columns["item_side"]]
+    side += [f"click_{name}" for name, kind in columns["clicks"].items() if kind == "categorical"]
     try:
         info = _table(folder / "item_info.parquet")
         return Earlier(
@@ -88,7 +96,7 @@ def _vocabulary(folder: Path, name: str) -> pl.DataFrame:
     return pl.from_arrow(_table(folder / "vocabularies" / f"{name}.parquet")).sort("id")
 
 
-def numbers(values: pl.Series, first: np.ndarray, rest: np.ndarray, known: pl.DataFrame | None) -> np.ndarray:
+def numbers_after(values: pl.Series, first: np.ndarray, rest: np.ndarray, known: pl.DataFrame | None) -> np.ndarray:
     """(n,) int64: `numbers_from_one`; with the vocabulary `known`, its numbers, and after these new ones."""
     if known is None:
         return numbers_from_one(first, rest)

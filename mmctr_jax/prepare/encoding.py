@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -51,6 +52,52 @@ def quantile_bounds(values: np.ndarray, bins: int) -> list[float]:
     return np.quantile(known, np.arange(1, bins) / bins).tolist() if len(known) else []
 
 
+@dataclass(frozen=True)
+class Numbers:
+    """How a model takes a column of numbers: the settings of a feature of kind numeric, found in the training part."""
+
+    log: bool
+    mean: float
+    std: float
+    boundaries: list[float]
+
+    @property
+    def described(self) -> list[object]:
+        """For a fingerprint."""
+        return [self.log, self.mean, self.std, *self.boundaries]
+
+
+def numbers_of(values: np.ndarray, bins: int) -> Numbers:
+    """Of training's values, NaN where unknown. Logarithms are taken where they are less skewed than the numbers."""
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return Numbers(False, 0.0, 1.0, [])
+    logs = np.log1p(np.abs(known)) * np.sign(known)
+    log = bool(known.min() >= 0) and abs(_skewness(logs)) < abs(_skewness(known))
+    x = logs if log else known
+    boundaries = sorted(set(np.float32(quantile_bounds(known, bins)).tolist()))
+    return Numbers(log, _rounded(x.mean()), _rounded(x.std()) or 1.0, [_rounded(bound) for bound in boundaries])
+
+
+def _skewness(x: np.ndarray) -> float:
+    deviation = x.std()
+    return float((((x - x.mean()) / deviation) ** 3).mean()) if deviation > 0 else 0.0
+
+
+def _rounded(x: float) -> float:
+    """To seven digits, which float32 has: what a config shows."""
+    return float(f"{x:.7g}")
+
+
+def encode_lists(lists: pl.Series, known: pl.DataFrame) -> pl.Series:
+    """(n,) lists of ids of the values that the vocabulary has; empty for null."""
+    flat = pl.DataFrame({"row": np.arange(len(lists)), "value": lists}).explode("value")
+    flat = flat.join(known, on="value", how="inner", maintain_order="left")
+    grouped = flat.group_by("row", maintain_order=True).agg("id")
+    rows = pl.DataFrame({"row": np.arange(len(lists))}).join(grouped, on="row", how="left", maintain_order="left")
+    return rows["id"].fill_null([]).cast(pl.List(pl.Int64))
+
+
 def levels_of(values: np.ndarray, bounds: list[float]) -> np.ndarray:
     """(n,) int64: levels from 1 by the bounds between them; a value equal to a bound is below it; 0 for NaN."""
     if not bounds:
@@ -67,6 +114,8 @@ class EncodedItems:
     levels: dict[str, np.ndarray]  # column → (V + 1,) level by item id, 0 for padding
     bounds: dict[str, list[float]]  # column → bounds between its levels
     unknown: int  # items of the log that the source says nothing about
+    categories: dict[str, pl.DataFrame] = field(default_factory=dict)  # column → its vocabulary
+    numbers: dict[str, Numbers] = field(default_factory=dict)  # column → how a model takes it
 
 
 @dataclass(frozen=True)
@@ -76,6 +125,8 @@ class KnownItems:
     features: pl.DataFrame = field(default_factory=pl.DataFrame)  # as `EncodedItems.features`
     tags: pl.DataFrame | None = None
     bounds: dict[str, list[float]] = field(default_factory=dict)
+    categories: dict[str, pl.DataFrame] = field(default_factory=dict)
+    numbers: dict[str, Numbers] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -101,6 +152,8 @@ def encode_items(
     training_items: int,
     options: Options,
     known: KnownItems | None = None,
+    categories: Sequence[str] = (),
+    numbers: Sequence[str] = (),
 ) -> EncodedItems:
     """The source's table of items, by their numbers. Training items alone decide which tags and levels there are.
 
@@ -113,6 +166,7 @@ def encode_items(
       clicks: (V + 1,) clicks in training, by number.
       training_items: items up to this number are in training.
       known: what an earlier preparation says of items, tags and levels.
+      categories, numbers: columns that are features of the items.
     Raises: InputError if `options.levels` names no numeric column.
     """
     items = items.with_columns(pl.col("item").cast(keys.dtype))
@@ -124,7 +178,13 @@ def encode_items(
     texts = frame["text"] if "text" in frame.columns else pl.Series([None] * len(frame), dtype=pl.String)
     tags = tags.cast(pl.List(pl.String)).list.unique(maintain_order=True)
     tag_vocabulary = vocabulary_after(known.tags, tags.filter(training).explode(), options.min_value_count)
-    numeric = frame.drop("item_id", "item", "tags", "text", "_known", strict=False)
+    numeric = frame.drop("item_id", "item", "tags", "text", "_known", *categories, strict=False)
+    vocabularies = {
+        name: vocabulary_after(known.categories.get(name), frame[name].filter(training), options.min_value_count)
+        for name in categories
+    }
+    values_of = {name: numeric[name].cast(pl.Float64).fill_null(np.nan).to_numpy() for name in numbers}
+    found = {name: numbers_of(values[training], options.bins) for name, values in values_of.items()}
 
     levels, bounds = {}, {}
     for name in options.levels:
@@ -145,7 +205,8 @@ def encode_items(
             "item_id": frame["item_id"],
             "item": frame["item"].cast(pl.String),
             "item_title": texts.fill_null(""),
-            "item_tags": _encode_lists(tags, tag_vocabulary),
+            "item_tags": encode_lists(tags, tag_vocabulary),
+            **{name: ids_of(frame[name], values) for name, values in vocabularies.items()},
             **{name: values[1 + known.count :] for name, values in levels.items()},
             **{name: numeric[name] for name in numeric.columns},
         }
@@ -153,13 +214,4 @@ def encode_items(
     if known.count:
         features = pl.concat([known.features, features], how="diagonal_relaxed")
     unknown = len(frame) - int(frame["_known"].fill_null(False).sum())
-    return EncodedItems(features, tag_vocabulary, levels, bounds, unknown)
-
-
-def _encode_lists(lists: pl.Series, known: pl.DataFrame) -> pl.Series:
-    """(n,) lists of ids of the values that the vocabulary has; empty for null."""
-    flat = pl.DataFrame({"row": np.arange(len(lists)), "value": lists}).explode("value")
-    flat = flat.join(known, on="value", how="inner", maintain_order="left")
-    grouped = flat.group_by("row", maintain_order=True).agg("id")
-    rows = pl.DataFrame({"row": np.arange(len(lists))}).join(grouped, on="row", how="left", maintain_order="left")
-    return rows["id"].fill_null([]).cast(pl.List(pl.Int64))
+    return EncodedItems(features, tag_vocabulary, levels, bounds, unknown, vocabularies, known.numbers or found)

@@ -71,17 +71,30 @@ def by_size(rows: int) -> tuple[int, float]:
     return (256, 3.0) if rows < 200_000 else (1024, 0.5)
 
 
+def _feature(settings: dict[str, Any], reasons: dict[str, str]) -> str:
+    """A line of a list of features, with the reason for what nobody asked for."""
+    parts = {name: json.dumps(value, ensure_ascii=False) for name, value in settings.items()}
+    parts = {name: text.strip('"') if name == "kind" else text for name, text in parts.items()}
+    line = "    - {" + ", ".join(f"{name}: {text}" for name, text in parts.items()) + "}"
+    reason = reasons.get(settings["name"].removeprefix("click_"))
+    return f"{line} # {reason}" if reason else line
+
+
 def config_text(manifest: dict[str, Any]) -> str:
     """The YAML of a training config for the folder: the model that won on real clicks, see docs/accuracy.md."""
     folder = Path(manifest["folder"])
     p90 = manifest["splits"]["train"]["history_p90"]
     longest = min(max(4, -(-p90 // 4) * 4), manifest["options"]["history"], 32)
     item_features = ["    - {kind: tags, name: item_tags}"] if manifest["tags"] else []
+    reasons = manifest.get("reasons", {})
+    side, clicks, of_items = (
+        [_feature(f, reasons) for f in manifest.get(place, [])] for place in ("side", "clicks", "item_features")
+    )
+    item_features += of_items
     if manifest["embedding"]:
         column, dim = manifest["embedding"]["column"], manifest["embedding"]["dim"]
         item_features.append(f"    - {{kind: embedding, name: {column}, dim: {dim}}}")
     batch_size, weight_decay = by_size(manifest["splits"]["train"]["rows"])
-    side = [f"    - {{name: {json.dumps(f['name'])}, vocab_size: {f['vocab_size']}}}" for f in manifest["side"]]
     files = ("train", "valid", "test", "test_labels", "item_info")
     lines = [
         "# Written by `mmctr prepare`; yours to change.",
@@ -93,6 +106,7 @@ def config_text(manifest: dict[str, Any]) -> str:
         *(["  weight: weight"] if manifest["weight"] else []),
         "  side:" if side else "  side: []",
         *side,
+        *(["  clicks:", *clicks] if clicks else []),
         "  item_features:" if item_features else "  item_features: []",
         *item_features,
         "model: # without this section: the published model at its published sizes, for a GPU",

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from mmctr_jax.console import log as say
 from mmctr_jax.errors import InputError
+from mmctr_jax.prepare.columns import TAKEN, Columns
+from mmctr_jax.prepare.proposals import with_proposals
 from mmctr_jax.prepare.raw_tables import read_table, table_files
 from mmctr_jax.prepare.raw_values import (
     as_keys,
@@ -19,36 +22,16 @@ from mmctr_jax.prepare.raw_values import (
     as_times,
     check_items_match,
     is_category,
+    is_clock,
+    is_fractions,
     refuse_duplicates,
     refuse_row,
 )
-from mmctr_jax.prepare.source import Source, SourceKind, comma_separated
+from mmctr_jax.prepare.source import Source, SourceKind, comma_separated, pairs
 from mmctr_jax.prepare.text_files import NULL_WORDS, TextFormat
 
-# Columns that prepared files, or the log on its way to them, have of their own.
-_TAKEN = ("user_id", "item_id", "item_seq", "ID", "label", "weight", "item_tags", "user", "item", "time", "click")
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Which columns of the log and of the item file hold what."""
-
-    user: str = "user"
-    item: str = "item"
-    time: str = "time"
-    label: str | None = None  # 1 clicked, 0 shown and not clicked; None: every row is a click
-    weight: str | None = None  # how much a row counts in the training loss
-    side: tuple[str, ...] = ()  # categorical features of the interaction, such as the device
-    numbers: tuple[str, ...] = ()  # numeric features of the interaction, such as the price: levels by quantiles
-    item_key: str = "item"  # in the item file
-    tags: str | None = None  # lists, or text with tag_separator between tags
-    tag_separator: str | None = None  # None: "|"
-    text: tuple[str, ...] = ()  # columns that are joined to the item's text
-    numeric: tuple[str, ...] = ()  # numbers that --levels may name
-    text_format: TextFormat = TextFormat()  # of files that are not Parquet
-
-
-_NOT_OPTIONS = ("numeric", "numbers", "text_format")
+_OPTION = {"numbers": "numeric", "hashed": "hash", "clicks": "click-features", "item_numbers": "item-numeric"}
+_NOT_OPTIONS = ("numeric", "text_format")
 _MOST_CATEGORIES = 50  # different numbers that are taken for categories without a word
 
 
@@ -60,33 +43,63 @@ def read(path: Path, items: Path | None, columns: Columns) -> Source:
       items: the item file, of the same formats; None: nothing but their ids is known of the items.
     Raises: InputError on missing columns, and on values that are not as they must be.
     """
-    for option in ("tags", "text", "numeric"):
+    for option in ("tags", "text", "numeric", "item_side", "item_numbers"):
         if getattr(columns, option) and not items:
-            name = "levels" if option == "numeric" else option
+            name = "levels" if option == "numeric" else _OPTION.get(option, option.replace("_", "-"))
             raise InputError(f"--{name} names a column of the item file; name that file with --items.")
-    log = _read_log(path, columns)
+    columns, reasons = with_proposals(path, items, columns)
+    log, time_unit = _read_log(path, columns)
     item_table = _read_items(items, columns) if items else pl.DataFrame({"item": log["item"].head(0)})
     if items and (warning := check_items_match(log["item"], item_table["item"], path, items)):
         say.warning(warning)
-    files = table_files(path) + (table_files(items) if items else [])
-    return Source(log, item_table, files, side=list(columns.side), numeric=list(columns.numbers))
+    if twice := {name for _, name in columns.named} & {*columns.item_side, *columns.item_numbers}:
+        raise InputError(f"Column {min(twice)} is a feature of rows and of items; rename it in one of the two files.")
+    return Source(
+        log,
+        item_table,
+        table_files(path) + (table_files(items) if items else []),
+        side=list(columns.side),
+        numeric=list(columns.numbers),
+        lists=list(columns.lists),
+        hashed={name: _buckets(name, size) for name, size in columns.hashed},
+        clicks={name: _kind_of_clicks(log, name) for name in columns.clicks},
+        histories={value: name for name, value in columns.histories},
+        item_side=list(columns.item_side),
+        item_numeric=list(columns.item_numbers),
+        item_lists=[columns.tags] if columns.tags else [],
+        item_texts=list(columns.text),
+        reasons=reasons,
+        time_unit=time_unit,
+    )
 
 
-def _read_log(path: Path, columns: Columns) -> pl.DataFrame:
-    given = columns.side + columns.numbers
-    for option, name in [("side", name) for name in columns.side] + [("numeric", name) for name in columns.numbers]:
-        if name in _TAKEN or name.endswith("_level"):
+def _kind_of_clicks(log: pl.DataFrame, name: str) -> str:
+    return "numeric" if name == "gap" or log[f"click_{name}"].dtype.is_float() else "categorical"
+
+
+def _buckets(name: str, size: str) -> int:
+    if not size.isdigit() or not 2 <= int(size) < 2**31:
+        raise InputError(f"--hash {name}={size}: give the number of ids that its values are hashed to, 2 or more.")
+    return int(size)
+
+
+def _read_log(path: Path, columns: Columns) -> tuple[pl.DataFrame, float]:
+    """The log, and the unit that gaps between its times are given in: seconds, where times are dates or ISO text."""
+    names = [name for _, name in columns.named]
+    for option, name in columns.named:
+        if name in TAKEN or name.endswith("_level") or name.startswith(("click_", "item_seq_")):
             raise InputError(f"--{option} {name}: prepared files have a column of that name of their own; rename it.")
-        if "/" in name or not name.isprintable() or len(name) > 100 or given.count(name) > 1:
+        if "/" in name or not name.isprintable() or len(name) > 100 or names.count(name) > 1:
             raise InputError(
                 f"--{option} {ascii(name)}: it names a file; give it a short, printable name without '/', once."
             )
     wanted = {"user": columns.user, "item": columns.item, "time": columns.time}
     wanted |= {name: column for name, column in (("click", columns.label), ("weight", columns.weight)) if column}
-    side = {f"side {name}": name for name in columns.side}
-    numbers = {f"number {name}": name for name in columns.numbers}
+    wanted |= {f"{option} {name}": name for option, name in columns.named}
+    wanted |= {f"clicks {name}": name for name in columns.clicks if name != "gap"}
+    wanted |= {f"history {name}": name for name, _ in columns.histories}
     text = columns.text_format
-    frame = read_table(path, wanted | side | numbers, text)
+    frame = read_table(path, wanted, text)
     if not len(frame):
         raise InputError(f"{path} has no rows.")
     log = {
@@ -106,15 +119,43 @@ def _read_log(path: Path, columns: Columns) -> pl.DataFrame:
             row = wrong.arg_true()[0]
             problem = f"weight {weights[row]:g}; weights must be above 0, in float32 (leave such rows out)."
             raise refuse_row(path, columns.weight, row, problem, text)
-    for new, name in side.items():
-        kind = frame[new].dtype
-        if not is_category(kind):
-            raise InputError(f"{path}: column {name} has type {kind}; a side feature must be text or whole numbers.")
-        log[name] = frame[new].cast(pl.String).replace("", None)
+    for name in columns.side:
+        log[name] = _categories(frame[f"side {name}"], path, name)
         _refuse_numbers(log[name], path, name)
-    for new, name in numbers.items():
-        log[name] = as_numbers(frame[new], path, name, nulls=True, text=text).cast(pl.Float64)
-    return pl.DataFrame(log)
+    for name in columns.numbers:
+        log[name] = as_numbers(frame[f"numeric {name}"], path, name, nulls=True, text=text).cast(pl.Float64)
+    for name in columns.lists:
+        log[name] = as_tags(frame[f"lists {name}"], path, name, columns.tag_separator)
+    for name, _ in columns.hashed:
+        log[name] = _categories(frame[f"hash {name}"], path, name)
+    for name in columns.clicks:
+        if name != "gap":
+            values = frame[f"clicks {name}"]
+            is_number = values.dtype.is_float() or (values.dtype == pl.String and is_fractions(values))
+            log[f"click_{name}"] = (
+                as_numbers(values, path, name, nulls=True, text=text).cast(pl.Float64)
+                if is_number
+                else _categories(values, path, name)
+            )
+    for name, value in columns.histories:
+        same = (_categories(frame[f"history {name}"], path, name) == value).fill_null(False)
+        if not same.any():
+            raise InputError(f"{path}: --histories {name}={value}: no row of column {name} is {value!r}.")
+        if f"item_seq_{value}" in log or "/" in value or not value.isprintable():
+            raise InputError(
+                f"--histories {name}={value}: item_seq_{value} is no name for a column, or is there twice."
+            )
+        log[f"item_seq_{value}"] = same
+    return pl.DataFrame(log), 1e9 if is_clock(frame["time"], text) else 1.0
+
+
+def _categories(values: pl.Series, path: Path, name: str) -> pl.Series:
+    """Text, null where there is none. Raises: InputError if the column is neither text nor whole numbers."""
+    if not is_category(values.dtype):
+        raise InputError(
+            f"{path}: column {name} has type {values.dtype}; a side feature must be text or whole numbers."
+        )
+    return values.cast(pl.String).replace("", None)
 
 
 def _refuse_numbers(values: pl.Series, path: Path, name: str) -> None:
@@ -131,7 +172,12 @@ def _refuse_numbers(values: pl.Series, path: Path, name: str) -> None:
 
 def _read_items(path: Path, columns: Columns) -> pl.DataFrame:
     wanted = {"item": columns.item_key} | ({"tags": columns.tags} if columns.tags else {})
-    wanted |= {f"text {name}": name for name in columns.text} | {f"number {name}": name for name in columns.numeric}
+    numbers = dict.fromkeys(columns.numeric + columns.item_numbers)
+    wanted |= {f"text {name}": name for name in columns.text} | {f"number {name}": name for name in numbers}
+    wanted |= {f"side {name}": name for name in columns.item_side}
+    for name in (*columns.item_side, *columns.item_numbers):
+        if name in TAKEN or name.endswith("_level") or "/" in name or not name.isprintable():
+            raise InputError(f"Column {ascii(name)} of {path}: prepared files cannot have it by this name; rename it.")
     text = columns.text_format
     frame = read_table(path, wanted, text)
     items = {"item": as_keys(frame["item"], path, columns.item_key, text)}
@@ -145,7 +191,9 @@ def _read_items(path: Path, columns: Columns) -> pl.DataFrame:
     if columns.text:
         texts = [pl.col(f"text {name}").cast(pl.String).str.strip_chars().replace("", None) for name in columns.text]
         items["text"] = frame.select(pl.concat_str(texts, separator=". ", ignore_nulls=True)).to_series()
-    for name in columns.numeric:
+    for name in columns.item_side:
+        items[name] = _categories(frame[f"side {name}"], path, name)
+    for name in numbers:
         items[name] = as_numbers(frame[f"number {name}"], path, name, nulls=True, text=text)
     return pl.DataFrame(items)
 
@@ -153,9 +201,28 @@ def _read_items(path: Path, columns: Columns) -> pl.DataFrame:
 def _read_arguments(args: argparse.Namespace) -> Source:
     given = {field.name: getattr(args, field.name) for field in fields(Columns) if field.name not in _NOT_OPTIONS}
     given["item_key"] = args.item_key or args.item
+    if args.earlier:
+        given = _as_earlier(given, args.earlier.columns, args.items is not None)
     numeric = tuple(name for name in args.levels if name != "clicks")
     text = TextFormat(args.separator, args.decimal, args.quote or None, args.header, args.null_words, args.encoding)
-    return read(args.path, args.items, Columns(**given, numeric=numeric, numbers=args.numeric, text_format=text))
+    return read(args.path, args.items, Columns(**given, numeric=numeric, text_format=text))
+
+
+def _as_earlier(given: dict[str, Any], columns: dict[str, Any], items: bool) -> dict[str, Any]:
+    """The options with what an earlier preparation made of its columns, where they do not say; nothing is proposed."""
+    then = {
+        "side": tuple(columns["side"]),
+        "numbers": tuple(columns["numeric"]),
+        "lists": tuple(columns["lists"]),
+        "hashed": tuple((name, str(size)) for name, size in columns["hashed"].items()),
+        "clicks": tuple(columns["clicks"]),
+        "histories": tuple((name, value) for value, name in columns["histories"].items()),
+        "ignore": ("*",),
+    }
+    if items:
+        then |= {"item_side": tuple(columns["item_side"]), "item_numbers": tuple(columns["item_numeric"])}
+        then |= {"tags": next(iter(columns["item_lists"]), None), "text": tuple(columns["item_texts"])}
+    return given | {name: value for name, value in then.items() if not given[name]} | {"ignore": ("*",)}
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -165,14 +232,26 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--time", default=Columns.time, metavar="COLUMN", help="numbers, dates or ISO 8601 text (default: %(default)s)")
     add("--label", metavar="COLUMN", help="1 clicked, 0 shown and not clicked (without: all are clicks)")
     add("--weight", metavar="COLUMN", help="how much a row counts in the training loss")
-    add("--side", type=comma_separated, default=(), metavar="COLUMN,…", help="categorical features of a row")
-    add("--numeric", type=comma_separated, default=(), metavar="COLUMN,…", help="numbers of a row; become levels")
+    names = {"type": comma_separated, "default": (), "metavar": "COLUMN,…"}
+    add("--side", **names, help="categories of a row, such as the device")
+    add("--numeric", **names, dest="numbers", help="numbers of a row, such as its price")
+    add("--lists", **names, help="several values a row, such as interests: lists, or text with separators")
+    of_hash = "values of a row that are hashed to SIZE ids in training, instead of being numbered here"
+    add("--hash", type=pairs, default=(), dest="hashed", metavar="COLUMN=SIZE,…", help=of_hash)
+    of_clicks = "features of each click of the history, such as the action; gap: the time since, in seconds or as it is"
+    add("--click-features", **names, dest="clicks", help=of_clicks)
+    of_histories = "rows that are a history of their own, such as action=buy; they stay in the first one, too"
+    add("--histories", type=pairs, default=(), metavar="COLUMN=VALUE,…", help=of_histories)
+    ignored = "columns, of log and items, that no use is proposed for; * for all"
+    add("--ignore", type=comma_separated, default=(), metavar="COLUMN,…", help=ignored)
     add = parser.add_argument_group("items").add_argument
     add("--items", type=Path, metavar="FILE", help="one row per item: CSV, TSV or Parquet")
     add("--item-key", metavar="COLUMN", help="item ids there (default: as --item)")
     add("--tags", metavar="COLUMN", help="lists, or text with separators")
     add("--tag-separator", type=_separator, metavar="TEXT", help="between tags in text (default: |)")
-    add("--text", type=comma_separated, default=(), metavar="COLUMN,…", help="joined to the item's text, for embed")
+    add("--text", **names, help="joined to the item's text, for embed")
+    add("--item-side", **names, help="categories of an item, such as the brand")
+    add("--item-numeric", **names, dest="item_numbers", help="numbers of an item, such as its price")
     add = parser.add_argument_group("text files, of log and items").add_argument
     by_ending = "between columns (default: a comma in .csv, a tab in .tsv and .txt)"
     add("--separator", type=_character, metavar="CHAR", help=by_ending)

@@ -21,8 +21,8 @@ class Log:
     time: np.ndarray  # (R,) int64 or float64
     click: np.ndarray  # (R,) bool
     weight: np.ndarray | None  # (R,) float32
-    side: dict[str, pl.Series]  # name → (R,) the source's values
-    numeric: dict[str, np.ndarray]  # name → (R,) float64, NaN where unknown
+    side: dict[str, pl.Series]  # name → (R,) the source's values (`Source.values`)
+    numeric: dict[str, np.ndarray]  # name → (R,) float64, NaN where unknown (`Source.numbers`)
 
     def select(self, rows: np.ndarray) -> Log:
         """The log with these rows alone. rows: (R,) bool."""
@@ -50,8 +50,8 @@ def sorted_log(source: Source) -> tuple[Log, int]:
     order = np.lexsort((time, user))
     click = frame["click"].to_numpy() if "click" in frame.columns else np.ones(len(frame), bool)
     weight = frame["weight"].to_numpy().astype(np.float32)[order] if "weight" in frame.columns else None
-    side = {name: frame[name][order] for name in source.side}
-    numeric = {name: frame[name].cast(pl.Float64).fill_null(np.nan).to_numpy()[order] for name in source.numeric}
+    side = {name: frame[name][order] for name in source.values}
+    numeric = {name: frame[name].cast(pl.Float64).fill_null(np.nan).to_numpy()[order] for name in source.numbers}
     log = Log(users, items, user[order], item[order], time[order], click[order], weight, side, numeric)
     return _without_repetitions(log)
 

@@ -22,6 +22,7 @@ from mmctr_jax.prepare.source import Source
 from mmctr_jax.prepare.writing import write_items, write_samples
 
 _PACKAGES = ("polars", "pyarrow", "numpy")
+_LONGEST = 16  # of a row's lists, in the config
 
 
 def check_free(out: Path) -> None:
@@ -56,9 +57,6 @@ def prepare(kind: str, source: Source, options: Options, out: Path, earlier: Ear
         raise InputError("--negatives logged: the log has no non-clicks (label 0); give a number to sample instead.")
     if earlier:
         options = _like(earlier, source, options)
-    if twice := set(source.numeric) & set(options.levels):
-        name = min(twice)
-        raise InputError(f"--numeric {name} and --levels {name} would both be {name}_level; rename one of the columns.")
     dataset = build_dataset(source, options, earlier)
     with writing(out, "correct that, or name another with --out"):
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +64,7 @@ def prepare(kind: str, source: Source, options: Options, out: Path, earlier: Ear
         try:
             temporary.chmod(0o755)  # mkdtemp's own is for this user alone
             write_items(temporary, dataset, earlier)
-            splits = write_samples(temporary, dataset, options)
+            splits = write_samples(temporary, dataset, source, options)
             manifest = _manifest(out, kind, source, options, dataset, splits, earlier)
             folder.write(temporary, manifest)
             os.replace(temporary, out)
@@ -80,9 +78,16 @@ def _like(earlier: Earlier, source: Source, options: Options) -> Options:
 
     Raises: InputError if other features are asked for.
     """
-    for option, now, then in (("side", source.side, earlier.side), ("numeric", source.numeric, earlier.numeric)):
-        if sorted(now) != sorted(then):
-            raise InputError(f"--{option} must be as in --like {earlier.folder}: --{option} '{','.join(then)}'.")
+    for name, now in source.columns.items():
+        then = earlier.columns[name]
+        if name in ("item_lists", "item_texts"):  # tags and texts may come from elsewhere
+            continue
+        if sorted(now) != sorted(then) or (isinstance(now, dict) and now != then):
+            option = name.replace("_", "-")
+            said = (
+                ",".join(f"{key}={value}" for key, value in then.items()) if isinstance(then, dict) else ",".join(then)
+            )
+            raise InputError(f"--{option} must be as in --like {earlier.folder}: --{option} '{said}'.")
     return dataclasses.replace(options, levels=earlier.levels, bins=earlier.manifest["options"]["bins"])
 
 
@@ -95,9 +100,6 @@ def _manifest(
     splits: dict[str, dict[str, Any]],
     earlier: Earlier | None,
 ) -> dict[str, Any]:
-    side = [{"name": name, "vocab_size": len(values) + 1} for name, values in dataset.side.items()]
-    levels = [*source.numeric, *options.levels]
-    side += [{"name": f"{name}_level", "vocab_size": options.bins + 1} for name in levels]
     return {
         "format": folder.FORMAT,
         "folder": str(out),
@@ -109,9 +111,11 @@ def _manifest(
         "items": len(dataset.items.features),
         "users": len(dataset.users),
         "tags": len(dataset.items.tags),
-        "side": side,
-        "numeric": source.numeric,
-        "level_bounds": dataset.items.bounds | dataset.bounds,
+        **_features(source, dataset, options),
+        "columns": source.columns,
+        "reasons": source.reasons,
+        "numbers": {name: dataclasses.asdict(found) for name, found in dataset.numbers.items()},
+        "level_bounds": dataset.items.bounds,
         "weight": dataset.log.weight is not None,
         "embedding": earlier.manifest["embedding"] if earlier else None,
         "like": str(earlier.folder) if earlier else None,
@@ -119,6 +123,30 @@ def _manifest(
         "versions": {"mmctr_jax": mmctr_jax.__version__, "python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in _PACKAGES},
     }
+
+
+def _features(source: Source, dataset: Dataset, options: Options) -> dict[str, list[dict[str, Any]]]:
+    """The features of the config, as settings, but for tags and vectors of items."""
+
+    def categorical(name: str) -> dict[str, Any]:
+        return {"name": name, "vocab_size": len(dataset.side[name]) + 1}
+
+    def numeric(name: str) -> dict[str, Any]:
+        return {"kind": "numeric", "name": name} | dataclasses.asdict(dataset.numbers[name])
+
+    side = [categorical(name) for name in source.side]
+    side += [{"name": f"{name}_level", "vocab_size": options.bins + 1} for name in options.levels]
+    side += [numeric(name) for name in source.numeric]
+    for name in source.lists:
+        longest = int(dataset.log.side[name].list.len().fill_null(0).max() or 0)
+        side.append({"kind": "tags"} | categorical(name) | {"length": min(max(longest, 1), _LONGEST)})
+    side += [{"name": name, "hash": size} for name, size in source.hashed.items()]
+    side += [{"kind": "items", "name": f"item_seq_{name}", "length": _LONGEST} for name in source.histories]
+    clicks = [
+        (categorical if kind == "categorical" else numeric)(f"click_{name}") for name, kind in source.clicks.items()
+    ]
+    of_items = [{"kind": "categorical", "name": name} for name in source.item_side]
+    return {"side": side, "clicks": clicks, "item_features": of_items + [numeric(name) for name in source.item_numeric]}
 
 
 def _describe(file: Path) -> dict[str, Any]:

@@ -109,13 +109,8 @@ def as_times(values: pl.Series, path: Path, column: str, text: TextFormat = PLAI
     Raises: InputError at the first other value, at times outside of the years 1678 to 2261, and where some times name
       a time zone and others do not.
     """
-    if values.dtype == pl.String:
-        first = values.drop_nulls().head(1)
-        if (
-            len(first)
-            and first.str.replace(text.decimal, ".", literal=True).cast(pl.Float64, strict=False).null_count()
-        ):
-            return _iso_times(values, path, column, text)
+    if values.dtype == pl.String and is_clock(values, text):
+        return _iso_times(values, path, column, text)
     if values.dtype == pl.Date or isinstance(values.dtype, pl.Datetime):
         if values.null_count():
             row = values.is_null().arg_true()[0]
@@ -125,6 +120,21 @@ def as_times(values: pl.Series, path: Path, column: str, text: TextFormat = PLAI
         _refuse_out_of_range(numbers.abs() > _LIMIT // unit, values, path, column, text)
         return numbers * unit
     return as_numbers(values, path, column, text=text)
+
+
+def is_clock(values: pl.Series, text: TextFormat = PLAIN) -> bool:
+    """Whether `as_times` reads these as dates and clocks, in nanoseconds, and not as numbers of some unit."""
+    if values.dtype != pl.String:
+        return values.dtype.is_temporal()
+    first = values.drop_nulls().head(1).str.replace(text.decimal, ".", literal=True)
+    return len(first) > 0 and first.cast(pl.Float64, strict=False).null_count() > 0
+
+
+def is_fractions(values: pl.Series) -> bool:
+    """Whether text is numbers, some of them with fractions."""
+    known = values.drop_nulls()
+    numbers = known.cast(pl.Float64, strict=False)
+    return len(known) > 0 and not numbers.null_count() and bool(known.str.contains(r"[.eE]").any())
 
 
 def _iso_times(values: pl.Series, path: Path, column: str, text: TextFormat) -> pl.Series:
@@ -189,6 +199,16 @@ def as_tags(values: pl.Series, path: Path, column: str, separator: str | None) -
         raise InputError(f"{path}: column {column} has type {kind}; tags are lists, or text with separators.")
     values = values.cast(pl.List(pl.String))
     return values.list.eval(pl.element().str.strip_chars().filter(pl.element().str.strip_chars().fill_null("") != ""))
+
+
+def looks_like_lists(values: pl.Series) -> bool:
+    """Whether text without nulls is lists, written as such or with "|" between their items."""
+    listed = [values.str.starts_with(begin) & values.str.ends_with(end) for begin, end in _LIST_MARKS[:2]]
+    return bool((2 * sum(each.sum() for each in listed) > len(values)) or 5 * _with_bars(values) > len(values))
+
+
+def _with_bars(values: pl.Series) -> int:
+    return int(values.str.contains("|", literal=True).sum())
 
 
 _QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -17,14 +18,18 @@ _ROWS_PER_CHUNK = 32_768  # interactions, each with its negatives: a row group
 class Histories:
     """Each interaction's earlier clicks: those of the same user at strictly earlier times."""
 
-    def __init__(self, log: Log):
-        """Finds where in the list of all clicks each interaction's history begins and ends."""
+    def __init__(self, log: Log, clicked: np.ndarray | None = None):
+        """Finds where in the list of all clicks each interaction's history begins and ends.
+
+        clicked: (R,) bool, the interactions that histories hold; None: all clicks.
+        """
+        clicked = log.click if clicked is None else clicked
         rows = np.arange(len(log.user))
         new_user = np.append(True, np.diff(log.user) != 0)[: len(rows)]
         new_time = new_user | np.append(True, np.diff(log.time) != 0)[: len(rows)]
-        before = np.cumsum(log.click) - log.click
+        before = np.cumsum(clicked) - clicked
         # All users' clicks, one user's together, oldest first; _first and _end are places in that list.
-        self._clicked = log.item[log.click].astype(np.int64)
+        self._clicked = np.flatnonzero(clicked)
         self._end = before[np.maximum.accumulate(np.where(new_time, rows, 0))]
         self._first = before[np.maximum.accumulate(np.where(new_user, rows, 0))]
 
@@ -33,13 +38,36 @@ class Histories:
         """(R,) how many earlier clicks there are."""
         return self._end - self._first
 
-    def lists(self, rows: np.ndarray, length: int) -> pa.ListArray:
-        """(rows,) the `length` most recent earlier clicks of these interactions, oldest first."""
+    def places(self, rows: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+        """The `length` most recent earlier clicks of these interactions, oldest first, as row numbers of the log.
+
+        Returns: (rows + 1,) offsets, and (clicks,) of all of them.
+        """
         end = self._end[rows]
         start = np.maximum(self._first[rows], end - length)
         offsets = np.concatenate([[0], np.cumsum(end - start)])
         at = np.arange(offsets[-1]) + np.repeat(start - offsets[:-1], end - start)
-        return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(self._clicked[at]))
+        return offsets, self._clicked[at]
+
+
+@dataclass(frozen=True)
+class RowValues:
+    """What samples have besides users, items and labels, by name; R: interactions of the log."""
+
+    rows: dict[str, np.ndarray | pa.Array]  # (R,) of the interaction
+    items: dict[str, np.ndarray]  # (V + 1,) of the target, by item
+    clicks: dict[str, np.ndarray]  # (R,) of the clicks of the history
+    histories: dict[str, Histories]  # second ones
+    gap: float | None = None  # the unit of time from a click to the sample; None: it is no feature
+
+
+def _taken(values: np.ndarray | pa.Array, rows: np.ndarray) -> pa.Array:
+    """Some values, as Parquet has them: null where a number is not known."""
+    return values.take(pa.array(rows)) if isinstance(values, pa.Array) else pa.array(values[rows], from_pandas=True)
+
+
+def _lists(offsets: np.ndarray, values: np.ndarray | pa.Array) -> pa.ListArray:
+    return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(values))
 
 
 def candidates(log: Log, options: Options) -> np.ndarray:
@@ -74,8 +102,7 @@ def sample_tables(
     code: int,
     histories: Histories,
     sampler: NegativeSampler,
-    side: dict[str, np.ndarray],
-    levels: dict[str, np.ndarray],
+    given: RowValues,
     options: Options,
 ) -> Iterator[tuple[int, pa.Table]]:
     """The samples of some interactions, in order, chunk by chunk.
@@ -86,10 +113,8 @@ def sample_tables(
     Args:
       rows: (n,) the interactions, as row numbers of `log`.
       code: of the split; other splits draw other negatives.
-      side: name → (R,) ids.
-      levels: name → (V + 1,) level by item.
-    Yields: the number of interactions in the chunk, and their table: user_id, item_seq, item_id, side features, levels,
-      weight (if the log has it), label.
+    Yields: the number of interactions in the chunk, and their table: user_id, item_seq, item_id, what is given, weight
+      (if the log has it), label.
     """
     for chunk, start in enumerate(range(0, len(rows), _ROWS_PER_CHUNK)):
         row = rows[start : start + _ROWS_PER_CHUNK]
@@ -104,13 +129,21 @@ def sample_tables(
             label = (np.arange(group.shape[1]) == place[:, None]).astype(np.int64)
             there = group >= 0
             row, target, label = np.repeat(row, there.sum(axis=1)), group[there], label[there]
+        offsets, clicked = histories.places(row, options.history)
         columns = {
             "user_id": log.user[row].astype(np.int64),
-            "item_seq": histories.lists(row, options.history),
+            "item_seq": _lists(offsets, log.item[clicked].astype(np.int64)),
             "item_id": target,
-            **{name: ids[row] for name, ids in side.items()},
-            **{name: level[target] for name, level in levels.items()},
+            **{name: _taken(values, row) for name, values in given.rows.items()},
+            **{name: level[target] for name, level in given.items.items()},
+            **{f"click_{name}": _lists(offsets, _taken(values, clicked)) for name, values in given.clicks.items()},
         }
+        if given.gap is not None:
+            gaps = (np.repeat(log.time[row], np.diff(offsets)) - log.time[clicked]) / given.gap
+            columns["click_gap"] = _lists(offsets, gaps.astype(np.float32))
+        for name, second in given.histories.items():
+            ends, found = second.places(row, options.history)
+            columns[f"item_seq_{name}"] = _lists(ends, log.item[found].astype(np.int64))
         if log.weight is not None:
             columns["weight"] = log.weight[row]
         yield min(_ROWS_PER_CHUNK, len(rows) - start), pa.table(columns | {"label": label})

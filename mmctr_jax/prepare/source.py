@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -26,13 +27,55 @@ class Source:
     files: list[Path]
     side: list[str] = field(default_factory=list)  # columns of `log`: features of the interaction
     numeric: list[str] = field(default_factory=list)  # columns of `log`: numbers of the interaction, null if unknown
+    lists: list[str] = field(default_factory=list)  # columns of `log`: lists of text
+    hashed: dict[str, int] = field(default_factory=dict)  # columns of `log`: text, which training hashes to so many ids
+    clicks: dict[str, str] = field(default_factory=dict)
+    """What each click of a history says of itself: name → its kind. Columns `click_NAME` of `log`, but for `gap`, the
+    time from the click to the sample's."""
+    histories: dict[str, str] = field(default_factory=dict)
+    """Boolean columns `item_seq_NAME` of `log`, interactions that are a history of their own, such as purchases: NAME →
+    the column of the source that says which."""
+    item_side: list[str] = field(default_factory=list)  # columns of `items`: text
+    item_numeric: list[str] = field(default_factory=list)  # columns of `items`: numbers, null if unknown
+    item_lists: list[str] = field(default_factory=list)  # the source's name of the column `tags` of `items`
+    item_texts: list[str] = field(default_factory=list)  # the source's names of the columns that became `text`
+    reasons: dict[str, str] = field(default_factory=dict)  # why a column that nobody named became what it is
+    time_unit: float = 1.0  # of `time`, in the unit that gaps are given in
     notes: list[str] = field(default_factory=list)  # what users of the prepared files must know
     has_times: bool = True  # false: `time` counts a user's clicks and says nothing across users
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """What its columns became, for the manifest."""
+        names = ("side", "numeric", "lists", "hashed", "clicks", "histories")
+        names += ("item_side", "item_numeric", "item_lists", "item_texts")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def numbers(self) -> list[str]:
+        """Columns of `log` that hold numbers."""
+        return self.numeric + [
+            f"click_{name}" for name in self.clicks if name != "gap" and self.clicks[name] == "numeric"
+        ]
+
+    @property
+    def values(self) -> list[str]:
+        """Columns of `log` that hold text, lists of text, or whether an interaction is in a second history."""
+        of_clicks = [f"click_{name}" for name, kind in self.clicks.items() if kind == "categorical"]
+        return [*self.side, *self.lists, *self.hashed, *of_clicks, *(f"item_seq_{name}" for name in self.histories)]
 
     @property
     def has_non_clicks(self) -> bool:
         """Whether the log says of some item that it was shown and not clicked."""
         return "click" in self.log.columns and not self.log["click"].all()
+
+
+def pairs(text: str) -> tuple[tuple[str, str], ...]:
+    """An argument that lists names and values: `a=1, b=2` → (("a", "1"), ("b", "2"))."""
+    found = [tuple(part.strip() for part in name.split("=", 1)) for name in comma_separated(text)]
+    if not all(len(pair) == 2 and all(pair) for pair in found):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE, or several with commas between them")
+    return tuple(found)
 
 
 def comma_separated(text: str) -> tuple[str, ...]:

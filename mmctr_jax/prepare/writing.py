@@ -18,7 +18,8 @@ from mmctr_jax.prepare.dataset import Dataset
 from mmctr_jax.prepare.earlier import Earlier
 from mmctr_jax.prepare.negatives import NegativeSampler
 from mmctr_jax.prepare.options import Options
-from mmctr_jax.prepare.samples import Histories, sample_tables
+from mmctr_jax.prepare.samples import Histories, RowValues, sample_tables
+from mmctr_jax.prepare.source import Source
 from mmctr_jax.prepare.split import SPLITS
 
 _NEW = 0.01  # share of a split's clicks on items new to it, above which a warning is given
@@ -31,14 +32,15 @@ def write_items(out: Path, dataset: Dataset, earlier: Earlier | None = None) -> 
     """
     vocabularies = {"user_id": dataset.users, "item_id": dataset.item_ids, "item_tags": dataset.items.tags}
     (out / "vocabularies").mkdir()
-    for name, values in (vocabularies | dataset.side).items():
+    for name, values in (vocabularies | dataset.side | dataset.items.categories).items():
         table = _without_large_types(values.to_arrow())
         pq.write_table(table, out / "vocabularies" / f"{name}.parquet", write_page_checksum=True)
     features = dataset.items.features
     _write(features.to_arrow(), out / "item_feature.parquet", dataset)
-    schema = {"item_id": pl.Int64, "item_tags": pl.List(pl.Int64)}
-    padding = pl.DataFrame({"item_id": [0], "item_tags": [[]]}, schema=schema)
-    info = pl.concat([padding, features.select("item_id", "item_tags")])
+    more = [*dataset.items.categories, *dataset.items.numbers]
+    known = features.select("item_id", "item_tags", *more)
+    padding = {"item_id": 0, "item_tags": []} | dict.fromkeys(dataset.items.categories, 0)
+    info = pl.concat([pl.DataFrame([padding], schema=known.schema), known])
     table = info.to_arrow()
     for field, vectors in _vectors_of(earlier, len(features)) if earlier else ():
         table = table.append_column(field, vectors)
@@ -66,18 +68,17 @@ def _vectors_of(earlier: Earlier, items: int) -> Iterator[tuple[pa.Field, pa.Arr
             yield field, pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), width)
 
 
-def write_samples(out: Path, dataset: Dataset, options: Options) -> dict[str, dict[str, Any]]:
+def write_samples(out: Path, dataset: Dataset, source: Source, options: Options) -> dict[str, dict[str, Any]]:
     """Writes train, valid, test and test_labels .parquet; returns numbers that describe each split, by its name."""
     interactions = dataset.log
     histories = Histories(interactions)
     clicked = interactions.user[interactions.click], interactions.item[interactions.click]
     sampler = NegativeSampler(dataset.clicks, *clicked, options.alpha, options.seed)
-    side = {name: encoding.ids_of(interactions.side[name], values) for name, values in dataset.side.items()}
-    side |= {f"{name}_level": levels for name, levels in dataset.row_levels.items()}
+    given = _row_values(dataset, source)
     described = {}
     for code, name in enumerate(SPLITS):
         rows = dataset.rows[code]
-        chunks = sample_tables(interactions, rows, code, histories, sampler, side, dataset.items.levels, options)
+        chunks = sample_tables(interactions, rows, code, histories, sampler, given, options)
         with Progress(f"Writing {name}", len(rows), "interactions") as progress:
             found = _write_split(out, name, chunks, dataset, progress)
         kept = np.minimum(histories.lengths[rows], options.history)
@@ -101,6 +102,30 @@ def write_samples(out: Path, dataset: Dataset, options: Options) -> dict[str, di
                 "would not."
             )
     return described
+
+
+def _row_values(dataset: Dataset, source: Source) -> RowValues:
+    """What samples have besides users, items and labels."""
+    log = dataset.log
+    rows: dict[str, np.ndarray | pa.Array] = {
+        name: encoding.ids_of(log.side[name], dataset.side[name]) for name in source.side
+    }
+    rows |= {name: log.numeric[name].astype(np.float32) for name in source.numeric}
+    rows |= {
+        name: encoding.encode_lists(log.side[name], dataset.side[name]).to_arrow().cast(pa.list_(pa.int64()))
+        for name in source.lists
+    }
+    rows |= {name: log.side[name].to_arrow().cast(pa.string()) for name in source.hashed}
+    clicks = {}
+    for name, kind in source.clicks.items():
+        column = f"click_{name}"
+        if kind == "categorical":
+            clicks[name] = encoding.ids_of(log.side[column], dataset.side[column])
+        elif name != "gap":
+            clicks[name] = log.numeric[column].astype(np.float32)
+    second = {name: Histories(log, log.side[f"item_seq_{name}"].to_numpy()) for name in source.histories}
+    gap = source.time_unit if "gap" in source.clicks else None
+    return RowValues(rows, dataset.items.levels, clicks, second, gap)
 
 
 def _write_split(

@@ -1,0 +1,54 @@
+"""Which columns of a log and of an item file become what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mmctr_jax.prepare.text_files import TextFormat
+
+# Columns that prepared files, or the log on its way to them, have of their own.
+TAKEN = ("user_id", "item_id", "item_seq", "ID", "label", "weight", "item_tags", "user", "item", "time", "click")
+TAKEN += ("item_title", "tags", "text")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of the log and of the item file hold what."""
+
+    user: str = "user"
+    item: str = "item"
+    time: str = "time"
+    label: str | None = None  # 1 clicked, 0 shown and not clicked; None: every row is a click
+    weight: str | None = None  # how much a row counts in the training loss
+    side: tuple[str, ...] = ()  # categorical features of the interaction, such as the device
+    numbers: tuple[str, ...] = ()  # numeric features of the interaction, such as the price
+    lists: tuple[str, ...] = ()  # features with several values each, such as interests
+    hashed: tuple[tuple[str, str], ...] = ()  # columns, and how many ids their values are hashed to
+    clicks: tuple[str, ...] = ()  # features of the clicks of a history, such as the action; gap: time to the sample
+    histories: tuple[tuple[str, str], ...] = ()  # columns and values: interactions that are histories of their own
+    item_key: str = "item"  # in the item file
+    tags: str | None = None  # lists, or text with tag_separator between tags
+    tag_separator: str | None = None  # None: "|"
+    text: tuple[str, ...] = ()  # columns that are joined to the item's text
+    item_side: tuple[str, ...] = ()  # categorical features of the items, such as the brand
+    item_numbers: tuple[str, ...] = ()  # numeric features of the items, such as the price
+    numeric: tuple[str, ...] = ()  # numbers that --levels may name
+    ignore: tuple[str, ...] = ("*",)  # columns that no kind is proposed for; *: all
+    text_format: TextFormat = TextFormat()  # of files that are not Parquet
+
+    @property
+    def named(self) -> list[tuple[str, str]]:
+        """Option and column of each feature of the log."""
+        found = [("side", name) for name in self.side] + [("numeric", name) for name in self.numbers]
+        return found + [("lists", name) for name in self.lists] + [("hash", name) for name, _ in self.hashed]
+
+    @property
+    def of_log(self) -> set[str]:
+        """All columns of the log that have a use."""
+        used = {self.user, self.item, self.time, self.label, self.weight, *self.clicks}
+        return used | {name for _, name in self.named} | {name for name, _ in self.histories}
+
+    @property
+    def of_items(self) -> set[str]:
+        """All columns of the item file that have a use."""
+        return {self.item_key, self.tags, *self.text, *self.item_side, *self.item_numbers}

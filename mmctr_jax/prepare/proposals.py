@@ -1,0 +1,150 @@
+"""What to make of a column that nobody named: a kind, and the reason for it, which the config then shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from mmctr_jax.console import log as say
+from mmctr_jax.prepare.columns import TAKEN, Columns
+from mmctr_jax.prepare.raw_tables import column_names, read_table
+from mmctr_jax.prepare.raw_values import as_labels, is_category, looks_like_lists
+
+_CATEGORIES = 50  # different whole numbers that are taken for categories
+_HASHED = 100_000  # different values from which on they are hashed
+_BUCKETS = 2**17
+_TELLS = 0.9  # AUC of one column, from which on it seems to be known only after the click
+_BINS = 64
+_SAMPLE = 200_000  # rows that the AUC is found on
+
+
+class Proposal(NamedTuple):
+    """A kind (None: the column is left out) and why."""
+
+    kind: str | None
+    reason: str
+
+
+def with_proposals(path: Path, items: Path | None, columns: Columns) -> tuple[Columns, dict[str, str]]:
+    """With a kind for every column that nobody named, and the reason for each."""
+    if "*" in columns.ignore:
+        return columns, {}
+    text, reasons, left_out = columns.text_format, {}, []
+
+    def proposed(file: Path, used: set[str], propose: Callable[[pl.Series], Proposal]) -> Iterator[tuple[str, str]]:
+        names = [name for name in column_names(file, text) if name not in used and name not in columns.ignore]
+        usable = [name for name in names if name not in TAKEN and name.isprintable() and "/" not in name]
+        frame = read_table(file, {name: name for name in usable}, text) if usable else pl.DataFrame()
+        for name in names:
+            kind, reason = (
+                propose(frame[name]) if name in usable else (None, "its name is one that prepared files have")
+            )
+            if kind is None:
+                left_out.append(f"{name} of {file} ({reason})")
+            else:
+                reasons[name] = f"{reason}"
+                yield name, kind
+
+    label = None
+    if columns.label:
+        label = as_labels(read_table(path, {"label": columns.label}, text)["label"], path, columns.label, text)
+    found: dict[str, list[str]] = {}
+    for name, kind in proposed(path, columns.of_log, lambda values: of_rows(values, label)):
+        found.setdefault(kind, []).append(name)
+    for name, kind in proposed(items, columns.of_items, of_items) if items else ():
+        found.setdefault(kind, []).append(name)
+    if columns.tags and "tags" in found or len(found.get("tags", [])) > 1:
+        kept = [] if columns.tags else found["tags"][:1]
+        left_out += [f"{name} of {items} (more lists; --tags takes one)" for name in found["tags"] if name not in kept]
+        found["tags"] = kept
+    hashed = tuple((name, str(_BUCKETS)) for name in found.get("hash", []))
+    columns = replace(
+        columns,
+        side=columns.side + tuple(found.get("side", ())),
+        numbers=columns.numbers + tuple(found.get("numeric", ())),
+        lists=columns.lists + tuple(found.get("lists", ())),
+        hashed=columns.hashed + hashed,
+        tags=columns.tags or next(iter(found.get("tags", ())), None),
+        text=columns.text + tuple(found.get("text", ())),
+        item_side=columns.item_side + tuple(found.get("item_side", ())),
+        item_numbers=columns.item_numbers + tuple(found.get("item_numeric", ())),
+    )
+    for kind, names in found.items():
+        option = {"numeric": "numeric", "item_side": "item-side", "item_numeric": "item-numeric"}.get(kind, kind)
+        for name in names:
+            say.info(f"Column {name}: taken as --{option} ({reasons[name]}); --ignore {name} leaves it out.")
+    for name in left_out:
+        say.info(f"Left out: column {name}.")
+    return columns, {name: f"proposed: {reason}" for name, reason in reasons.items()}
+
+
+def of_rows(values: pl.Series, label: pl.Series | None) -> Proposal:
+    """For a column of the log: side, numeric, lists or hash. label: (rows,) bool, where the log has non-clicks."""
+    found = _by_values(values)
+    if found.kind in ("side", "numeric", "hash") and label is not None and (area := _auc(values, label)) >= _TELLS:
+        return Proposal(None, f"it alone tells clicks from others (AUC {area:.2f}), as what is known only afterwards")
+    return found
+
+
+def of_items(values: pl.Series) -> Proposal:
+    """For a column of the item file: item_side, item_numeric, tags or text."""
+    kind, reason = _by_values(values)
+    known = values.drop_nulls()
+    if values.dtype == pl.String and kind in ("side", "hash", None) and 2 * known.n_unique() > len(known) > 2:
+        words = known.str.split(" ").list.len().mean()
+        return Proposal("text", f"a text of its own for most items, {words:.0f} words on average")
+    names = {"side": "item_side", "hash": "item_side", "numeric": "item_numeric", "lists": "tags"}
+    return Proposal(names.get(kind), reason)
+
+
+def _by_values(values: pl.Series) -> Proposal:
+    known, rows = values.drop_nulls(), len(values)
+    if known.dtype == pl.String:
+        known = known.filter(known != "")
+    if isinstance(known.dtype, pl.List | pl.Array):
+        inner = is_category(known.dtype.inner)
+        return Proposal("lists", "lists") if inner else Proposal(None, f"lists of {known.dtype.inner}")
+    if not (is_category(known.dtype) or known.dtype.is_float() or known.dtype.is_decimal()) or known.dtype == pl.Date:
+        return Proposal(None, f"its type is {known.dtype}")
+    distinct = known.n_unique()
+    if distinct < 2:
+        return Proposal(None, "one value" if distinct else "no values")
+    if known.dtype == pl.String and looks_like_lists(known):
+        return Proposal("lists", "lists written as text")
+    numbers = known if known.dtype.is_numeric() else known.cast(pl.String).cast(pl.Float64, strict=False)
+    if known.dtype != pl.Boolean and not numbers.null_count():
+        whole = known.dtype.is_integer() or (numbers == numbers.floor()).all()
+        if whole and distinct <= _CATEGORIES:
+            return Proposal("side", f"{distinct} different whole numbers")
+        return Proposal("numeric", f"{distinct:,} different numbers")
+    if 2 * distinct > rows and distinct > _CATEGORIES:
+        return Proposal(None, f"{distinct:,} different values in {rows:,} rows")
+    if distinct > _HASHED:
+        return Proposal("hash", f"{distinct:,} different values, hashed to {_BUCKETS:,}")
+    return Proposal("side", f"{distinct:,} different values")
+
+
+def _auc(values: pl.Series, label: pl.Series) -> float:
+    """Of the label by the click rate of each value or range of numbers, learned from the other half of the rows."""
+    from sklearn.metrics import roc_auc_score
+
+    step = max(len(values) // _SAMPLE, 1)
+    values, y = values.gather_every(step), label.gather_every(step).to_numpy()
+    if values.dtype.is_float():
+        numbers = values.fill_null(np.nan).to_numpy()
+        cuts = np.nanquantile(numbers, np.arange(1, _BINS) / _BINS) if not np.isnan(numbers).all() else []
+        codes = np.where(np.isnan(numbers), 0, 1 + np.searchsorted(cuts, numbers))
+    else:
+        codes = values.cast(pl.String).fill_null("").rank("dense").to_numpy()
+    half = np.random.default_rng(0).random(len(y)) < 0.5
+    size = int(codes.max()) + 1
+    scores = np.empty(len(y))
+    for part in (half, ~half):
+        counts, clicks = np.bincount(codes[~part], minlength=size), np.bincount(codes[~part], y[~part], size)
+        scores[part] = ((clicks + y.mean()) / (counts + 1))[codes[part]]
+    return float(roc_auc_score(y, scores)) if 0 < y.mean() < 1 else 0.5
