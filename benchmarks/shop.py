@@ -19,7 +19,7 @@ from mmctr_jax.training.loop import train
 CATEGORIES = ("shoes", "books", "tea", "lamps", "bikes", "games", "plants", "hats")
 COMES_WITH = {"bikes": "hats", "tea": "books", "plants": "lamps", "games": "tea"}
 """What is bought → what is wanted next."""
-PREPARE = ("--label", "clicked", "--click-features", "action,gap", "--histories", "action=buy")
+PREPARE = ("--label", "clicked", "--labels", "liked=0.3", "--click-features", "action,gap", "--histories", "action=buy")
 """The options of `mmctr prepare interactions` that nobody could guess; all other columns are proposed."""
 
 
@@ -79,6 +79,7 @@ def write_shop(
             "item": [f"i{i:04}" for i in item],
             "time": [str(np.datetime64("2026-01-01") + np.timedelta64(int(t), "s")) for t in now],
             "clicked": clicked,
+            "liked": (action == "like").astype(int),
             "action": action,
             "device": np.where(phone[user], "phone", "desk"),
             "city": [f"city {c}" for c in city[user]],
@@ -126,7 +127,7 @@ def main(argv: list[str]) -> None:
             for seed in range(1, args.seeds + 1):
                 run = folder / f"run {column} {seed}"
                 train(changed.model_copy(update={"train": config.train.model_copy(update={"seed": seed})}), run)
-                found.append(predict(run, None, run / "scores.parquet")["auc"])
+                found.append(predict(run, None, run / "scores.parquet")["metrics"]["auc"])
             whole = np.mean(found) if whole is None else whole
             table.row(
                 column or "nothing", f"{np.mean(found):.4f}", f"{np.std(found):.4f}", f"{whole - np.mean(found):+.4f}"

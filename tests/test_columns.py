@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
 from synthetic import ITEMS, SYSTEMS, item_table, items_of, merged, raw_config, samples
 
 from mmctr_jax.config import parse_config
@@ -17,12 +18,13 @@ from mmctr_jax.data.cache import load_split
 from mmctr_jax.data.loader import eval_batches
 from mmctr_jax.data.parquet import Column
 from mmctr_jax.errors import InputError
-from mmctr_jax.features import NumericFeature, TagsFeature
+from mmctr_jax.features import Features, NumericFeature, TagsFeature
 from mmctr_jax.features.item_list import ItemsFeature
 from mmctr_jax.hashing import hash_id
 from mmctr_jax.models.embedding import EmbeddingLayer
 from mmctr_jax.prediction.predict import predict
 from mmctr_jax.training.loop import train
+from mmctr_jax.training.step import loss_of_all_labels
 
 COLUMNS = {
     "side": [
@@ -269,6 +271,70 @@ def test_a_cap_lets_one_item_have_many_tags():
         TagsFeature(name="tags").join([TagsFeature(name="tags").read(column)])
     capped = TagsFeature(name="tags", length=4)
     assert capped.join([capped.read(column)])[-1].tolist() == [1, 2, 3, 4]
+
+
+# Several labels
+
+
+def with_liked(folder):
+    """Files whose rows have a second label, likes: every other click, by the target's number."""
+    write(folder)
+    for name in ("train", "valid", "test"):
+        table = pq.read_table(folder / f"{name}.parquet")
+        liked = (table["label"].to_numpy() == 1) & (table["item_id"].to_numpy() % 2 == 0)
+        pq.write_table(table.append_column("liked", pa.array(liked.astype(np.int8))), folder / f"{name}.parquet")
+    return folder
+
+
+LIKED = {"features": {"labels": {"label": 2.0, "liked": 0.5}}}
+
+
+@pytest.mark.parametrize("name", ["mmctr", "matching", "din"])
+def test_a_second_label_has_its_head_its_auc_and_its_scores(tmp_path, name):
+    data = with_liked(tmp_path / "data")
+    config = config_of(data, merged(SYSTEMS.get(name, {}), LIKED | {"train": {"epochs": 3, "learning_rate": 0.02}}))
+    summary = train(config, tmp_path / "run")
+    assert 0 <= summary.validation["auc_liked"] <= 1
+    result = predict(tmp_path / "run", data / "test.parquet", tmp_path / "scores.parquet")
+    scores = pq.read_table(tmp_path / "scores.parquet")
+    liked = pq.read_table(data / "test.parquet")["liked"].to_numpy()
+    assert result["metrics"]["auc_liked"] == pytest.approx(roc_auc_score(liked, scores["score_liked"]))
+    if name == "matching":
+        pytest.importorskip("onnxruntime", reason="needs ONNX Runtime: pip install '.[serve]'")
+        from mmctr_jax.export.folder import export
+        from mmctr_jax.serve import Scorer
+
+        export(tmp_path / "run", tmp_path / "export")
+        scorer = Scorer(tmp_path / "export")
+        found = [scorer.scores_by_label(*request) for request in as_requests(data)]
+        for label, column in (("scores", "score"), ("liked", "score_liked")):
+            np.testing.assert_allclose([f[label][0] for f in found], scores[column].to_numpy(), atol=1e-5)
+
+
+def test_the_loss_is_the_sum_of_the_labels_by_what_they_count():
+    rng = np.random.default_rng(0)
+    logits, label, liked, weight = rng.normal(size=(6, 2)), rng.integers(0, 2, 6), rng.integers(0, 2, 6), rng.random(6)
+    weight[3] = 0
+    logits[3] = np.nan  # of a row that does not count
+    features = Features(labels={"label": 2.0, "liked": 0.5})
+    batch = {"label": jnp.asarray(label), "labels": {"liked": jnp.asarray(liked)}, "weight": jnp.asarray(weight)}
+    chance = 1 / (1 + np.exp(-np.delete(logits, 3, 0)))
+    label, liked, weight = (np.delete(x, 3) for x in (label, liked, weight))
+
+    def bce(y, p):
+        return -(weight * (y * np.log(p) + (1 - y) * np.log(1 - p))).sum()
+
+    expected = 2.0 * bce(label, chance[:, 0]) + 0.5 * bce(liked, chance[:, 1])
+    assert loss_of_all_labels(jnp.asarray(logits), batch, features) == pytest.approx(expected, rel=1e-5)
+
+
+def test_labels_that_cannot_be_are_refused(tmp_path):
+    data = with_liked(tmp_path / "data")
+    with pytest.raises(InputError, match="features.labels lists 'item_id'"):
+        config_of(data, {"features": {"labels": {"item_id": 1.0}}})
+    with pytest.raises(InputError, match="column bought2 is missing"):
+        train(config_of(data, {"features": {"labels": {"bought2": 1.0}}}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def as_requests(data):

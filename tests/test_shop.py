@@ -53,6 +53,10 @@ def test_every_column_is_given_a_kind_with_its_reason(shop):
     assert columns["item_side"] == ["category", "brand"] and columns["item_numeric"] == ["price"]
     assert columns["item_lists"] == ["labels"] and columns["item_texts"] == ["name"]
     text = (shop / "shop1" / "shop1.yaml").read_text()
+    assert "  labels: {liked: 0.3}" in text and pq.read_schema(shop / "shop1" / "test_labels.parquet").names[1:] == [
+        "label",
+        "liked",
+    ]
     assert '{name: "device", vocab_size: 3} # proposed: 2 different values' in text
     assert "action" not in manifest["reasons"]  # it was named
 
@@ -85,6 +89,7 @@ def test_each_value_is_the_logs(shop):
         assert [names["click_action"][a] for a in row["click_action"]] == [c["action"] for c in past]
         if len(found) == 1:
             np.testing.assert_allclose(row["click_gap"], [now["at"] - c["at"] for c in past])
+        assert row["liked"] == now["liked"] or len(found) > 1
         bought = [c["item"] for c in mine if c["action"] == "buy" and c["at"] < now["at"]]
         assert [names["item_id"][i] for i in row["item_seq_buy"]] == bought
         seen["bought"] += bool(bought)
@@ -125,6 +130,7 @@ def test_three_days(shop):
         assert train_command.main([str(argument) for argument in arguments]) == 0
     assert predict_command.main(["--ckpt", str(shop / "run3"), "--original-ids"]) == 0
     scores = pl.read_parquet(shop / "run3" / "predictions.parquet")
+    assert scores["score_liked"].is_between(0, 1).all() and not scores["score_liked"].equals(scores["score"])
     assert scores["item_id"].str.starts_with("i").all() and scores["score"].is_finite().all()
 
 
@@ -170,6 +176,7 @@ def test_ignored_columns_and_wrong_options(shop, tmp_path):
     columns = json.loads((tmp_path / "none" / "manifest.json").read_text())["columns"]
     assert not any(columns.values())
     for arguments, sentence in (
+        (["--labels", "liked=0"], "--labels liked=0: give what its logloss counts"),
         (["--hash", "city=1"], "--hash city=1: give the number of ids"),
         (["--histories", "action=sold"], "no row of column action is 'sold'"),
         (["--item-side", "colour"], "has no column 'colour'"),

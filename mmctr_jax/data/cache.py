@@ -42,6 +42,7 @@ class Split:
     label: np.ndarray | None  # (rows,) uint8; None where they were not asked for
     fingerprint: str
     weight: np.ndarray | None = None  # (rows,) float32; None: all count the same
+    labels: dict[str, np.ndarray] = field(default_factory=dict)  # (rows,) uint8 of each label besides `label`
     clicks: dict[str, np.ndarray] = field(default_factory=dict)  # by name: (clicks,) values of each click feature
 
     @property
@@ -62,6 +63,7 @@ def _fingerprint(files: list[Path], features: Features, with_labels: bool, weigh
     schema = [_FORMAT, features.history, features.item, features.num_items, with_labels and features.label]
     schema += [f.schema() for f in features.side]
     schema += [weight] if weight else []
+    schema += [["labels", features.other_labels]] if with_labels and features.other_labels else []
     schema += [["clicks", [f.schema() for f in features.clicks]]] if features.clicks else []
     return digest_of_files(files, hashlib.sha256(json.dumps(schema).encode())).hexdigest()
 
@@ -164,9 +166,10 @@ def _open(folder: Path, meta: dict) -> Split:
 
     side = {name: array(f"side{i}") for i, name in enumerate(meta["side"])}  # any name may be no file's name
     clicks = {name: array(f"click{i}") for i, name in enumerate(meta.get("clicks", []))}
+    labels = {name: array(f"label{i}") for i, name in enumerate(meta.get("labels", []))}
     names = ("history_values", "history_offsets", "item", "label", "weight")
     arrays = {name: array(name) for name in names}
-    return Split(**arrays, side=side, clicks=clicks, fingerprint=meta["fingerprint"])
+    return Split(**arrays, side=side, clicks=clicks, labels=labels, fingerprint=meta["fingerprint"])
 
 
 def _build(
@@ -175,13 +178,14 @@ def _build(
     """Writes the arrays, chunk by chunk, so that memory stays small whatever the number of rows."""
     rows = count_rows(files)
     columns = [features.history, features.item, *(f.name for f in (*features.side, *features.clicks))]
-    columns += ([features.label] if with_labels else []) + ([weight] if weight else [])
+    other_labels = features.other_labels if with_labels else ()
+    columns += ([features.label, *other_labels] if with_labels else []) + ([weight] if weight else [])
     chunks = read_columns(files, columns)
     none = {"history_values": np.zeros(0, np.int32), "history_offsets": np.zeros(0, np.int64)}
     none |= {"item": np.zeros(0, np.int32)} | {f"side{i}": f.padding(0) for i, f in enumerate(features.side)}
     none |= {f"click{i}": f.padding(0) for i, f in enumerate(features.clicks)}
     if with_labels:
-        none["label"] = np.zeros(0, np.uint8)
+        none |= {name: np.zeros(0, np.uint8) for name in ("label", *(f"label{i}" for i in range(len(other_labels))))}
     if weight:
         none["weight"] = np.zeros(0, np.float32)
     streams = {name: open(folder / f"{name}.bin", "wb") for name in none}
@@ -214,6 +218,8 @@ def _build(
                     write(f"click{i}", values)
                 if with_labels:
                     write("label", chunk[features.label].labels())
+                for i, name in enumerate(other_labels):
+                    write(f"label{i}", chunk[name].labels())
                 if weight:
                     write("weight", chunk[weight].weights())
                 progress.advance(len(item))
@@ -226,6 +232,7 @@ def _build(
     shapes = {name: [n, *none[name].shape[1:]] for name, n in counts.items()}
     arrays = {name: [none[name].dtype.name, shapes[name]] for name in none}
     names = {"side": [f.name for f in features.side], "clicks": [f.name for f in features.clicks]}
+    names |= {"labels": list(other_labels)}
     return {"arrays": arrays} | names
 
 

@@ -21,7 +21,7 @@ from mmctr_jax.data.share import WHOLE, Share
 Batch = dict[str, Any]
 """history (B, L) int32, zeros on the left, L being what the batch needs; item (B,) int32; side: by name, the values
 (B, …) of each side feature; clicks: by name, the values (B, L) of each click feature, 0 at padding; label, weight
-(B,) float32.
+(B,) float32; labels: by name, (B,) float32 of each label besides `label`.
 
 Rows of weight 0 fill the last batch up; they count in no loss, gradient or metric."""
 
@@ -120,6 +120,7 @@ class _BatchSource(grain.sources.RandomAccessDataSource):
             "clicks": {name: np.zeros((size, length), x.dtype) for name, x in split.clicks.items()},
             "side": {name: np.zeros((size, *x.shape[1:]), x.dtype) for name, x in split.side.items()},
             "label": np.zeros(size, np.float32),
+            "labels": {name: np.zeros(size, np.float32) for name in split.labels},
             "weight": np.zeros(size, np.float32),
         }
         batch["history"][:n] = pad_histories(split, rows, length)
@@ -130,6 +131,8 @@ class _BatchSource(grain.sources.RandomAccessDataSource):
             batch["side"][name][:n] = values[rows]
         if split.label is not None:
             batch["label"][:n] = split.label[rows]
+        for name, values in split.labels.items():
+            batch["labels"][name][:n] = values[rows]
         batch["weight"][:n] = 1.0 if split.weight is None else split.weight[rows]
         return batch
 

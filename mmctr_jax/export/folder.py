@@ -124,6 +124,7 @@ def write(
         "rows_at_once": {str(n): _ROWS if shared else min(_ROWS, max(_CLICKS // n, 1)) for n in lengths},
         "side": [f.request() for f in config.features.side],
         "clicks": [f.request() for f in config.features.clicks],
+        "labels": list(config.features.other_labels),
         "calibration": None if fitted is None else json.loads(json.dumps(asdict(fitted))),
         "versions": {name: importlib.metadata.version(name) for name in _packages(kind)},
     }

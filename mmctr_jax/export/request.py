@@ -50,7 +50,7 @@ def item_arrays(config: Config, params: Any, table: dict[str, np.ndarray], num_i
 def request_function(
     config: Config, params: Any, batch_stats: Any, length: int, calibration: Calibration | None
 ) -> Callable[[dict], dict]:
-    """From arrays by name to `logits` and `scores`, (M,) float32 each.
+    """From arrays by name to `logits` and `scores`, (M,) float32 each, and `scores.NAME` of each other label.
 
     Of the arrays: those of `item_arrays`; `history` (length,) and `candidates` (M,) int32 ids, the history with zeros
     before its clicks; for each side feature `side.NAME` (M, …), and for each feature of the clicks `clicks.NAME`
@@ -85,9 +85,14 @@ def request_function(
         items = ItemVectors(arrays[ITEM_VECTORS], frozen)
         variables = jax.tree.map(jnp.asarray, {"params": params, "batch_stats": batch_stats})
         logits = model.apply(variables, batch, items, train=False).astype(jnp.float32)
+        others = logits[:, 1:] if logits.ndim == 2 else None
+        logits = logits if logits.ndim == 1 else logits[:, 0]
         is_known_M = known(arrays["candidates"]) & known(arrays["history"]).all()
         logits = jnp.where(is_known_M, logits, jnp.nan)
-        return {"logits": logits, "scores": jax.nn.sigmoid(_calibrated(calibration, logits))}
+        found = {"logits": logits, "scores": jax.nn.sigmoid(_calibrated(calibration, logits))}
+        for i, name in enumerate(config.features.other_labels):
+            found[f"scores.{name}"] = jax.nn.sigmoid(jnp.where(is_known_M, others[:, i], jnp.nan))
+        return found
 
     return request
 

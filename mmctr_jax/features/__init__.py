@@ -15,7 +15,7 @@ from mmctr_jax.features.neighbours import NeighboursFeature
 from mmctr_jax.features.numeric import NumericFeature
 from mmctr_jax.features.tags import TagsFeature
 from mmctr_jax.features.vocabulary import Ids
-from mmctr_jax.settings import Name, Settings, Width
+from mmctr_jax.settings import Name, Positive, Settings, Width
 
 KINDS: dict[str, type[Feature]] = {
     "categorical": CategoricalFeature,
@@ -47,6 +47,10 @@ class Features(Settings):
     """Target item; also the key column of item_info."""
     label: Name = "label"
     """1 clicked, 0 not."""
+    labels: dict[Name, Positive] = {}
+    """Columns of 0 and 1 that the model learns at once, such as `{label: 1.0, liked: 0.3}`, and what each one's logloss
+    counts. `label` is always among them, with 1 unless it is named here; each other one has a head of its own, an AUC
+    in each validation, and a column `score_NAME` in the predictions. `label` alone decides which checkpoint is best."""
     weight: Name | None = None
     """Column: what a training row counts in its batch's mean loss, above 0. null: 1."""
     user: Name = "user_id"
@@ -109,8 +113,10 @@ class Features(Settings):
             raise ValueError("features.id_columns lists 'score', the name of the predictions' own column; rename it")
         if self.weight in (self.history, self.item, self.label):
             raise ValueError(f"features.weight is {self.weight!r}, the history, item or label; name another column")
+        if taken := {self.history, self.item, self.weight} & set(self.other_labels):
+            raise ValueError(f"features.labels lists {min(taken)!r}, the history, item or weight; name other columns")
         for name in [f.name for f in self.side + self.clicks + self.item_features]:
-            if name in (self.history, self.item, self.label, self.weight):
+            if name in (self.history, self.item, self.label, self.weight, *self.labels):
                 raise ValueError(
                     f"column {name!r} is listed as a feature and is the history, item, label or weight; rename it"
                 )
@@ -137,6 +143,11 @@ class Features(Settings):
                     f"{f.column.dim}; it has one"
                 )
         return self
+
+    @property
+    def other_labels(self) -> tuple[str, ...]:
+        """The labels besides `label`, in the order of the model's outputs after the first."""
+        return tuple(name for name in self.labels if name != self.label)
 
     @property
     def item_columns(self) -> dict[str, Feature]:

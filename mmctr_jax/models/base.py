@@ -75,7 +75,7 @@ class Model(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     def __call__(self, batch: Batch, items: dict[str, jax.Array], train: bool) -> jax.Array:
-        """Logits (B,) of a batch given the item table (`data.items.ItemTable`)."""
+        """Logits (B,) of a batch given the item table (`data.items.ItemTable`); (B, 1 + L) with L more labels."""
         raise NotImplementedError
 
     def embedded(self, batch: Batch, items: dict[str, jax.Array], train: bool) -> Embedded:
@@ -83,9 +83,10 @@ class Model(nn.Module):
         return EmbeddingLayer(self.features, self.settings, self.dtype, name="embedding")(batch, items, train)
 
     def logits(self, widths: tuple[int, ...], x_BxF: jax.Array, train: bool) -> jax.Array:
-        """(B,) by the prediction MLP (Eq. 9); submodule `head`.
+        """(B,) by the prediction MLP (Eq. 9); submodule `head`. (B, 1 + L) where there are L more labels than `label`.
 
         Never in bfloat16: its 8 bits would tie scores together, and the loss is computed from them.
         """
-        head = MLP(widths, jnp.promote_types(self.dtype, jnp.float32), outputs=1, name="head")
-        return head(x_BxF, train)[:, 0]
+        outputs = 1 + len(self.features.other_labels)
+        logits = MLP(widths, jnp.promote_types(self.dtype, jnp.float32), outputs=outputs, name="head")(x_BxF, train)
+        return logits if outputs > 1 else logits[:, 0]

@@ -6,7 +6,9 @@ import csv
 import io
 import os
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO
 
 import numpy as np
@@ -43,8 +45,17 @@ def check_output(out: Path, task: str | None, inputs: list[Path]) -> None:
         raise InputError(f"Output {out} would overwrite what is to be read; name another file.")
 
 
-def write_scores(out: Path, ids: dict[str, pa.ChunkedArray], scores: np.ndarray, task: str | None) -> None:
-    """Writes id columns and (rows,) scores, whole or not at all. Raises: InputError if that cannot be done."""
+def write_scores(
+    out: Path,
+    ids: dict[str, pa.ChunkedArray],
+    scores: np.ndarray,
+    task: str | None,
+    more: Mapping[str, np.ndarray] = MappingProxyType({}),
+) -> None:
+    """Writes id columns and (rows,) scores, whole or not at all. Raises: InputError if that cannot be done.
+
+    more: further columns of scores, by name; a submission has none.
+    """
     try:
         with replacing(out) as temporary:
             if out.suffix == ".zip":
@@ -54,7 +65,7 @@ def write_scores(out: Path, ids: dict[str, pa.ChunkedArray], scores: np.ndarray,
                 with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
                     archive.writestr(zipfile.ZipInfo("prediction.csv"), buffer.getvalue(), zipfile.ZIP_DEFLATED)
             else:
-                table = pa.table({**ids, "score": scores})
+                table = pa.table({**ids, "score": scores, **more})
                 if out.suffix == ".csv":
                     with open(temporary, "wb") as stream:
                         _write_csv(table, stream)

@@ -77,22 +77,33 @@ def predict(
     if original_ids:
         ids |= {name: original(name, ids[name], files[0], numbering) for name in _named(config) if name in ids}
     known = read_labels(files, config.features.label, labels)
+    other_labels = config.features.other_labels
+    label_columns = column_names(part_files(labels) if labels else files)
+    known_others = {
+        name: read_labels(files, name, labels) if name in label_columns and known is not None else None
+        for name in other_labels
+    }
     users = _read_users(files, config) if known is not None else None
 
     predictor = Predictor.load(directory, item_info)
     calibrated = None if calibrate == "none" else _calibration(directory, predictor, calibrate)
     log.info(f"Scoring {data} with {directory}, step {predictor.step:,}.")
     started = time.monotonic()
-    logits = predictor.logits(data)
+    every = predictor.all_logits(data)
+    logits, more = metrics.first(every), every[..., 1:]
     seconds = time.monotonic() - started
-    _check_finite(logits, directory, predictor)
+    _check_finite(every.reshape(len(every), -1).sum(axis=1), directory, predictor)
     for name, values in ids.items():
         assert len(values) == len(logits), (name, len(values), len(logits))
     final = logits.astype(np.float64) if calibrated is None else calibrated.apply(logits)
-    write_scores(out, ids, expit(final), task)
+    others = {f"score_{name}": expit(more[:, i].astype(np.float64)) for i, name in enumerate(other_labels)}
+    write_scores(out, ids, expit(final), task, others)
     result = {"rows": len(logits), "seconds": seconds, "out": str(out), "metrics": {}}
     if known is not None:
         result["metrics"] = metrics.evaluate(known, final, users)
+        for i, name in enumerate(other_labels):
+            if known_others[name] is not None:
+                result["metrics"] |= metrics.evaluate_others({name: known_others[name]}, more[:, i : i + 1])
         if calibrated is not None:
             result["uncalibrated"] = metrics.evaluate(known, logits, users)
     return result

@@ -18,6 +18,7 @@ from mmctr_jax.data.numbering import check_same_numbering, numbering_of
 from mmctr_jax.devices.sharding import make_mesh, put_items
 from mmctr_jax.errors import InputError
 from mmctr_jax.runs.directory import RunDirectory
+from mmctr_jax.training import metrics
 from mmctr_jax.training.scoring import make_score
 from mmctr_jax.training.step import abstract_state
 
@@ -70,15 +71,25 @@ class Predictor:
         return cls(config, step, num_items, table, params, batch_stats, score_split)
 
     def logits(self, path: str | Path) -> np.ndarray:
-        """(rows,) float32 logits of a Parquet file's or folder's rows, in their order. Raises InputError."""
+        """(rows,) float32 logits of a Parquet file's or folder's rows, in their order; those of the first label.
+
+        Raises: InputError.
+        """
+        return metrics.first(self.all_logits(path))
+
+    def all_logits(self, path: str | Path) -> np.ndarray:
+        """`logits`; (rows, 1 + L) where the model has L labels besides the first (`Features.other_labels`)."""
         features = self.config.features.with_items(self.num_items)
         split = load_split(path, features, cache_dir=None, with_labels=False)
         if self.num_items > self.config.features.num_items:
             self._tell_of_new_items(split)
-        return self.score(split)
+        return self._scored(split)
 
     def score(self, split: Split) -> np.ndarray:
-        """(rows,) float32 logits of rows that are read already."""
+        """(rows,) float32 logits of rows that are read already; those of the first label."""
+        return metrics.first(self._scored(split))
+
+    def _scored(self, split: Split) -> np.ndarray:
         with Progress("Scoring", split.rows, "samples") as bar:
             return self._score(split, bar.advance)
 

@@ -19,6 +19,7 @@ class Columns:
     item: str = "item"
     time: str = "time"
     label: str | None = None  # 1 clicked, 0 shown and not clicked; None: every row is a click
+    labels: tuple[tuple[str, str], ...] = ()  # columns of other labels, and what they count in the loss
     weight: str | None = None  # how much a row counts in the training loss
     side: tuple[str, ...] = ()  # categorical features of the interaction, such as the device
     numbers: tuple[str, ...] = ()  # numeric features of the interaction, such as the price
@@ -40,7 +41,12 @@ class Columns:
     def named(self) -> list[tuple[str, str]]:
         """Option and column of each feature of the log."""
         found = [("side", name) for name in self.side] + [("numeric", name) for name in self.numbers]
-        return found + [("lists", name) for name in self.lists] + [("hash", name) for name, _ in self.hashed]
+        return (
+            found
+            + [("lists", name) for name in self.lists]
+            + [("hash", name) for name, _ in self.hashed]
+            + [("labels", name) for name, _ in self.labels]
+        )
 
     @property
     def of_log(self) -> set[str]:

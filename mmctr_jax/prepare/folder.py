@@ -71,11 +71,17 @@ def by_size(rows: int) -> tuple[int, float]:
     return (256, 3.0) if rows < 200_000 else (1024, 0.5)
 
 
+def _flow(settings: dict[str, Any]) -> str:
+    """Settings on one line of YAML."""
+    parts = {
+        name: value if name == "kind" else json.dumps(value, ensure_ascii=False) for name, value in settings.items()
+    }
+    return "{" + ", ".join(f"{name}: {text}" for name, text in parts.items()) + "}"
+
+
 def _feature(settings: dict[str, Any], reasons: dict[str, str]) -> str:
     """A line of a list of features, with the reason for what nobody asked for."""
-    parts = {name: json.dumps(value, ensure_ascii=False) for name, value in settings.items()}
-    parts = {name: text.strip('"') if name == "kind" else text for name, text in parts.items()}
-    line = "    - {" + ", ".join(f"{name}: {text}" for name, text in parts.items()) + "}"
+    line = f"    - {_flow(settings)}"
     reason = reasons.get(settings["name"].removeprefix("click_"))
     return f"{line} # {reason}" if reason else line
 
@@ -104,6 +110,7 @@ def config_text(manifest: dict[str, Any]) -> str:
         *(f"  {name}: {json.dumps(str(folder / f'{name}.parquet'), ensure_ascii=False)}" for name in files),
         "features:",
         *(["  weight: weight"] if manifest["weight"] else []),
+        *([f"  labels: {_flow(manifest['labels'])}"] if manifest.get("labels") else []),
         "  side:" if side else "  side: []",
         *side,
         *(["  clicks:", *clicks] if clicks else []),

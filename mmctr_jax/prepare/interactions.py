@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from mmctr_jax.console import log as say
@@ -62,6 +63,7 @@ def read(path: Path, items: Path | None, columns: Columns) -> Source:
         numeric=list(columns.numbers),
         lists=list(columns.lists),
         hashed={name: _buckets(name, size) for name, size in columns.hashed},
+        labels={name: _loss_weight(name, weight) for name, weight in columns.labels},
         clicks={name: _kind_of_clicks(log, name) for name in columns.clicks},
         histories={value: name for name, value in columns.histories},
         item_side=list(columns.item_side),
@@ -75,6 +77,16 @@ def read(path: Path, items: Path | None, columns: Columns) -> Source:
 
 def _kind_of_clicks(log: pl.DataFrame, name: str) -> str:
     return "numeric" if name == "gap" or log[f"click_{name}"].dtype.is_float() else "categorical"
+
+
+def _loss_weight(name: str, weight: str) -> float:
+    try:
+        value = float(weight)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < np.inf:
+        raise InputError(f"--labels {name}={weight}: give what its logloss counts beside that of the clicks, above 0.")
+    return value
 
 
 def _buckets(name: str, size: str) -> int:
@@ -128,6 +140,8 @@ def _read_log(path: Path, columns: Columns) -> tuple[pl.DataFrame, float]:
         log[name] = as_tags(frame[f"lists {name}"], path, name, columns.tag_separator)
     for name, _ in columns.hashed:
         log[name] = _categories(frame[f"hash {name}"], path, name)
+    for name, _ in columns.labels:
+        log[name] = as_labels(frame[f"labels {name}"], path, name, text)
     for name in columns.clicks:
         if name != "gap":
             values = frame[f"clicks {name}"]
@@ -215,6 +229,7 @@ def _as_earlier(given: dict[str, Any], columns: dict[str, Any], items: bool) -> 
         "numbers": tuple(columns["numeric"]),
         "lists": tuple(columns["lists"]),
         "hashed": tuple((name, str(size)) for name, size in columns["hashed"].items()),
+        "labels": tuple((name, str(weight)) for name, weight in columns["labels"].items()),
         "clicks": tuple(columns["clicks"]),
         "histories": tuple((name, value) for value, name in columns["histories"].items()),
         "ignore": ("*",),
@@ -232,6 +247,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--time", default=Columns.time, metavar="COLUMN", help="numbers, dates or ISO 8601 text (default: %(default)s)")
     add("--label", metavar="COLUMN", help="1 clicked, 0 shown and not clicked (without: all are clicks)")
     add("--weight", metavar="COLUMN", help="how much a row counts in the training loss")
+    more = "other columns of 0 and 1 that the model learns at once, such as liked=0.3, and what they count in the loss"
+    add("--labels", type=pairs, default=(), metavar="COLUMN=WEIGHT,…", help=more)
     names = {"type": comma_separated, "default": (), "metavar": "COLUMN,…"}
     add("--side", **names, help="categories of a row, such as the device")
     add("--numeric", **names, dest="numbers", help="numbers of a row, such as its price")

@@ -112,6 +112,7 @@ def _manifest(
         "users": len(dataset.users),
         "tags": len(dataset.items.tags),
         **_features(source, dataset, options),
+        "labels": source.labels,
         "columns": source.columns,
         "reasons": source.reasons,
         "numbers": {name: dataclasses.asdict(found) for name, found in dataset.numbers.items()},

@@ -58,6 +58,7 @@ class RowValues:
     items: dict[str, np.ndarray]  # (V + 1,) of the target, by item
     clicks: dict[str, np.ndarray]  # (R,) of the clicks of the history
     histories: dict[str, Histories]  # second ones
+    labels: dict[str, np.ndarray]  # (R,) bool: other labels of the interaction; of sampled negatives they are 0
     gap: float | None = None  # the unit of time from a click to the sample; None: it is no feature
 
 
@@ -144,6 +145,10 @@ def sample_tables(
         for name, second in given.histories.items():
             ends, found = second.places(row, options.history)
             columns[f"item_seq_{name}"] = _lists(ends, log.item[found].astype(np.int64))
+        for name, values in given.labels.items():
+            columns[name] = (
+                (values[row] & (label == 1)).astype(np.int64) if options.negatives else values[row].astype(np.int64)
+            )
         if log.weight is not None:
             columns["weight"] = log.weight[row]
         yield min(_ROWS_PER_CHUNK, len(rows) - start), pa.table(columns | {"label": label})

@@ -29,6 +29,8 @@ class Source:
     numeric: list[str] = field(default_factory=list)  # columns of `log`: numbers of the interaction, null if unknown
     lists: list[str] = field(default_factory=list)  # columns of `log`: lists of text
     hashed: dict[str, int] = field(default_factory=dict)  # columns of `log`: text, which training hashes to so many ids
+    labels: dict[str, float] = field(default_factory=dict)
+    """Columns of `log`, bool: what else than a click a model is to predict, and what it counts in the loss."""
     clicks: dict[str, str] = field(default_factory=dict)
     """What each click of a history says of itself: name → its kind. Columns `click_NAME` of `log`, but for `gap`, the
     time from the click to the sample's."""
@@ -47,7 +49,7 @@ class Source:
     @property
     def columns(self) -> dict[str, Any]:
         """What its columns became, for the manifest."""
-        names = ("side", "numeric", "lists", "hashed", "clicks", "histories")
+        names = ("side", "numeric", "lists", "hashed", "labels", "clicks", "histories")
         names += ("item_side", "item_numeric", "item_lists", "item_texts")
         return {name: getattr(self, name) for name in names}
 
@@ -62,7 +64,14 @@ class Source:
     def values(self) -> list[str]:
         """Columns of `log` that hold text, lists of text, or whether an interaction is in a second history."""
         of_clicks = [f"click_{name}" for name, kind in self.clicks.items() if kind == "categorical"]
-        return [*self.side, *self.lists, *self.hashed, *of_clicks, *(f"item_seq_{name}" for name in self.histories)]
+        return [
+            *self.side,
+            *self.lists,
+            *self.hashed,
+            *self.labels,
+            *of_clicks,
+            *(f"item_seq_{name}" for name in self.histories),
+        ]
 
     @property
     def has_non_clicks(self) -> bool:

@@ -80,7 +80,7 @@ def write_samples(out: Path, dataset: Dataset, source: Source, options: Options)
         rows = dataset.rows[code]
         chunks = sample_tables(interactions, rows, code, histories, sampler, given, options)
         with Progress(f"Writing {name}", len(rows), "interactions") as progress:
-            found = _write_split(out, name, chunks, dataset, progress)
+            found = _write_split(out, name, chunks, ["label", *source.labels], dataset, progress)
         kept = np.minimum(histories.lengths[rows], options.history)
         on_new = int((dataset.clicks[interactions.item[rows[interactions.click[rows]]]] == 0).sum())
         missing = len(rows) * (1 + (options.negatives or 0)) - found["rows"]
@@ -125,11 +125,17 @@ def _row_values(dataset: Dataset, source: Source) -> RowValues:
             clicks[name] = log.numeric[column].astype(np.float32)
     second = {name: Histories(log, log.side[f"item_seq_{name}"].to_numpy()) for name in source.histories}
     gap = source.time_unit if "gap" in source.clicks else None
-    return RowValues(rows, dataset.items.levels, clicks, second, gap)
+    labels = {name: log.side[name].to_numpy() for name in source.labels}
+    return RowValues(rows, dataset.items.levels, clicks, second, labels, gap)
 
 
 def _write_split(
-    out: Path, name: str, chunks: Iterator[tuple[int, pa.Table]], dataset: Dataset, progress: Progress
+    out: Path,
+    name: str,
+    chunks: Iterator[tuple[int, pa.Table]],
+    label_columns: list[str],
+    dataset: Dataset,
+    progress: Progress,
 ) -> dict[str, int]:
     """Writes one split, the labels of the test split to a file of their own; returns `rows` and `positives`."""
     rows = positives = 0
@@ -139,13 +145,14 @@ def _write_split(
             label = table["label"]
             if name == "test":
                 ids = pa.array(np.arange(rows, rows + table.num_rows))
-                table = table.drop_columns("label").add_column(0, "ID", ids)
+                known = table.select(label_columns).add_column(0, "ID", ids)
+                table = table.drop_columns(label_columns).add_column(0, "ID", ids)
                 labels = labels or pq.ParquetWriter(
                     out / "test_labels.parquet",
-                    with_numbering(pa.schema({"ID": ids.type, "label": label.type}), dataset.numbering),
+                    with_numbering(known.schema, dataset.numbering),
                     write_page_checksum=True,
                 )
-                labels.write_table(pa.table({"ID": ids, "label": label}))
+                labels.write_table(known)
             writer = writer or pq.ParquetWriter(
                 out / f"{name}.parquet",
                 with_numbering(table.schema, dataset.numbering),

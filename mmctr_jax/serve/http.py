@@ -222,11 +222,12 @@ class Service:
         ):
             if isinstance(scores, RequestError):
                 raise RequestError(f"requests[{i}].{scores.field}", scores.reason) if many else scores
-            results.append({"scores": scores})
+            first = scores.pop("scores")
+            results.append({"scores": first} | ({"labels": scores} if scores else {}))
         answer = {"results": results} if many else results[0]
         return Response(200, orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY))
 
-    async def _scores(self, requests: list[tuple]) -> list[np.ndarray | RequestError]:
+    async def _scores(self, requests: list[tuple]) -> list[dict[str, np.ndarray] | RequestError]:
         count = sum(len(candidates) for _, candidates, *_ in requests)
         if count > self.limits.candidates:
             raise Refused(
@@ -234,11 +235,11 @@ class Service:
             )
         scorer = self.scorer  # one for the whole request, whatever is loaded meanwhile
 
-        def score() -> list[np.ndarray | RequestError]:
-            results: list[np.ndarray | RequestError] = []
+        def score() -> list[dict[str, np.ndarray] | RequestError]:
+            results: list[dict[str, np.ndarray] | RequestError] = []
             for request in requests:
                 try:
-                    results.append(scorer.score(*request))
+                    results.append(scorer.scores_by_label(*request))
                 except RequestError as error:
                     results.append(error)
             return results
@@ -261,7 +262,7 @@ class Service:
         (scores,) = await self._scores([(history, candidates, side, clicks)])
         if isinstance(scores, RequestError):
             raise scores
-        content, length = open_inference.answer(self.name, self.scorer, request, scores)
+        content, length = open_inference.answer(self.name, self.scorer, request, scores["scores"])
         if length is None:
             return Response(200, content)
         return Response(200, content, _BINARY, ((open_inference.HEADER_LENGTH.encode(), length.encode()),))

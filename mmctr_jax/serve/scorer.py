@@ -84,6 +84,8 @@ class Scorer:
         """What the model takes of a candidate besides its id: each feature's `kind` and what its values may be."""
         self.clicks: dict[str, dict[str, Any]] = {f["name"]: f for f in self.manifest.get("clicks", [])}
         """What the model takes of each click, likewise."""
+        self.labels: list[str] = self.manifest.get("labels", [])
+        """What else than a click it has learned to predict (`scores_by_label`)."""
         self.unknown_ids = 0
         self._pads_unknown, self._by_number = unknown == "padding", by_number
         self.numbers: dict[str, int] | None = None
@@ -154,7 +156,22 @@ class Scorer:
         Raises:
             RequestError: It names the field and the value that is wrong.
         """
-        return self._run("scores", history, candidates, side, clicks)
+        return self._run(["scores"], history, candidates, side, clicks)[0]
+
+    def scores_by_label(
+        self,
+        history: Ids,
+        candidates: Ids,
+        side: Mapping[str, Any] | None = None,
+        clicks: Mapping[str, Sequence[Any]] | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Of each label that the model learned besides the first: (M,) float32 probabilities, not calibrated.
+
+        Arguments and errors as of `score`, whose scores stand under "scores".
+        """
+        outputs = ["scores", *(f"scores.{name}" for name in self.labels)]
+        found = self._run(outputs, history, candidates, side, clicks)
+        return dict(zip(["scores", *self.labels], found, strict=True))
 
     def logits(
         self,
@@ -164,16 +181,16 @@ class Scorer:
         clicks: Mapping[str, Sequence[Any]] | None = None,
     ) -> np.ndarray:
         """(M,) float32 logits, not calibrated; otherwise as `score`."""
-        return self._run("logits", history, candidates, side, clicks)
+        return self._run(["logits"], history, candidates, side, clicks)[0]
 
     def _run(
         self,
-        output: str,
+        outputs: list[str],
         history: Ids,
         candidates: Ids,
         side: Mapping[str, Any] | None,
         of_clicks: Mapping[str, Any] | None,
-    ) -> np.ndarray:
+    ) -> list[np.ndarray]:
         clicks = self._numbered("history", history)
         kept = np.flatnonzero(clicks)[-self.manifest["max_history"] :]
         items = self._numbered("candidates", candidates)
@@ -183,11 +200,12 @@ class Scorer:
         for name, values in self._of_clicks(of_clicks, len(clicks)).items():
             padded[f"clicks.{name}"] = np.pad(values[kept], (length - len(kept), 0))
         session, rows = self._sessions[length], self._rows[length]
-        results = np.empty(len(items), np.float32)
+        results = [np.empty(len(items), np.float32) for _ in outputs]
         for start in range(0, len(items), rows):
             part = slice(start, start + rows)
             inputs = {name: values[part] for name, values in feed.items()} | {"candidates": items[part]}
-            results[part] = session.run([output], inputs | padded)[0]
+            for result, found in zip(results, session.run(outputs, inputs | padded), strict=True):
+                result[part] = found
         return results
 
     def _numbered(self, field: str, ids: Ids) -> np.ndarray:

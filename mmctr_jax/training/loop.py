@@ -316,7 +316,8 @@ class _Trainer:
         broken = np.count_nonzero(~np.isfinite(logits))
         if broken:
             raise self._diverged(f"{broken:,} of {valid.rows:,} validation logits are not finite")
-        result = metrics.evaluate(np.asarray(valid.label), logits, self.data.valid_users)
+        result = metrics.evaluate(np.asarray(valid.label), metrics.first(logits), self.data.valid_users)
+        result |= metrics.evaluate_others(valid.labels, logits[..., 1:])
         before, rate = self.plateau.learning_rate, self._learning_rate(step)
         improved = self.plateau.update(result["auc"], step, train)
         if improved:

@@ -48,6 +48,20 @@ def grouped_auc(labels: np.ndarray, logits: np.ndarray, groups: np.ndarray) -> f
     return float(np.average(areas, weights=rows[both]))
 
 
+def first(logits: np.ndarray) -> np.ndarray:
+    """(rows,) the logits of the first label. logits: (rows,), or (rows, 1 + L) with L more labels."""
+    return logits if logits.ndim == 1 else np.ascontiguousarray(logits[:, 0])
+
+
+def evaluate_others(labels: dict[str, np.ndarray], logits: np.ndarray) -> dict[str, float | None]:
+    """`auc_NAME` of each label besides the first. labels: those that are known, in the order of the model's outputs.
+
+    logits: (rows, L), of these labels.
+    """
+    found = {f"auc_{name}": auc(values, logits[:, i]) for i, (name, values) in enumerate(labels.items())}
+    return {name: value if np.isfinite(value) else None for name, value in found.items()}
+
+
 def evaluate(labels: np.ndarray, logits: np.ndarray, users: np.ndarray | None = None) -> dict[str, float | None]:
     """AUC, logloss, and grouped AUC where users are known; None where one is not defined (JSON has no NaN)."""
     metrics = {"auc": auc(labels, logits), "logloss": logloss(labels, logits)}

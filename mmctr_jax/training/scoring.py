@@ -20,8 +20,9 @@ from mmctr_jax.training.step import make_narrow, make_predict_step
 def make_score(config: Config, mesh: Mesh) -> Callable:
     """`(params, batch_stats, split, items, on_rows) → (rows,) float32 logits` of every row of `split`, each once.
 
-    The logits are in the split's order, on every process alike. Rows are computed from the longest history to the
-    shortest, so that a batch is as long as its rows need. `on_rows` is told how many were scored since its last call.
+    (rows, 1 + L) where the model has L labels besides the first. The logits are in the split's order, on every process
+    alike. Rows are computed from the longest history to the shortest, so that a batch is as long as its rows need.
+    `on_rows` is told how many were scored since its last call.
     """
     narrow, predict_step = make_narrow(config, mesh), make_predict_step(config, mesh)
 
@@ -37,7 +38,9 @@ def make_score(config: Config, mesh: Mesh) -> Callable:
         batches = eval_batches(
             split, order, batch_size=batch_size, lengths=scoring_lengths(config.model, config.train), share=share()
         )
-        logits, done, length = np.empty(split.rows, np.float32), 0, None
+        more = len(config.features.other_labels)
+        logits = np.empty((split.rows, 1 + more) if more else split.rows, np.float32)
+        done, length = 0, None
         waiting: jax.Array | None = None
 
         def take(logits_B: jax.Array) -> None:

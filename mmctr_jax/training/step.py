@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from mmctr_jax.config import Config
 from mmctr_jax.devices.sharding import filled, placed, replicated
+from mmctr_jax.features import Features
 from mmctr_jax.models import Model, build_model, live
 from mmctr_jax.optimization import clipped_step
 from mmctr_jax.optimization.weight_decay import group_of
@@ -30,6 +31,16 @@ def summed_bce(logits_B: jax.Array, label_B: jax.Array, weight_B: jax.Array) -> 
     logits_B = jnp.where(weight_B > 0, logits_B, 0)  # before the loss: a NaN behind it would still reach the gradient
     losses_B = optax.sigmoid_binary_cross_entropy(logits_B, label_B.astype(logits_B.dtype))
     return (weight_B * losses_B).sum()
+
+
+def loss_of_all_labels(logits: jax.Array, batch: dict[str, Any], features: Features) -> jax.Array:
+    """`summed_bce` of each label, by what it counts. logits: (B,), or (B, 1 + L) with L labels besides the first."""
+    label, weights = features.label, features.labels
+    first, *others = [logits] if logits.ndim == 1 else logits.T
+    total = weights.get(label, 1.0) * summed_bce(first, batch["label"], batch["weight"])
+    for name, logits_B in zip(features.other_labels, others, strict=True):
+        total += weights[name] * summed_bce(logits_B, batch["labels"][name], batch["weight"])
+    return total
 
 
 def l2_penalty(params: Any, embedding_l2: float, net_l2: float) -> jax.Array:
@@ -148,7 +159,7 @@ def make_train_step(config: Config, mesh: Mesh) -> Callable:
             params = jax.tree.map(cut, params, parameter_shapes(small, items))
 
         def objective(params):
-            logits_B, updates = model.apply(
+            logits, updates = model.apply(
                 {"params": params, "batch_stats": state.batch_stats},
                 batch,
                 items,
@@ -156,7 +167,7 @@ def make_train_step(config: Config, mesh: Mesh) -> Callable:
                 rngs={"dropout": jax.random.fold_in(state.rng, state.step)},
                 mutable=["batch_stats", "losses"],
             )
-            total = summed_bce(logits_B.astype(jnp.float32), batch["label"], batch["weight"])
+            total = loss_of_all_labels(logits.astype(jnp.float32), batch, config.features)
             own = sum(
                 jax.tree.leaves(updates.get("losses", {})), jnp.zeros(())
             )  # means, which the model has of its own
@@ -224,7 +235,7 @@ def make_narrow(config: Config, mesh: Mesh) -> Callable:
 
 
 def make_predict_step(config: Config, mesh: Mesh) -> Callable:
-    """`(params, batch_stats, batch, items) → logits (B,) float32`, whole on every device.
+    """`(params, batch_stats, batch, items) → logits (B,) float32`, whole on every device; (B, 1 + L) with more labels.
 
     Compiled once for each length of histories; `params` are narrowed to it (`make_narrow`).
     """
