@@ -167,7 +167,7 @@ def test_a_damaged_item_table_is_refused(run, tmp_path):
 
 def test_scores_that_are_not_finite_are_not_delivered(run, tmp_path, monkeypatch):
     directory, data = run
-    monkeypatch.setattr(Predictor, "logits", lambda self, path: np.full(90, np.nan, np.float32))
+    monkeypatch.setattr(Predictor, "all_logits", lambda self, path: np.full(90, np.nan, np.float32))
     with pytest.raises(InputError, match="row 0 a score that is not finite"):
         predict(directory, data / "test.parquet", tmp_path / "out.parquet")
     assert not (tmp_path / "out.parquet").exists()

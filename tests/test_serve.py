@@ -123,7 +123,7 @@ def test_paths_and_methods_that_are_not_served(service):
 
 def test_a_request_that_takes_too_long_is_given_up(exported):
     service = Service(lambda: Scorer(exported), limits=Limits(seconds=0.05))
-    service.scorer.score = lambda *_: time.sleep(0.5)
+    service.scorer.scores_by_label = lambda *_: time.sleep(0.5)
     status, content = post(service, REQUEST)
     assert status == 503 and "took longer than 0.05 s" in content["error"]
 
