@@ -111,8 +111,8 @@ def write(
     """
     config = predictor.config
     arrays = item_arrays(config, predictor.params, predictor.table, predictor.num_items)
-    shared = config.model.shares_history
-    lengths = (config.model.max_history,) if shared else scoring_lengths(config.model, config.train)
+    one_graph = config.model.shares_history and config.model.narrowed(1) == config.model
+    lengths = (config.model.max_history,) if one_graph else scoring_lengths(config.model, config.train)
     model = {
         "format": FORMAT,
         "kind": kind,
@@ -121,7 +121,7 @@ def write(
         "step": predictor.step,
         "weights": _digest(predictor.params, predictor.batch_stats),
         "max_history": config.model.max_history,
-        "rows_at_once": {str(n): _ROWS if shared else min(_ROWS, max(_CLICKS // n, 1)) for n in lengths},
+        "rows_at_once": {str(n): _ROWS if one_graph else min(_ROWS, max(_CLICKS // n, 1)) for n in lengths},
         "side": [f.request() for f in config.features.side],
         "clicks": [f.request() for f in config.features.clicks],
         "labels": list(config.features.other_labels),

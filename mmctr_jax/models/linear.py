@@ -16,7 +16,7 @@ class SharedDense(nn.Module):
 
     @nn.compact
     def __call__(self, x_BxNxI: jax.Array, shared_BxS: jax.Array) -> jax.Array:
-        """Returns (B, N, features)."""
+        """Returns (B, N, features); `x_BxNxI` may have one row that is that of all samples."""
         width = x_BxNxI.shape[-1]
         kernel = self.param("kernel", self.kernel_init, (width + shared_BxS.shape[-1], self.features), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)

@@ -34,6 +34,7 @@ class MMCTRSettings(ModelSettings):
     """Widths of the prediction MLP before its last, single output."""
 
     module = MMCTR
+    shares_history = True
 
     def check(self, features: Features) -> None:
         self.transformer.check(features, self.embedding_dim)

@@ -83,27 +83,27 @@ class Attention(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x_BxQxT, keys_BxNxT, attended_BxN, train: bool, shared_BxS=None):
-        """`keys_BxNxT` null: self-attention, among the N = Q positions of `x_BxQxT`; and then, `shared_BxS` not null:
-        what the last S columns of `x_BxQxT` hold at every position."""
+    def __call__(self, x_BxQxT, keys_BxNxT, attended_BxN, train: bool, parts=None):
+        """`keys_BxNxT` null: self-attention, among the N = Q positions of `x_BxQxT`; and then, `parts` not null: what
+        `x_BxQxT` is made of, the first columns (H, Q, T − S), H being 1 where all rows have the same, and what the last
+        ones hold at every position (B, S)."""
         B, Q, T = x_BxQxT.shape
         init = nn.initializers.xavier_uniform()
 
-        def split(projected, parts):
-            projected = projected.reshape(B, -1, parts, self.heads, T // self.heads)
-            return [projected[:, :, i] for i in range(parts)]
+        def split(projected, count):
+            projected = projected.reshape(B, -1, count, self.heads, T // self.heads)
+            return [projected[:, :, i] for i in range(count)]
 
-        def project(x, parts, name):
-            return split(nn.Dense(parts * T, kernel_init=init, dtype=self.dtype, name=name)(x), parts)
+        def project(x, count, name):
+            return split(nn.Dense(count * T, kernel_init=init, dtype=self.dtype, name=name)(x), count)
 
         if keys_BxNxT is not None:
             (q,), (k, v) = project(x_BxQxT, 1, "query_proj"), project(keys_BxNxT, 2, "key_value_proj")
         # Else one (T, 3T) matrix, as in the release: its Xavier limit is that of the whole, not of a third.
-        elif shared_BxS is None:
+        elif parts is None:
             q, k, v = project(x_BxQxT, 3, "in_proj")
         else:
-            in_proj = SharedDense(3 * T, init, self.dtype, name="in_proj")
-            q, k, v = split(in_proj(x_BxQxT[..., : T - shared_BxS.shape[-1]], shared_BxS), 3)
+            q, k, v = split(SharedDense(3 * T, init, self.dtype, name="in_proj")(*parts), 3)
         scores_BxHxQxN = jnp.einsum("bqhd,bkhd->bhqk", q, k) * (T // self.heads) ** -0.5
         scores_BxHxQxN = scores_BxHxQxN.astype(jnp.promote_types(self.dtype, jnp.float32))  # softmax never in bfloat16
         scores_BxHxQxN = jnp.where(attended_BxN[:, None, None, :], scores_BxHxQxN, -jnp.inf)
@@ -120,7 +120,7 @@ class EncoderLayer(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x_BxQxT, keys_BxNxT, attended_BxN, train: bool, shared_BxS=None):
+    def __call__(self, x_BxQxT, keys_BxNxT, attended_BxN, train: bool, parts=None):
         settings = self.settings
 
         def dropout(x):
@@ -131,7 +131,7 @@ class EncoderLayer(nn.Module):
             return nn.LayerNorm(epsilon=1e-5, dtype=norm_dtype, name=name)(x).astype(self.dtype)
 
         attention = Attention(settings.heads, settings.dropout, self.dtype, name="attention")
-        attended_to = attention(x_BxQxT, keys_BxNxT, attended_BxN, train, shared_BxS)
+        attended_to = attention(x_BxQxT, keys_BxNxT, attended_BxN, train, parts)
         x_BxQxT = norm(x_BxQxT + dropout(attended_to), "norm1")
         inner = nn.Dense(settings.feedforward, kernel_init=xavier_normal, dtype=self.dtype, name="linear1")(x_BxQxT)
         inner = dropout(nn.relu(inner))
@@ -165,35 +165,36 @@ class HistoryEncoder(nn.Module):
 
         `kept_BxN`: positions whose outputs are kept, the others being zero. `cosines_BxNxC`: of clicks and target;
         null without `similarity`. It, `history_BxNxD` and `attended_BxN` may have one position that stands for all of
-        them (`masking.stand_in`).
+        them (`masking.stand_in`), and history and masks one row that is that of all samples.
         """
+        B, N = target_BxD.shape[0], kept_BxN.shape[1]
         attended_BxNx1 = attended_BxN[..., None]
         # Attention weights of 0 do not stop a NaN (0 · NaN): what is not attended to is selected away, here and below.
-        history_BxNxD = jnp.where(attended_BxNx1, history_BxNxD, 0)
+        parts = jnp.where(attended_BxNx1, history_BxNxD, 0), target_BxD
+        history_BxNxD = jnp.broadcast_to(parts[0], (B, *parts[0].shape[1:]))
         target_BxNxD = jnp.broadcast_to(target_BxD[:, None], history_BxNxD.shape)
         x_BxNxT = jnp.concatenate([history_BxNxD, target_BxNxD], axis=-1)  # Eq. 4
-        shared_BxD = target_BxD
         if self.settings.similarity:
             # Added, not appended: widths stay multiples of what they were, for heads and for matrix units.
             T = x_BxNxT.shape[-1]
             column = nn.Dense(T, use_bias=False, kernel_init=xavier_normal, dtype=self.dtype, name="similarity")
             x_BxNxT += column(jnp.where(attended_BxNx1, cosines_BxNxC, 0).astype(self.dtype))
-            shared_BxD = None
+            parts = None
         for i in range(self.settings.layers):
             layer = EncoderLayer(self.settings, self.dtype, name=f"layer_{i}")
-            x_BxNxT = layer(x_BxNxT, None, attended_BxN, train, shared_BxD if i == 0 else None)
+            x_BxNxT = layer(x_BxNxT, None, attended_BxN, train, parts if i == 0 else None)
         kept_BxNxT = jnp.where(kept_BxN[..., None], x_BxNxT, 0)
-        B, N, K = *kept_BxN.shape, self.settings.first_k
+        K = self.settings.first_k
         last_BxKxT = jnp.pad(kept_BxNxT, ((0, 0), (max(K - N, 0), 0), (0, 0)))[:, max(N - K, 0) :]
-        parts = [last_BxKxT.reshape(B, -1)]
+        outputs = [last_BxKxT.reshape(B, -1)]
         if self.settings.max_pool:
             pooled_BxT = max_over_positions(x_BxNxT, attended_BxNx1)
             T = pooled_BxT.shape[-1]
-            parts.append(nn.Dense(T, kernel_init=xavier_normal, dtype=self.dtype, name="pool_proj")(pooled_BxT))
+            outputs.append(nn.Dense(T, kernel_init=xavier_normal, dtype=self.dtype, name="pool_proj")(pooled_BxT))
         if self.settings.target_attention:
             query_Bx1xD = target_BxD[:, None]
             for i in range(self.settings.target_attention):
                 layer = EncoderLayer(self.settings, self.dtype, name=f"target_layer_{i}")
                 query_Bx1xD = layer(query_Bx1xD, history_BxNxD, attended_BxN, train)
-            parts.append(query_Bx1xD[:, 0])
-        return jnp.concatenate(parts, axis=-1)
+            outputs.append(query_Bx1xD[:, 0])
+        return jnp.concatenate(outputs, axis=-1)

@@ -32,6 +32,7 @@ class WithoutDCNSettings(ModelSettings):
     """Widths of the prediction MLP before its last, single output."""
 
     module = WithoutDCN
+    shares_history = True
 
     def check(self, features: Features) -> None:
         self.transformer.check(features, self.embedding_dim)
