@@ -18,6 +18,7 @@ from mmctr_jax.commands import train as train_command
 from mmctr_jax.config import load_config
 from mmctr_jax.data.numbering import check_same_numbering, grown, numbering_of
 from mmctr_jax.devices.sharding import make_mesh, put_items
+from mmctr_jax.embed.pipeline import embed
 from mmctr_jax.errors import InputError
 from mmctr_jax.prediction.predict import predict
 from mmctr_jax.prediction.predictor import restore_best
@@ -248,6 +249,35 @@ def test_a_daily_job_of_three_days(days, tmp_path):
     assert predict_command.main(["--ckpt", str(tmp_path / "run3"), "--original-ids"]) == 0
     scores = pl.read_parquet(tmp_path / "run3" / "predictions.parquet")
     assert set(scores["item_id"]) <= {*TODAY, *LATER, "c001", "c002"} and scores["score"].is_finite().all()
+
+
+def test_new_items_get_vectors_of_the_same_fit(tmp_path):
+    words = [f"w{i}" for i in range(12)]
+    rng = np.random.default_rng(0)
+    titles = {item: " ".join(rng.choice(words, 4)) for item in [*TODAY, *LATER]}
+    titles[LATER[0]] = titles[TODAY[1]]  # a new item with the title of a known one
+    folders = {}
+    for day, items in (("today", TODAY), ("tomorrow", LATER)):
+        write_day(tmp_path, day, items, 1 + len(folders))
+        frame = pl.read_csv(tmp_path / f"{day}_items.csv").with_columns(title=pl.Series([titles[i] for i in items]))
+        frame.write_csv(tmp_path / f"{day}_items.csv")
+        like = ["--like", str(folders["today"])] if folders else []
+        folders[day] = prepare(tmp_path, day, "--text", "title", *like)
+        if not like:
+            embed(folders[day], dim=5)
+    before = {row["item_id"]: row["item_emb_d5"] for row in read(folders["today"])}
+    with pytest.raises(InputError, match="vectors of items that were known before would change"):
+        embed(folders["tomorrow"], dim=5, whiten=True)
+    embed(folders["tomorrow"], dim=5)
+    after = {row["item_id"]: row["item_emb_d5"] for row in read(folders["tomorrow"])}
+    assert {item: after[item] for item in before} == before
+    number = {value: id for id, value in vocabulary(folders["tomorrow"], "item_id").items()}
+    assert number[LATER[0]] > max(before)
+    np.testing.assert_allclose(after[number[LATER[0]]], before[number[TODAY[1]]], atol=1e-5)
+
+
+def read(folder: Path) -> list[dict]:
+    return pq.read_table(folder / "item_info.parquet").to_pylist()
 
 
 # Columns

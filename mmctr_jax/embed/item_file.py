@@ -34,10 +34,13 @@ class ItemFile:
 
     @property
     def training(self) -> np.ndarray:
-        """(items,) bool: the items that vectors may be fitted on; all of them where no manifest says which."""
+        """(items,) bool: the items that vectors may be fitted on; all of them where no manifest says which.
+
+        In a folder that was prepared like another, those that the other's were fitted on.
+        """
         if self.manifest is None:
             return np.ones(len(self), bool)
-        return self.item_ids <= self.manifest["training_items"]
+        return self.item_ids <= self.manifest.get("fitted_items", self.manifest["training_items"])
 
     def texts(self) -> list[str]:
         """The titles, empty for items without one. Raises: InputError if there is no title at all."""

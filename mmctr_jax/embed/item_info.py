@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mmctr_jax.data.numbering import check_same_numbering, numbering_of
@@ -19,6 +20,7 @@ from mmctr_jax.errors import InputError
 from mmctr_jax.files import replacing, write_atomically, writing
 
 _ADVICE = "make room there, or name another file with --out"
+_NEAR = 1e-3  # of the largest number in the vectors: what the same fit on the same items may differ by
 _OURS = {b"written_by": b"mmctr_jax.embed"}  # metadata of the column, by which a later call recognises it
 
 
@@ -31,20 +33,37 @@ class ItemInfo:
     item_ids: np.ndarray  # (rows,) int64
     places: np.ndarray  # (rows,) row of the item in the `ItemFile`; -1: padding item 0, or an item unknown there
     column: str  # name of the new column
+    before: np.ndarray  # (known, dim) the column's vectors of items 1 … known, which keep them; dim 0: there are none
 
     def write(self, vectors: np.ndarray) -> None:
         """Writes the table with the vectors; rows of padding and unknown items get zeros.
 
         Args:
           vectors: (items, dim) float32, in the order of the `ItemFile`.
-        Raises: InputError if the file cannot be written.
+        Raises: InputError if the file cannot be written, or known items would get other vectors than they have.
         """
         rows = np.where(self.places[:, None] >= 0, vectors[self.places], np.float32(0))
+        self._keep_known(rows)
         column = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), rows.shape[1])
         field = pa.field(self.column, column.type, metadata=_OURS)
         table = self.table.append_column(field, column)
         with writing(self.path, _ADVICE), replacing(self.path) as temporary:
             pq.write_table(table, temporary, write_page_checksum=True)
+
+    def _keep_known(self, rows: np.ndarray) -> None:
+        """Puts the vectors that known items had in place of new ones, which rounding may make a little different."""
+        if not self.before.size:
+            return
+        known = (self.item_ids >= 1) & (self.item_ids <= len(self.before))
+        kept = self.before[self.item_ids[known] - 1]
+        farthest = np.abs(rows[known] - kept).max(initial=0)
+        if farthest > _NEAR * np.abs(kept).max(initial=0):
+            raise InputError(
+                f"The vectors of items that were known before would change (by {farthest:.2g} at most), and a model "
+                "that learned from those would score by others; embed with the options of the folder that this one was "
+                "prepared like, or prepare it without --like and train anew."
+            )
+        rows[known] = kept
 
     def write_missing(self, item_file: ItemFile, parts: list[Part]) -> list[str]:
         """Writes items_without_embedding.csv beside it: each item that lacks a part, and which parts it lacks.
@@ -98,6 +117,11 @@ def read_item_info(item_file: ItemFile, column: str, out: Path | None) -> ItemIn
         table = pq.ParquetFile(source, page_checksum_verification=True).read()
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{source} cannot be read as Parquet: {str(error).splitlines()[0]}.") from None
+    known = (item_file.manifest or {}).get("known_items", 0)
+    before = np.zeros((known, 0), np.float32)
+    if known and out is None and column in table.column_names:
+        by_id = table.filter(pc.is_in(table["item_id"], pa.array(range(1, known + 1)))).sort_by("item_id")
+        before = np.array(by_id[column].to_pylist(), np.float32)
     recorded = ((item_file.manifest or {}).get("embedding") or {}).get("column")
     for field in table.schema:
         ours = item_file.manifest is not None and (field.metadata == _OURS or field.name == recorded)
@@ -107,4 +131,4 @@ def read_item_info(item_file: ItemFile, column: str, out: Path | None) -> ItemIn
         raise InputError(f"{source} has a column {column} already; write the result to another file with --out.")
     row_of_item = {item: row for row, item in enumerate(item_file.item_ids.tolist())}
     places = np.array([row_of_item.get(item, -1) for item in item_ids.tolist()], np.int64)
-    return ItemInfo(path, table, item_ids, places, column)
+    return ItemInfo(path, table, item_ids, places, column, before)

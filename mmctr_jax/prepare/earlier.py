@@ -38,6 +38,11 @@ class Earlier:
         """What the columns of its source became (`Source.columns`)."""
         return self.manifest["columns"]
 
+    @property
+    def fitted_items(self) -> int:
+        """Up to which number its vectors are fitted on items: for those of new items to be of the same PCA."""
+        return self.manifest.get("fitted_items", self.manifest["training_items"])
+
     def numbers(self, name: str) -> Numbers:
         """How a model takes that column of numbers."""
         return Numbers(**self.manifest["numbers"][name])

@@ -119,6 +119,8 @@ def _manifest(
         "level_bounds": dataset.items.bounds,
         "weight": dataset.log.weight is not None,
         "embedding": earlier.manifest["embedding"] if earlier else None,
+        "known_items": len(earlier.items) if earlier else 0,
+        "fitted_items": earlier.fitted_items if earlier else dataset.counts["training_items"],
         "like": str(earlier.folder) if earlier else None,
         "notes": source.notes,
         "versions": {"mmctr_jax": mmctr_jax.__version__, "python": platform.python_version()}

@@ -63,7 +63,8 @@ def _vectors_of(earlier: Earlier, items: int) -> Iterator[tuple[pa.Field, pa.Arr
             if items > len(known):
                 log.warning(
                     f"{items - len(known):,} new items have zeros in {field.name}, as items without text or picture: "
-                    "the model scores them by what else is known of them."
+                    "the model scores them by what else is known of them. `mmctr embed` on the new folder, with the "
+                    "options of the earlier one, gives them vectors."
                 )
             yield field, pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), width)
 
