@@ -24,7 +24,16 @@ from mmctr_jax.console import start_logging
 
 # Files of few tests that take long, first: so that workers end together.
 LONG = ("test_training", "test_hosts", "test_kill", "test_faults", "test_sharding", "test_cli", "test_savings")
-LONG += ("test_compare", "test_report", "test_export", "test_torch_reference", "test_step", "test_convert", "test_tune")
+LONG += (
+    "test_compare",
+    "test_report",
+    "test_export",
+    "test_torch_reference",
+    "test_step",
+    "test_convert",
+    "test_tune",
+    "test_columns",
+)
 
 # Files whose programs are compiled as they are for users, see `compiling`.
 OPTIMISED = ("test_golden",)
