@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import IO
 
 from mmctr_jax.errors import InputError
 
@@ -27,6 +28,18 @@ def writing(what: str | Path, advice: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(f"{what} cannot be written: {error.strerror or error}; {advice}.") from None
+
+
+def hold(file: int | IO, shared: bool = False) -> None:
+    """Holds an open file or folder until it is closed; `shared` with others that do so.
+
+    Raises: OSError (BlockingIOError) if another process holds it; InputError on a system that has no such locks.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        raise InputError("This system has no file locks; run on Linux or macOS, or on Windows under WSL.") from None
+    fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
 
 
 @contextmanager

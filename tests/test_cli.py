@@ -15,6 +15,8 @@ from bad_files import BAD_ITEMS, BAD_SAMPLES
 from compiling import SOON
 from synthetic import QUICK, merged, raw_config
 
+from mmctr_jax.errors import InputError
+from mmctr_jax.files import hold
 from mmctr_jax.runs.recorder import read_records
 
 ROOT = Path(__file__).parents[1]
@@ -244,3 +246,9 @@ def test_a_wrong_override_is_not_blamed_on_the_file(run, config_file, override):
 def test_paths_that_a_shell_or_a_cloud_knows(run, config_file, path, words):
     code, _, err = run("train.py", "--config", config_file(), f"data.train={path}")
     assert code == 2 and words in err and err.count("\n") == 1, err
+
+
+def test_a_system_without_file_locks_is_told_of(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    with open(tmp_path / "x", "w") as file, pytest.raises(InputError, match="on Windows under WSL"):
+        hold(file)

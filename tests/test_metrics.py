@@ -56,7 +56,7 @@ def run(aucs, **config):
 def test_plateau_lowers_the_rate_and_counts_patience():
     plateau, improved, exhausted = run([0.6, 0.7, 0.65, 0.7, 0.8, 0.1, 0.1], patience=3)
     assert improved == [True, True, False, False, True, False, False]
-    assert (plateau.best_auc, plateau.best_step, plateau.bad_validations) == (0.8, 5, 2)
+    assert (plateau.best, plateau.best_step, plateau.bad_validations) == (0.8, 5, 2)
     assert plateau.learning_rate == 1e-6  # 1e-3 fell four times by a tenth, down to the floor
     assert not exhausted
     assert run([0.8, 0.1, 0.1, 0.1], patience=3)[2]
@@ -75,6 +75,13 @@ def test_an_improvement_is_more_than_min_delta():
     assert run([0.7, 0.7 + 2e-6])[1] == [True, True]
 
 
+def test_of_the_logloss_less_is_better():
+    plateau, improved, exhausted = run([0.6, 0.5, 0.55, 0.5, 0.45, 0.7], patience=1, monitor="logloss")
+    assert improved == [True, True, False, False, True, False] and exhausted
+    assert (plateau.best, plateau.best_step) == (0.45, 5)
+    assert not any(run([None, math.nan], monitor="gauc")[1])
+
+
 def test_nan_is_never_an_improvement():
     plateau, improved, _ = run([math.nan, 0.6, math.nan])
-    assert improved == [False, True, False] and plateau.best_auc == 0.6
+    assert improved == [False, True, False] and plateau.best == 0.6

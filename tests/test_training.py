@@ -55,6 +55,25 @@ def test_run_directory_holds_what_it_says(whole):
     assert len(list((directory / "checkpoints").iterdir())) <= 2
 
 
+@pytest.mark.parametrize("monitor", ["gauc", "logloss"])
+def test_the_metric_that_is_monitored_decides_which_checkpoint_is_best(dataset, tmp_path, monitor):
+    config = config_for(dataset, train={"epochs": 6, "eval_every": 1, "patience": 99, "monitor": monitor}, **QUICK)
+    train(config, tmp_path / "run")
+    records = read_records(tmp_path / "run" / "metrics.jsonl")
+    of_steps = {r["step"]: r[monitor] for r in records if r["kind"] == "validation"}
+    best = (min if monitor == "logloss" else max)(of_steps, key=of_steps.get)
+    assert RunDirectory(tmp_path / "run").read_summary().best_step == best == Predictor.load(tmp_path / "run").step
+    assert len(set(of_steps.values())) > 3
+
+
+def test_grouped_auc_needs_users(dataset, tmp_path):
+    pq.write_table(pq.read_table(dataset / "valid.parquet").drop_columns("user_id"), tmp_path / "valid.parquet")
+    config = config_for(dataset, data={"valid": str(tmp_path / "valid.parquet")}, train={"monitor": "gauc"})
+    with pytest.raises(InputError, match="train.monitor is gauc, and .* has no column user_id"):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_summary_says_how_it_ended(whole):
     _, _, summary = whole
     assert summary.stopped is StopReason.EPOCHS_DONE and summary.stopped_because == "3 epochs done"
@@ -260,7 +279,7 @@ def test_the_best_checkpoint_stays_and_is_the_one_that_scores(dataset, tmp_path)
         labels = pq.read_table(c.data.valid)["label"].to_numpy()
         assert auc(labels, predictor.logits(c.data.valid)) == pytest.approx(summary.validation["auc"], abs=1e-9)
     assert summary.stopped is StopReason.PATIENCE_EXHAUSTED and summary.best_step < summary.steps
-    assert summary.stopped_because == "no better validation AUC in 2 validations"
+    assert summary.stopped_because == "no better validation in 2 validations"
 
 
 def test_a_loss_that_is_not_finite_stops_at_its_step_and_keeps_the_last_checkpoint(dataset, tmp_path, monkeypatch):

@@ -73,7 +73,11 @@ class TrainConfig(Settings):
     min_learning_rate: NonNegative = 1e-6
     """With the schedule plateau: the learning rate does not fall below this."""
     min_delta: NonNegative = 1e-6
-    """An improvement is an AUC above best + min_delta."""
+    """An improvement is better than the best by more than this."""
+    monitor: Literal["auc", "gauc", "logloss"] = "auc"
+    """The validation metric that decides which checkpoint is best, when training stops, and when the schedule plateau
+    acts. gauc is the mean AUC within a user: for ranking one user's candidates. logloss, where lower is better: for
+    probabilities."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 20242025
     """Of weights, dropout and row order."""
     sharding: Literal["replicated", "fsdp"] = "replicated"

@@ -7,7 +7,6 @@ its final name and renamed when whole: what carries the final name is complete.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -25,7 +24,7 @@ from mmctr_jax.console import Progress, log
 from mmctr_jax.data.parquet import Column, count_rows, part_files, read_columns
 from mmctr_jax.errors import InputError
 from mmctr_jax.features import Feature, Features
-from mmctr_jax.files import sha256, writing_cache
+from mmctr_jax.files import hold, sha256, writing_cache
 
 _FORMAT = 1  # of what is read: part of fingerprints, which runs keep
 _LAYOUT = "-2"  # of the folder
@@ -126,7 +125,7 @@ def _held(folder: Path) -> Iterator[None]:
     """Raises OSError if another process holds it."""
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        hold(handle)
         yield
     finally:
         os.close(handle)

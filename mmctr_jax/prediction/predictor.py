@@ -24,7 +24,7 @@ from mmctr_jax.training.step import abstract_state
 
 
 def restore_best(directory: Path, config: Config, items: Any, mesh: Mesh) -> tuple[int, Any, Any]:
-    """Step, parameters and running means of a run's best validation AUC. Raises InputError."""
+    """Step, parameters and running means of a run's best validation. Raises InputError."""
     with RunDirectory(directory).checkpoints() as checkpoints:
         if not checkpoints.steps:
             raise InputError(f"{directory} has no checkpoint yet; let the training reach its first one.")
@@ -45,7 +45,7 @@ class Predictor:
 
     @classmethod
     def load(cls, directory: Path, item_info: str | Path | None = None, precision: str | None = None) -> Predictor:
-        """The checkpoint of the best validation AUC in a run directory.
+        """The checkpoint of the best validation in a run directory.
 
         item_info: a newer one than training's; what it has beyond that can be scored, too. precision: that it computes
         in; null: the run's own.

@@ -94,7 +94,7 @@ class Checkpoints:
 
     @property
     def best_step(self) -> int | None:
-        """The step of the best validation AUC; None before the first validation. Raises InputError if none is whole."""
+        """The step of the best validation; None before the first validation. Raises InputError if none is whole."""
         return self._first_whole(self.steps, self._best_step)[1]
 
     @property
@@ -151,7 +151,7 @@ class Checkpoints:
         return restored
 
     def restore_best(self, like: TrainState) -> tuple[int, Any, Any]:
-        """Step, parameters and running means of the best validation AUC: what scoring needs. `like` may be abstract.
+        """Step, parameters and running means of the best validation: what scoring needs. `like` may be abstract.
 
         Where there was no validation yet, or the best is damaged: of the newest that is whole.
         Raises: InputError if none is whole.
@@ -169,7 +169,7 @@ class Checkpoints:
         return step, restored["params"], restored["batch_stats"]
 
     def _best_step(self, step: int) -> int | None:
-        """The step of the best validation AUC, as known at `step`; None before the first validation."""
+        """The step of the best validation, as known at `step`; None before the first validation."""
         return self._load(step, {})["progress"]["plateau"]["best_step"]
 
     def _first_whole(self, steps: list[int], restore: Callable[[int], T]) -> tuple[int, T]:

@@ -11,7 +11,6 @@ calibration.json, predictions.parquet           what mmctr predict adds
 
 from __future__ import annotations
 
-import fcntl
 import importlib.metadata
 import json
 import platform
@@ -29,7 +28,7 @@ from mmctr_jax.config.differences import Marker, first_difference
 from mmctr_jax.data.items import Items, ItemTable, fingerprint
 from mmctr_jax.errors import InputError
 from mmctr_jax.features.base import Fitted
-from mmctr_jax.files import replacing, write_atomically
+from mmctr_jax.files import hold, replacing, write_atomically
 from mmctr_jax.runs.checkpoint import Checkpoints
 from mmctr_jax.runs.recorder import Recorder, read_records
 from mmctr_jax.runs.summary import Summary
@@ -184,7 +183,7 @@ class RunDirectory:
             raise InputError(f"Run directory {self} cannot be written: {error.strerror}.") from None
         for left in reversed(range(_LOCK_TRIES)):
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                hold(handle)
                 break
             except OSError:
                 if left:
@@ -201,7 +200,7 @@ class RunDirectory:
         """Whether a process trains here now."""
         try:
             with open(self._lock_file) as handle:
-                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                hold(handle, shared=True)
         except BlockingIOError:
             return True
         except OSError:  # no such file, or not ours to read

@@ -12,7 +12,7 @@ class StopReason(Enum):
     """Why a training ended. The values are the texts of summary.json, with the number that some of them name."""
 
     EPOCHS_DONE = "{} epochs done"
-    PATIENCE_EXHAUSTED = "no better validation AUC in {} validations"
+    PATIENCE_EXHAUSTED = "no better validation in {} validations"
     PRUNED = "pruned"
     """A search found the run not worth going on with."""
     INTERRUPTED = "interrupted"
@@ -29,7 +29,7 @@ class Summary:
     steps: int
     epochs: float
     best_step: int | None
-    """The step of the best validation AUC; None before the first validation."""
+    """The step of the best validation, by `train.monitor`; None before the first validation."""
     validation: dict[str, float | None]
     """The metrics at `best_step`, by name; empty before the first validation."""
     samples_per_second: float | None
@@ -52,8 +52,9 @@ class Summary:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Summary:
         """The inverse of `to_json`. Raises: ValueError, KeyError or TypeError for what is no summary."""
+        stopped = values["stopped"].replace("validation AUC", "validation")  # as earlier versions wrote it
         for reason in StopReason:
-            match = re.fullmatch(reason.value.replace("{}", r"(\d+)"), values["stopped"])
+            match = re.fullmatch(reason.value.replace("{}", r"(\d+)"), stopped)
             if match:
                 limit = int(match[1]) if match.groups() else None
                 return cls(**values | {"stopped": reason, "limit": limit})

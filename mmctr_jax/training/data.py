@@ -71,6 +71,11 @@ def load_training_data(config: Config, known: ItemTable | None = None) -> Traini
         )
     train = load_split(config.data.train, features, cache_dir, with_labels=True, weight=features.weight)
     users = read_keys(part_files(config.data.valid), features.user)
+    if config.train.monitor == "gauc" and users is None:
+        raise InputError(
+            f"train.monitor is gauc, and {config.data.valid} has no column {features.user} to group rows by; add "
+            "it, or monitor auc."
+        )
     return TrainingData(config, items, train, valid, users, numbering)
 
 

@@ -180,7 +180,7 @@ class _Trainer:
         self.validate_every = config.train.eval_every or self.steps_per_epoch
         self.record_every = -(-self.validate_every // _RECORDS_PER_VALIDATION)
         self._pending: tuple[dict[str, jax.Array], int] | None = None  # of a step dispatched and not read yet
-        self._smoothed_loss = self._last_auc = None
+        self._smoothed_loss = self._last_metric = None
         self._group_norms: dict[str, jax.Array] = {}  # of the last step that was read
         self._compiled: set[int] = set()  # lengths of histories
         if before and not checkpoints.steps:
@@ -319,14 +319,14 @@ class _Trainer:
         result = metrics.evaluate(np.asarray(valid.label), metrics.first(logits), self.data.valid_users)
         result |= metrics.evaluate_others(valid.labels, logits[..., 1:])
         before, rate = self.plateau.learning_rate, self._learning_rate(step)
-        improved = self.plateau.update(result["auc"], step, train)
+        improved = self.plateau.update(result[train.monitor], step, train)
         if improved:
             self.best_metrics = result
-        self._last_auc = result["auc"]
+        self._last_metric = result[train.monitor]
         log.info(
             f"Step {step:,} (epoch {step / self.steps_per_epoch:.2f}): loss {show(self._smoothed_loss)}, validation "
             + ", ".join(f"{name} {show(value)}" for name, value in result.items())
-            + (" — best so far" if improved else f"; best {show(self.plateau.best_auc)} at {self.plateau.best_step}")
+            + (" — best so far" if improved else f"; best {show(self.plateau.best)} at {self.plateau.best_step}")
             + (f"; learning rate now {self.plateau.learning_rate:g}" if self.plateau.learning_rate != before else "")
         )
         if self.recorder:
@@ -358,14 +358,23 @@ class _Trainer:
         self.state, progress = restored
         position = progress["position"]
         self.stopwatch = Stopwatch(**{field.name: position.pop(field.name) for field in fields(Stopwatch)})
-        self.position, self.plateau = Position(**position), Plateau(**progress["plateau"])
+        self.position, self.plateau = Position(**position), Plateau.restored(progress["plateau"])
         self.best_metrics = progress["best_metrics"]
-        log.info(f"Resuming at step {self.position.step:,}; best validation AUC so far {show(self.plateau.best_auc)}.")
+        log.info(
+            f"Resuming at step {self.position.step:,}; best validation "
+            f"{self._monitored} so far {show(self.plateau.best)}."
+        )
 
     # Reporting
 
     def _status(self) -> str:
-        return f"loss {show(self._smoothed_loss)}  AUC {show(self._last_auc)}, best {show(self.plateau.best_auc)}"
+        last, best = show(self._last_metric), show(self.plateau.best)
+        return f"loss {show(self._smoothed_loss)}  {self._monitored} {last}, best {best}"
+
+    @property
+    def _monitored(self) -> str:
+        """The metric that decides, as people write it."""
+        return {"auc": "AUC", "gauc": "grouped AUC"}.get(self.config.train.monitor, self.config.train.monitor)
 
     def _summary(self, stopped: StopReason) -> Summary:
         train = self.config.train
