@@ -13,6 +13,25 @@ Shape letters, used in names throughout (`history_BxN`):
     F  width of the feature vector that the cross network sees
 
 Data flows one way, and no package imports one above it: docs/architecture.md.
+
+From Python (docs/python.md): `train`, `load_config`, `Predictor`, `Scorer`.
 """
 
+import importlib
+from typing import Any
+
 __version__ = "0.2.0"
+_PUBLIC = {
+    "load_config": "mmctr_jax.config",
+    "train": "mmctr_jax.training.loop",
+    "Predictor": "mmctr_jax.prediction.predictor",
+    "Scorer": "mmctr_jax.serve",
+}
+__all__ = ["Predictor", "Scorer", "__version__", "load_config", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    """What is public, loaded when it is asked for: `import mmctr_jax` alone loads no library."""
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)

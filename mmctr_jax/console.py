@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
+
+from mmctr_jax.errors import InputError, TrainingError
 
 log = logging.getLogger("mmctr_jax")
 _PLAIN_SECONDS = 10.0  # between two progress lines off a terminal
@@ -23,10 +25,52 @@ class _PrintHandler(logging.Handler):
             print(self.format(record), flush=True)  # through sys.stdout as it is now, so that a live bar stays below
 
 
+@contextmanager
+def shown() -> Iterator[None]:
+    """Within it log lines and progress are printed if nobody else listens, as in a notebook."""
+    if log.handlers or log.isEnabledFor(logging.INFO):
+        yield
+        return
+    absl = logging.getLogger("absl")
+    handler, before = _PrintHandler(), (log.level, log.propagate, absl.level)
+    log.addHandler(handler)
+    log.propagate = False
+    log.setLevel(logging.INFO)
+    absl.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.propagate = before[1]
+        log.setLevel(before[0])
+        absl.setLevel(before[2])
+
+
+@contextmanager
+def unsaid() -> Iterator[None]:
+    """Within it nothing but warnings is told."""
+    level = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
+def _on_terminal() -> bool:
+    """Whether a bar can be drawn: not on a pipe, a closed descriptor, or a notebook's stand-in."""
+    try:
+        return sys.stdout.isatty()
+    except (AttributeError, ValueError, OSError):
+        return False
+
+
 def start_logging(quiet: bool = False) -> None:
     """Sends log lines to standard output; `quiet` keeps all but warnings back (processes other than the first)."""
     if not log.handlers:
         log.addHandler(_PrintHandler())
+    with suppress(AttributeError, ValueError, OSError):  # what a terminal of another encoding cannot show
+        sys.stdout.reconfigure(errors="replace")
     log.propagate = False
     logging.raiseExceptions = False  # a train.log on a full disk; what cannot be done without says so itself
     log.setLevel(logging.WARNING if quiet else logging.INFO)
@@ -37,12 +81,19 @@ def start_logging(quiet: bool = False) -> None:
 
 @contextmanager
 def log_to_file(path: Path) -> Iterator[None]:
-    """Appends log lines, with times, to a file too."""
+    """Appends log lines, with times, to a file too, and at the end the error that ended it all."""
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     try:
         yield
+    except BaseException as error:
+        said = isinstance(error, InputError | TrainingError)
+        text, trace = str(error) or type(error).__name__, None if said else sys.exc_info()
+        record = log.makeRecord(log.name, logging.ERROR, "", 0, text, (), trace)
+        with suppress(OSError, ValueError):
+            handler.handle(record)
+        raise
     finally:
         log.removeHandler(handler)
         handler.close()
@@ -69,7 +120,7 @@ class Progress:
         self._paused = 0.0
         self._last_line = self._start
         self._bar: RichProgress | None = None
-        if sys.stdout.isatty() and log.isEnabledFor(logging.INFO):
+        if _on_terminal() and log.isEnabledFor(logging.INFO):
             self._bar = RichProgress(
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -82,13 +133,19 @@ class Progress:
             self._task = self._bar.add_task(label, total=total, completed=done, text="")
 
     def __enter__(self) -> Progress:
-        if self._bar:
-            self._bar.start()
+        self._draw(lambda bar: bar.start())
         return self
 
-    def __exit__(self, *_) -> None:
+    def _draw(self, action: Callable[[RichProgress], None]) -> None:
+        """A terminal that has gone away ends the drawing, not the work."""
         if self._bar:
-            self._bar.stop()
+            try:
+                action(self._bar)
+            except (OSError, ValueError):
+                self._bar = None
+
+    def __exit__(self, *_) -> None:
+        self._draw(lambda bar: bar.stop())
 
     @contextmanager
     def pause(self) -> Iterator[None]:
@@ -108,7 +165,7 @@ class Progress:
         now = time.monotonic()
         text = f"{self.rate:,.0f} {self.unit}/s  {text}"
         if self._bar:
-            self._bar.update(self._task, completed=self.done, text=text)
+            self._draw(lambda bar: bar.update(self._task, completed=self.done, text=text))
         elif now - self._last_line >= _PLAIN_SECONDS:
             self._last_line = now
             eta = clock((self.total - self.done) / max(self.rate, 1e-9))

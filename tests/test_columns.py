@@ -210,11 +210,11 @@ CHANGED = {
 def test_every_column_matters(run, data):
     predictor = Predictor.load(run)
     split = load_split(data / "test.parquet", predictor.config.features, None, with_labels=False)
-    before = predictor.score(split)
+    before = predictor.score_split(split)
     for name, change in CHANGED.items():
         field = "side" if name in split.side else "clicks"
         values = getattr(split, field)
-        after = predictor.score(replace(split, **{field: values | {name: change(values[name])}}))
+        after = predictor.score_split(replace(split, **{field: values | {name: change(values[name])}}))
         assert (np.abs(after - before) > 1e-7).mean() > 0.3, name
 
 

@@ -481,8 +481,10 @@ def test_labels_of_one_class_have_no_auc_but_a_page(copied, trained, tmp_path):
 
 def test_scores_that_are_not_finite_are_told_of(copied, tmp_path, monkeypatch):
     directory, _ = copied
-    score = Predictor.score
-    monkeypatch.setattr(Predictor, "score", lambda self, split: np.where(split.item < 9, np.nan, score(self, split)))
+    score = Predictor.score_split
+    monkeypatch.setattr(
+        Predictor, "score_split", lambda self, split: np.where(split.item < 9, np.nan, score(self, split))
+    )
     found = measured_of(directory)
     assert found.splits == {} and "a score that is not finite" in found.notes[0]
 

@@ -367,12 +367,12 @@ def test_samples_per_second_counts_loading_and_computing_but_not_validating(data
 def test_settings_that_may_change_on_resume_are_taken_over(whole, tmp_path):
     config, directory, _ = whole
     shutil.copytree(directory, tmp_path / "run")
-    data = config.data.model_copy(update={"test": "another.parquet"})
+    data = config.data.model_copy(update={"test": "/another.parquet"})
     more = config.train.model_copy(update={"epochs": 4})
     summary = train(config.model_copy(update={"data": data, "train": more}), tmp_path / "run", resume=True)
     assert summary.steps == 20
     now = RunDirectory(tmp_path / "run").read_config()
-    assert now.data.test == "another.parquet" and now.train.epochs == 4
+    assert now.data.test == "/another.parquet" and now.train.epochs == 4
 
 
 def refused(config, directory, resume=False):

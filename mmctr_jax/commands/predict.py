@@ -28,15 +28,15 @@ def main(arguments: list[str]) -> int:
         choices=("platt", "isotonic", "none"),
         help="fit on the validation rows, keep it beside the checkpoint and use it from now on; none: not this time",
     )
+    parser.add_argument("--valid", help="validation rows for --calibrate (default: the config's)")
     original = "users and items as the log named them, by the vocabularies of the prepared folder"
     parser.add_argument("--original-ids", action="store_true", help=original)
     args = parser.parse_args(arguments)
 
     keep_compiled_programs()
 
-    result = predict(
-        args.ckpt, args.data, args.out, args.task, args.labels, args.item_info, args.calibrate, args.original_ids
-    )
+    chosen = args.ckpt, args.data, args.out, args.task, args.labels, args.item_info, args.calibrate
+    result = predict(*chosen, args.original_ids, args.valid)
     log.info(
         f"Scored {result['rows']:,} rows in {result['seconds']:.1f} s "
         f"({result['rows'] / result['seconds']:,.0f} samples/s); predictions are in {result['out']}."

@@ -68,6 +68,8 @@ def _read_raw(path: Path, readers: tuple[Path, ...] = ()) -> Any:
     raw = yaml.read(path, f"Config {path}{named}")
     if raw is None:
         raw = {}
+    if isinstance(raw, dict) and isinstance(raw.get("data"), dict):
+        raw["data"] = {name: _found(value, path.parent) for name, value in raw["data"].items()}
     if not isinstance(raw, dict) or "base" not in raw:
         return raw
     base = raw.pop("base")
@@ -80,6 +82,21 @@ def _read_raw(path: Path, readers: tuple[Path, ...] = ()) -> Any:
     if not isinstance(below, dict):
         raise InputError(f"{path.parent / base}, the base of {path}: not a mapping of sections.")
     return _merged(below, raw)
+
+
+def _found(value: Any, folder: Path) -> Any:
+    """A path of a config in `folder`, where there is something: seen from there, or as it is, from the current folder.
+
+    Or beside the config, by its name: of a prepared folder that was moved. Whatever names nothing stays as it is.
+    """
+    if not isinstance(value, str) or not value or "\0" in value or "://" in value:
+        return value
+    whole = os.path.expandvars(os.path.expanduser(value))
+    seen_from_there, beside = folder / whole, folder / Path(whole).name
+    for candidate in (seen_from_there, Path(whole)):
+        if os.path.exists(candidate):
+            return str(candidate)
+    return str(beside) if os.path.exists(beside) else whole
 
 
 def _merged(base: Any, raw: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any, Literal, Union
 
 from pydantic import Discriminator, Field, Tag, model_validator
@@ -34,6 +35,12 @@ class DataConfig(Settings):
     """One row per item: item id and the columns listed under features.item_features."""
     cache_dir: Annotated[Name, Marker.FREE_ON_RESUME | Marker.FREE_IN_COMPARISON] = "cache"
     """Where the binary copies of train and valid go; safe to delete at any time."""
+
+    @property
+    def absolute(self) -> DataConfig:
+        """With the whole path of each file, which holds wherever a run is scored from; URLs stay as they are."""
+        given = {name: value for name, value in self if isinstance(value, str) and "://" not in value}
+        return self.model_copy(update={name: os.path.abspath(value) for name, value in given.items()})
 
     @model_validator(mode="after")
     def _labels_are_of_something(self) -> DataConfig:

@@ -102,6 +102,13 @@ def load_split(
     return _open(folder, meta)
 
 
+def usable(cache_dir: str | Path) -> str | Path | None:
+    """The folder if it can be read and written, as where rows are scored on another machine; else None."""
+    folder = Path(cache_dir)
+    there = next((path for path in (folder, *folder.absolute().parents) if path.exists()), folder)
+    return cache_dir if there.is_dir() and os.access(there, os.W_OK | os.X_OK) else None
+
+
 _BUILDING = ".building_"
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,8 +13,10 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from mmctr_jax.console import log
 from mmctr_jax.errors import InputError
 
+_TELL_AFTER, _PATIENCE = 10, 300  # seconds
 _ENVIRONMENT = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
@@ -38,10 +42,39 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
         if not 0 <= process_id < num_processes:
             raise InputError(f"The process id {process_id} is not in 0 … {num_processes - 1}.")
     try:
-        jax.distributed.initialize(coordinator, num_processes, process_id)
+        with _waiting(coordinator, num_processes, process_id):
+            jax.distributed.initialize(coordinator, num_processes, process_id, initialization_timeout=2 * _PATIENCE)
     except (RuntimeError, ValueError, KeyError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"Cannot connect the processes of this run: {reason}.") from None
+
+
+@contextmanager
+def _waiting(coordinator: str | None, num_processes: int | None, process_id: int | None) -> Iterator[None]:
+    """Says for whom this process waits, and gives up in a sentence where JAX would end it with a stack of C++."""
+    others = "the other processes" if num_processes is None else f"the other {num_processes - 1} process(es)"
+    whom = f"{others} of this run" if process_id in (0, None) else f"process 0 at {coordinator}"
+    come = threading.Event()
+
+    def watch() -> None:
+        waited = 0
+        while not come.wait(_TELL_AFTER if waited < _PATIENCE else 0):
+            if waited >= _PATIENCE:
+                print(
+                    f"error: {whom} did not come within {_PATIENCE} s; start the same command for each, with the same "
+                    "coordinator and number of processes.",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                os._exit(2)
+            waited += _TELL_AFTER
+            log.info(f"Waiting for {whom} ({waited} s, at most {_PATIENCE} s).")
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        come.set()
 
 
 def _from_environment() -> tuple[str, int, int]:

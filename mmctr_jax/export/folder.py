@@ -27,10 +27,11 @@ from scipy.special import expit
 
 from mmctr_jax.config import Config
 from mmctr_jax.console import log, show
-from mmctr_jax.data.cache import Split, load_split
+from mmctr_jax.data.cache import Split, load_split, usable
 from mmctr_jax.data.items import fingerprint
 from mmctr_jax.data.lengths import scoring_lengths
 from mmctr_jax.data.numbering import check_same_numbering, numbering_of
+from mmctr_jax.devices.flags import plain_jax
 from mmctr_jax.devices.sharding import make_mesh, put_items
 from mmctr_jax.errors import InputError
 from mmctr_jax.export.request import CLICKS, SIDE, input_shapes, item_arrays, request_function
@@ -47,6 +48,7 @@ _CHECKED_ROWS = 5_000
 _ROWS, _CLICKS = 1024, 8_192  # candidates at a time, and clicks: bounds what a request needs in memory
 
 
+@plain_jax()
 def export(
     directory: Path,
     out: Path,
@@ -276,7 +278,7 @@ def _write_stablehlo(path, config, params, batch_stats, length, shapes, fitted) 
 def _self_check(folder: Path, predictor: Predictor, kind: str, precision: str) -> dict[str, Any]:
     """Validation rows through the export, one candidate at a time, against the run's own scores."""
     split, labels = _rows_to_check(predictor)
-    expected = predictor.score(split)
+    expected = predictor.score_split(split)
     got = _logits_of(folder, predictor, kind, split)
     largest = float(np.abs(got - expected).max())
     aucs = (None, None) if labels is None else tuple(float(metrics.auc(labels, x)) for x in (expected, got))
@@ -300,7 +302,7 @@ def _rows_to_check(predictor: Predictor) -> tuple[Split, np.ndarray | None]:
     if not Path(config.data.valid).exists():
         log.warning(f"{config.data.valid} does not exist; the self-check is on made-up rows.")
         return _made_up(config, predictor.num_items), None
-    split = load_split(config.data.valid, config.features, config.data.cache_dir, with_labels=True)
+    split = load_split(config.data.valid, config.features, usable(config.data.cache_dir), with_labels=True)
     rows = np.unique(np.linspace(0, split.rows - 1, min(split.rows, _CHECKED_ROWS)).astype(int))
     starts, ends = split.history_offsets[rows], split.history_offsets[rows + 1]
     clicks = [split.history_values[start:end] for start, end in zip(starts, ends, strict=True)]

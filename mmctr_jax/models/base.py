@@ -79,8 +79,14 @@ class Model(nn.Module):
         raise NotImplementedError
 
     def embedded(self, batch: Batch, items: dict[str, jax.Array], train: bool) -> Embedded:
-        """The vectors of side features, target and clicks; submodule `embedding`."""
-        return EmbeddingLayer(self.features, self.settings, self.dtype, name="embedding")(batch, items, train)
+        """The vectors of side features, target and clicks; submodule `embedding`.
+
+        Whoever asks for the collection `vectors` gets the last ones sown there: `item_vector`, of the targets, and of a
+        model that has such, `user_vector`, what their product with an item's says of a click.
+        """
+        e = EmbeddingLayer(self.features, self.settings, self.dtype, name="embedding")(batch, items, train)
+        self.sow("vectors", "item_vector", e.target)
+        return e
 
     def logits(self, widths: tuple[int, ...], x_BxF: jax.Array, train: bool) -> jax.Array:
         """(B,) by the prediction MLP (Eq. 9); submodule `head`. (B, 1 + L) where there are L more labels than `label`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ from scipy.special import expit
 
 from mmctr_jax.config import Config
 from mmctr_jax.console import log, show
-from mmctr_jax.data.cache import load_split
+from mmctr_jax.data.cache import load_split, usable
 from mmctr_jax.data.labels import read_labels
 from mmctr_jax.data.numbering import Numbering, check_same_numbering, numbering_of, original
 from mmctr_jax.data.parquet import column_names, part_files, read_keys, read_whole
+from mmctr_jax.devices.flags import plain_jax
 from mmctr_jax.errors import InputError
 from mmctr_jax.files import writing
 from mmctr_jax.prediction import calibration
@@ -25,6 +27,7 @@ from mmctr_jax.runs.directory import RunDirectory
 from mmctr_jax.training import metrics
 
 
+@plain_jax()
 def predict(
     directory: Path,
     data: str | Path | None,
@@ -34,15 +37,29 @@ def predict(
     item_info: str | Path | None = None,
     calibrate: str | None = None,
     original_ids: bool = False,
+    valid: str | Path | None = None,
 ) -> dict[str, Any]:
     """Scores `data` (default: the config's test file) into `out` (default: predictions.parquet in the run directory).
 
-    labels: a file of labels in the same row order (default: the config's, for its own test file); without it, labels
-    are taken from `data` if it has them. item_info: as in `Predictor.load`. calibrate: a kind of `calibration.KINDS`,
-    to be fitted and kept in the run directory; "none": scores as the model gives them; null: calibrated if that was
-    fitted before. original_ids: ids of users and items as the log had them, by the vocabularies beside the scored file.
-    Returns rows, seconds, where it was written, and metrics where labels are known (`uncalibrated`, too, where scores
-    are calibrated). Raises InputError.
+    Args:
+        directory: The run.
+        data: A Parquet file or folder.
+        out: Parquet, CSV, or with `task` the challenge's submission.
+        task: See `output.check_output`.
+        labels: A file of labels in the same row order (default: the config's, for its own test file); without it,
+            labels are taken from `data` if it has them.
+        item_info: As in `Predictor.load`.
+        calibrate: A kind of `calibration.KINDS`, to be fitted and kept in the run directory; "none": scores as the
+            model gives them; null: calibrated if that was fitted before.
+        original_ids: Ids of users and items as the log had them, by the vocabularies beside the scored file.
+        valid: The validation rows to fit a calibration on (default: the config's).
+
+    Returns:
+        Rows, seconds, where it was written, and metrics where labels are known (`uncalibrated`, too, where scores are
+        calibrated).
+
+    Raises:
+        InputError: Nothing was written.
     """
     run = RunDirectory(directory)
     config = run.read_config()
@@ -60,7 +77,9 @@ def predict(
     if own_labels and labels and not Path(labels).exists():
         log.warning(f"No metrics: {labels}, the config's data.test_labels, does not exist.")
         labels = None
-    read = [data, labels, item_info, config.data.valid if calibrate in calibration.KINDS else None]
+    if calibrate in calibration.KINDS:
+        valid = _validation_file(config, valid, Path(data))
+    read = [data, labels, item_info, valid]
     check_output(out, task, inputs=[file for path in read if path for file in part_files(path)])
     columns = [name for name in config.features.id_columns if name in column_names(files)]
     ids = {name: read_whole(files, name) for name in columns}
@@ -86,7 +105,7 @@ def predict(
     users = _read_users(files, config) if known is not None else None
 
     predictor = Predictor.load(directory, item_info)
-    calibrated = None if calibrate == "none" else _calibration(directory, predictor, calibrate)
+    calibrated = None if calibrate == "none" else _calibration(directory, predictor, calibrate, valid)
     log.info(f"Scoring {data} with {directory}, step {predictor.step:,}.")
     started = time.monotonic()
     every = predictor.all_logits(data)
@@ -119,7 +138,22 @@ def _named(config: Config) -> tuple[str, str]:
     return config.features.user, config.features.item
 
 
-def _calibration(directory: Path, predictor: Predictor, kind: str | None) -> Calibration | None:
+def _validation_file(config: Config, given: str | Path | None, data: Path) -> str | Path:
+    """The rows to calibrate on: the file that is given, training's, or where that was moved, the one beside `data`."""
+    if given or Path(config.data.valid).exists():
+        return given or config.data.valid
+    beside = (data if data.is_dir() else data.parent) / Path(config.data.valid).name
+    if not beside.exists():
+        raise InputError(
+            f"The validation file {config.data.valid} does not exist any more; name it with --valid, for --calibrate."
+        )
+    log.info(f"{config.data.valid} does not exist any more; calibrating on {beside}, beside the scored file.")
+    return beside
+
+
+def _calibration(
+    directory: Path, predictor: Predictor, kind: str | None, valid: str | Path | None
+) -> Calibration | None:
     """Fits one of this kind on the validation rows and keeps it; without a kind, the one that is kept."""
     if kind is None:
         kept = calibration.read(directory, predictor.step)
@@ -131,11 +165,13 @@ def _calibration(directory: Path, predictor: Predictor, kind: str | None) -> Cal
                 f"{predictor.step:,}; fit it anew with --calibrate."
             )
         return kept
-    valid, config = predictor.config.data.valid, predictor.config
-    split = load_split(valid, config.features, config.data.cache_dir, with_labels=True)
-    if split.fingerprint != RunDirectory(directory).read_metadata()["data"].get("valid", split.fingerprint):
+    config, recorded = predictor.config, RunDirectory(directory).read_metadata()
+    check_same_numbering(numbering_of(valid), valid, recorded.get("numbering"), directory)
+    with tempfile.TemporaryDirectory(prefix="mmctr_") as temporary:
+        split = load_split(valid, config.features, usable(config.data.cache_dir) or temporary, with_labels=True)
+    if split.fingerprint != recorded["data"].get("valid", split.fingerprint):
         log.warning(f"{valid} has changed since training; calibrating by it as it is now.")
-    labels, logits = np.asarray(split.label), predictor.score(split)
+    labels, logits = np.asarray(split.label), predictor.score_split(split)
     _check_finite(logits, directory, predictor)
     fitted = calibration.fit(kind, predictor.step, labels, logits)
     before, after = (metrics.logloss(labels, x) for x in (logits, calibration.cross_fitted(kind, labels, logits)))

@@ -7,20 +7,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
+from scipy.special import expit
 
 from mmctr_jax.config import Config
-from mmctr_jax.console import Progress, log
+from mmctr_jax.console import Progress, log, unsaid
 from mmctr_jax.data.cache import Split, load_split
+from mmctr_jax.data.in_memory import as_file
 from mmctr_jax.data.items import ItemTable, with_new_items
+from mmctr_jax.data.lengths import scoring_lengths
+from mmctr_jax.data.loader import eval_batches
 from mmctr_jax.data.numbering import check_same_numbering, numbering_of
-from mmctr_jax.devices.sharding import make_mesh, put_items
+from mmctr_jax.devices.flags import plain_jax
+from mmctr_jax.devices.sharding import make_mesh, on_devices, put_items, share
 from mmctr_jax.errors import InputError
+from mmctr_jax.prediction import calibration
 from mmctr_jax.runs.directory import RunDirectory
 from mmctr_jax.training import metrics
 from mmctr_jax.training.scoring import make_score
-from mmctr_jax.training.step import abstract_state
+from mmctr_jax.training.step import abstract_state, make_vectors_step
+
+Rows = Any
+"""A Parquet file or folder by its path, or rows in memory (`data.in_memory`)."""
+_ITEMS_AT_ONCE = 8192
 
 
 def restore_best(directory: Path, config: Config, items: Any, mesh: Mesh) -> tuple[int, Any, Any]:
@@ -41,16 +52,24 @@ class Predictor:
     table: ItemTable  # of that many items
     params: Any
     batch_stats: Any
+    directory: Path
     _score: Callable[[Split, Callable[[int], None]], np.ndarray]
+    _vectors: Callable
+    _items: dict[str, jax.Array]
+    _mesh: Mesh
 
     @classmethod
-    def load(cls, directory: Path, item_info: str | Path | None = None, precision: str | None = None) -> Predictor:
+    @plain_jax()
+    def load(
+        cls, directory: str | Path, item_info: str | Path | None = None, precision: str | None = None
+    ) -> Predictor:
         """The checkpoint of the best validation in a run directory.
 
         item_info: a newer one than training's; what it has beyond that can be scored, too. precision: that it computes
         in; null: the run's own.
         Raises: InputError.
         """
+        directory = Path(directory)
         run = RunDirectory(directory)
         config = run.read_config()
         if precision is not None:
@@ -68,29 +87,115 @@ class Predictor:
         def score_split(split: Split, on_rows: Callable[[int], None]) -> np.ndarray:
             return score(params, batch_stats, split, items, on_rows)
 
-        return cls(config, step, num_items, table, params, batch_stats, score_split)
+        vectors = make_vectors_step(config)
+        return cls(config, step, num_items, table, params, batch_stats, directory, score_split, vectors, items, mesh)
 
-    def logits(self, path: str | Path) -> np.ndarray:
-        """(rows,) float32 logits of a Parquet file's or folder's rows, in their order; those of the first label.
+    def score(self, rows: Rows) -> np.ndarray:
+        """(rows,) float32 click probabilities, calibrated if the run is.
 
-        Raises: InputError.
+        Args:
+            rows: A Parquet file or folder, or in memory a dictionary of columns, a pyarrow table, or a polars or pandas
+                frame, with the columns of the prepared files. They are checked as files are.
+
+        Raises:
+            InputError: Something in the rows is not as it must be, such as an id that no item has.
         """
-        return metrics.first(self.all_logits(path))
+        logits = self.logits(rows)
+        fitted = calibration.read(self.directory, self.step)
+        return expit(logits if fitted is None else fitted.apply(logits)).astype(np.float32)
 
-    def all_logits(self, path: str | Path) -> np.ndarray:
+    def logits(self, rows: Rows) -> np.ndarray:
+        """(rows,) float32 logits of rows, in their order, not calibrated; those of the first label. As `score`."""
+        return metrics.first(self.all_logits(rows))
+
+    def all_logits(self, rows: Rows) -> np.ndarray:
         """`logits`; (rows, 1 + L) where the model has L labels besides the first (`Features.other_labels`)."""
-        features = self.config.features.with_items(self.num_items)
-        split = load_split(path, features, cache_dir=None, with_labels=False)
-        if self.num_items > self.config.features.num_items:
-            self._tell_of_new_items(split)
-        return self._scored(split)
+        if isinstance(rows, str | Path):
+            return self._scored(self._read(rows))
+        with unsaid():
+            return self._scored(self._read(rows))
 
-    def score(self, split: Split) -> np.ndarray:
-        """(rows,) float32 logits of rows that are read already; those of the first label."""
+    def score_split(self, split: Split) -> np.ndarray:
+        """(rows,) float32 logits of rows that are read and checked already; those of the first label."""
         return metrics.first(self._scored(split))
 
+    def warm_up(self, rows: int = 1024) -> None:
+        """Compiles what scoring so many rows, or fewer, will need: otherwise the first call of each size does."""
+        features, config = self.config.features, self.config
+        count = 1
+        while True:
+            for length in (0, *scoring_lengths(config.model, config.train)):
+                clicks = np.ones(count * length, np.int32)
+                side = {f.name: f.padding(count) for f in features.side}
+                of_clicks = {f.name: f.padding(len(clicks)) for f in features.clicks}
+                offsets = np.arange(count + 1) * length
+                split = Split(clicks, offsets, np.ones(count, np.int32), side, None, "", clicks=of_clicks)
+                with unsaid():
+                    self._scored(split)
+            if count >= min(rows, config.train.eval_batch_size):
+                return
+            count *= 2
+
+    def item_vectors(self) -> np.ndarray:
+        """(items, W) float32 vectors by item id, that of padding being the first.
+
+        Of the matching model what is compared with `user_vectors`: unit vectors, whose product is the affinity. Of
+        other models the item as the model sees it (Eq. 3): for neighbours.
+        """
+        size, found = min(_ITEMS_AT_ONCE, self.num_items), []
+        for start in range(0, self.num_items, size):
+            ids = np.minimum(np.arange(start, start + size), self.num_items - 1).astype(np.int32)
+            batch = self._batch_without_clicks(ids)
+            found.append(np.asarray(self._vectors(self.params, self.batch_stats, batch, self._items)["item_vector"]))
+        return np.concatenate(found)[: self.num_items]
+
+    def user_vectors(self, rows: Rows) -> np.ndarray:
+        """(rows, W) float32 vectors of the rows' histories, for retrieval by their product with `item_vectors`.
+
+        Raises: InputError, too, if the model has none; the matching model has.
+        """
+        if self.config.model.name != "matching":
+            raise InputError(
+                f"model.name {self.config.model.name} has no vectors of users: it sees a history with its "
+                "target alone; train the matching model."
+            )
+        with unsaid():
+            split = self._read(rows)
+        size = min(self.config.train.eval_batch_size, max(1 << (split.rows - 1).bit_length(), 8))
+        batches = eval_batches(
+            split, np.arange(split.rows), batch_size=size, lengths=(self.config.model.max_history,), share=share()
+        )
+        found = [
+            np.asarray(self._vectors(self.params, self.batch_stats, batch, self._items)["user_vector"])
+            for batch in on_devices(batches, self._mesh)
+        ]
+        return np.concatenate(found)[: split.rows]
+
+    def _batch_without_clicks(self, ids: np.ndarray) -> dict[str, Any]:
+        rows, features = len(ids), self.config.features
+        return {
+            "history": np.zeros((rows, self.config.model.max_history), np.int32),
+            "item": ids,
+            "side": {f.name: f.padding(rows) for f in features.side},
+            "clicks": {
+                f.name: np.zeros((rows, self.config.model.max_history), f.padding(0).dtype) for f in features.clicks
+            },
+            "weight": np.ones(rows, np.float32),
+        }
+
+    def _read(self, rows: Rows) -> Split:
+        features = self.config.features.with_items(self.num_items)
+        if isinstance(rows, str | Path):
+            split = load_split(rows, features, cache_dir=None, with_labels=False)
+        else:
+            with as_file(rows) as path:
+                split = load_split(path, features, cache_dir=None, with_labels=False)
+        if self.num_items > self.config.features.num_items:
+            self._tell_of_new_items(split)
+        return split
+
     def _scored(self, split: Split) -> np.ndarray:
-        with Progress("Scoring", split.rows, "samples") as bar:
+        with plain_jax(), Progress("Scoring", split.rows, "samples") as bar:
             return self._score(split, bar.advance)
 
     def _tell_of_new_items(self, split: Split) -> None:

@@ -53,6 +53,22 @@ class _KeepBestAndLast:
         return [c is checkpoints[-1] or c.step == best for c in checkpoints]
 
 
+_TRIES = 20  # to read the best checkpoint of a run that is still training
+
+
+def _while_it_changes(read: Callable[[], T]) -> T:
+    """Reads a folder, again where a file went away meanwhile, as a training deletes checkpoints."""
+    for _ in range(_TRIES):
+        with suppress(FileNotFoundError):
+            return read()
+        time.sleep(0.02)
+    return read()
+
+
+class _ReplacedError(InputError):
+    """A checkpoint went away while it was read."""
+
+
 class Checkpoints:
     """The checkpoints of a run directory. A context manager: leaving it waits for writes in the background."""
 
@@ -63,8 +79,10 @@ class Checkpoints:
         """
         self.folder, self._damaged = folder, damaged
         try:
-            self._orbax = ocp.training.Checkpointer(
-                folder.resolve(), preservation_policy=_KeepBestAndLast(), cleanup_tmp_directories=writable
+            self._orbax = _while_it_changes(
+                lambda: ocp.training.Checkpointer(
+                    folder.resolve(), preservation_policy=_KeepBestAndLast(), cleanup_tmp_directories=writable
+                )
             )
         except (ValueError, KeyError, TypeError) as error:  # of a damaged file
             raise InputError(
@@ -156,6 +174,13 @@ class Checkpoints:
         Where there was no validation yet, or the best is damaged: of the newest that is whole.
         Raises: InputError if none is whole.
         """
+        for _ in range(_TRIES):
+            with suppress(_ReplacedError):
+                return self._restore_best(like)
+            _while_it_changes(self._orbax.reload)
+        return self._restore_best(like)
+
+    def _restore_best(self, like: TrainState) -> tuple[int, Any, Any]:
         model_like = jax.tree.map(_abstract, like).parts()["model"]
         best = self.best_step
         if best is None:
@@ -178,12 +203,24 @@ class Checkpoints:
             try:
                 restored = restore(step)
             except InputError as error:
+                if self._is_gone(step):
+                    raise _ReplacedError(
+                        f"{self.folder}: the training replaces its checkpoints faster than one can be read; try again."
+                    ) from None
                 problem = problem or error
                 continue
             if problem:
                 log.warning(f"{problem} Taking step {step:,} instead.")
             return step, restored
         raise problem or InputError(f"{self.folder} holds no checkpoint.")
+
+    def _is_gone(self, step: int) -> bool:
+        """Whether the training has deleted a checkpoint, or is about to: not a damaged one."""
+        for _ in range(10):
+            if not (self.folder / str(step)).is_dir():
+                return True
+            time.sleep(0.02)
+        return False
 
     def _load(self, step: int, parts: dict[str, Any]) -> dict[str, Any]:
         """These parts and `progress`, checked. Raises InputError."""

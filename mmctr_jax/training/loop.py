@@ -12,10 +12,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from mmctr_jax.config import Config
-from mmctr_jax.console import Progress, log, log_to_file, show
+from mmctr_jax.config import Config, load_config
+from mmctr_jax.console import Progress, log, log_to_file, show, shown
 from mmctr_jax.data.items import fingerprint
 from mmctr_jax.data.loader import batches_per_epoch, train_batches
+from mmctr_jax.devices.flags import plain_jax
 from mmctr_jax.devices.hosts import check_equal_on_all_hosts, raising_on_all_hosts
 from mmctr_jax.devices.sharding import make_mesh, on_devices, put_items, share
 from mmctr_jax.errors import FailedError, TrainingError
@@ -53,17 +54,18 @@ class Position:
     row_sum: int = 0
 
 
+@plain_jax()
 def train(
-    config: Config,
-    directory: Path,
+    config: Config | str | Path,
+    directory: str | Path,
     resume: bool = False,
     end_early: Callable[[int, float], bool] | None = None,
-    init_from: Path | None = None,
+    init_from: str | Path | None = None,
 ) -> Summary:
     """Trains, keeping everything in `directory`; returns the summary that is also written there.
 
     Args:
-        config: What to train, on which data.
+        config: What to train, on which data; or the path of a config file.
         directory: The run directory; new, or with `resume` that of a run of the same config and data.
         resume: Continue where the run stopped; begin if there is none.
         end_early: Called after each validation with its number, from 1, and its AUC. Where it returns true, training
@@ -76,13 +78,25 @@ def train(
         FailedError: The loss is not finite, or the memory not enough.
         TrainingError: Something cannot be written.
     """
+    with shown():
+        return _train(config, Path(directory), resume, end_early, init_from)
+
+
+def _train(
+    config: Config | str | Path,
+    directory: Path,
+    resume: bool,
+    end_early: Callable[[int, float], bool] | None,
+    init_from: str | Path | None,
+) -> Summary:
     run = RunDirectory(directory)
-    config = config.model_copy(update={"train": config.train.resolved})
+    config = config if isinstance(config, Config) else load_config(config)
+    config = config.model_copy(update={"train": config.train.resolved, "data": config.data.absolute})
     with raising_on_all_hosts():
         run.check_free(resume)
         check_batch_fills_devices(config)
         begun = resume and run.is_started
-        before = RunDirectory(init_from) if init_from else None
+        before = RunDirectory(Path(init_from)) if init_from else None
         if begun:  # whatever is asked for now: it may have been stopped before its first checkpoint
             recorded = run.read_metadata().get("init_from")
             before = RunDirectory(Path(recorded)) if recorded else None

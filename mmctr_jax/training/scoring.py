@@ -16,6 +16,8 @@ from mmctr_jax.data.loader import eval_batches, longest_first
 from mmctr_jax.devices.sharding import on_devices, share
 from mmctr_jax.training.step import make_narrow, make_predict_step
 
+_FEWEST = 8  # rows of a batch
+
 
 def make_score(config: Config, mesh: Mesh) -> Callable:
     """`(params, batch_stats, split, items, on_rows) → (rows,) float32 logits` of every row of `split`, each once.
@@ -33,7 +35,8 @@ def make_score(config: Config, mesh: Mesh) -> Callable:
         items: dict[str, jax.Array],
         on_rows: Callable[[int], None] = lambda rows: None,
     ) -> np.ndarray:
-        batch_size = min(config.train.eval_batch_size, split.rows)
+        # Of few sizes, each compiled once: a service asks for as many rows as there happen to be.
+        batch_size = min(config.train.eval_batch_size, max(1 << (split.rows - 1).bit_length(), _FEWEST))
         order = longest_first(split)
         batches = eval_batches(
             split, order, batch_size=batch_size, lengths=scoring_lengths(config.model, config.train), share=share()

@@ -234,6 +234,18 @@ def make_narrow(config: Config, mesh: Mesh) -> Callable:
     return narrow
 
 
+def make_vectors_step(config: Config) -> Callable:
+    """`(params, batch_stats, batch, items) → {"item": (B, W), …}`: the vectors that a model sows (`Model.embedded`)."""
+
+    def vectors_step(params, batch_stats, batch, items):
+        with jax.default_matmul_precision(_MATMUL[config.train.precision]):
+            variables = {"params": params, "batch_stats": batch_stats}
+            _, sown = model_of(config).apply(variables, batch, items, train=False, mutable=["vectors"])
+        return {name: found[-1].astype(jnp.float32) for name, found in sown["vectors"].items()}
+
+    return jax.jit(vectors_step)
+
+
 def make_predict_step(config: Config, mesh: Mesh) -> Callable:
     """`(params, batch_stats, batch, items) → logits (B,) float32`, whole on every device; (B, 1 + L) with more labels.
 

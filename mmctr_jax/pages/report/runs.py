@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from mmctr_jax.console import log
-from mmctr_jax.data.cache import Split, load_split
+from mmctr_jax.data.cache import Split, load_split, usable
 from mmctr_jax.data.labels import read_labels
 from mmctr_jax.data.parquet import count_rows, part_files, read_keys
 from mmctr_jax.errors import InputError
@@ -130,7 +130,7 @@ def _score(run: Run) -> None:
         with run.noting(f"Rows of {split} are not scored"):
             rows = _read_rows(run, split)
             log.info(f"Scoring {getattr(run.config.data, split)} with {run.directory}, step {predictor.step:,}.")
-            logits = predictor.score(rows)
+            logits = predictor.score_split(rows)
             if broken := np.count_nonzero(~np.isfinite(logits)):
                 model = f"the model at step {predictor.step:,}"
                 raise InputError(f"{model} gives {broken:,} rows a score that is not finite.")
@@ -158,7 +158,7 @@ def _read_rows(run: Run, split: str) -> Split:
     data, features = run.config.data, run.config.features
     path, labels = getattr(data, split), data.test_labels
     if split != "test":
-        rows = load_split(path, features, data.cache_dir, True, features.weight if split == "train" else None)
+        rows = load_split(path, features, usable(data.cache_dir), True, features.weight if split == "train" else None)
         if run.metadata["data"].get(split) not in (None, rows.fingerprint):
             as_now = f"what is shown of {split} is of the file as it is now"
             run.notes.append(f"{path} has changed since training; {as_now}.")

@@ -1,0 +1,290 @@
+"""As a library: rows in memory, any number of them, in a notebook, under any flags; and the docs' page of that."""
+
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from compiling import SOON
+from synthetic import ITEMS, QUICK, SYSTEMS, config_for, merged, raw_config
+
+import mmctr_jax
+from benchmarks.shop import write_shop
+from mmctr_jax.commands import prepare as prepare_command
+from mmctr_jax.config import load_config
+from mmctr_jax.console import Progress
+from mmctr_jax.data.items import load_items
+from mmctr_jax.devices import hosts
+from mmctr_jax.devices.flags import plain_jax
+from mmctr_jax.errors import InputError
+from mmctr_jax.prediction.predict import predict
+from mmctr_jax.prediction.predictor import Predictor
+from mmctr_jax.training.loop import train
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def run(dataset, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("python") / "run"
+    train(config_for(dataset, **merged(SYSTEMS["matching"], {"train": {"epochs": 1}})), directory)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def predictor(run):
+    return Predictor.load(str(run))
+
+
+def test_the_page_of_the_docs(tmp_path, monkeypatch):
+    write_shop(tmp_path, users=60, shown=20, items=60)
+    arguments = ["interactions", "day1.csv", "--items", "items.csv", "--label", "clicked", "--split", "user"]
+    monkeypatch.chdir(tmp_path)
+    assert prepare_command.main([*arguments, "--out", "data/shop"]) == 0
+    code = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.S)
+    assert len(code) > 5
+    names = {}
+    for block in code:
+        exec(compile(block, "docs/python.md", "exec"), names)
+    assert len(names["best"]) == 40 and names["retrieved"].shape == (3, 10)
+
+
+def test_rows_in_memory_of_every_kind_are_scored_as_files_are(predictor, dataset, tmp_path):
+    frame = pl.read_parquet(dataset / "test.parquet")
+    expected = predictor.score(dataset / "test.parquet")
+    predict(predictor.directory, dataset / "test.parquet", tmp_path / "p.parquet")
+    np.testing.assert_allclose(expected, pq.read_table(tmp_path / "p.parquet")["score"].to_numpy(), atol=1e-6)
+    wide = frame["item_seq"].list.len().max()
+    padded = np.array([[0] * (wide - len(h)) + h for h in frame["item_seq"].to_list()])
+    arrays = {name: frame[name].to_numpy() for name in ("item_id", "likes_level", "views_level")}
+    for rows in (frame, frame.to_arrow(), frame.to_dict(as_series=False), arrays | {"item_seq": padded}):
+        np.testing.assert_allclose(predictor.score(rows), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"item_id": [ITEMS]}, f"rows: column item_id, row 0: id {ITEMS}; item_info has ids 0 … {ITEMS - 1}"),
+        ({"item_id": [-1]}, "rows: column item_id, row 0: id -1"),
+        ({"item_seq": [[1, 10**6]]}, "rows: column item_seq, row 0: id 1000000"),
+        ({"likes_level": [None]}, "rows: column likes_level, row 0: null"),
+        ({"likes_level": [1, 2]}, "The rows are no table"),
+        ({"item_id": [object()]}, "The rows are no table"),
+    ],
+)
+def test_what_is_wrong_in_memory_is_said(predictor, change, sentence):
+    rows = {"item_seq": [[1, 2]], "item_id": [3], "likes_level": [1], "views_level": [1]} | change
+    with pytest.raises(InputError) as error:
+        predictor.score(rows)
+    assert sentence in str(error.value)
+
+
+def test_what_is_no_rows_at_all(predictor):
+    with pytest.raises(InputError, match="Rows are of type int; give a dictionary"):
+        predictor.score(3)
+    with pytest.raises(InputError, match="rows: column item_seq is missing"):
+        predictor.score({"item_id": [1]})
+
+
+def test_any_number_of_candidates_is_scored_without_compiling_anew(predictor, dataset):
+    rows = pa.concat_tables([pq.read_table(dataset / "test.parquet")] * 2)
+    predictor.warm_up(rows=128)
+    compiled = []
+
+    def listen(name, *_, **__):
+        if name.endswith("backend_compile_duration"):
+            compiled.append(name)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    alone = [predictor.score(rows.slice(i, 1))[0] for i in range(3)]
+    for count in (1, 2, 9, 33, 90, 100, 101):
+        np.testing.assert_allclose(predictor.score(rows.slice(0, count))[: min(count, 3)], alone[:count], atol=1e-6)
+    assert not compiled
+
+
+def test_vectors_are_what_the_affinity_is_made_of(predictor, dataset):
+    items, users = predictor.item_vectors(), predictor.user_vectors(dataset / "test.parquet")
+    assert items.shape == (ITEMS, 4) and users.shape == (90, 4)
+    np.testing.assert_allclose(np.linalg.norm(items[1:], axis=1), 1, atol=1e-3)
+    histories = pl.read_parquet(dataset / "test.parquet").select("item_seq")
+    alike = histories.with_row_index().group_by("item_seq").agg("index").filter(pl.col("index").list.len() > 1)["index"]
+    assert all(np.ptp(users[rows.to_list()], axis=0).max() < 1e-6 for rows in alike)
+
+
+def test_other_models_have_item_vectors_alone(dataset, tmp_path):
+    train(config_for(dataset, **QUICK, train={"epochs": 1}), tmp_path / "run")
+    other = Predictor.load(tmp_path / "run")
+    assert other.item_vectors().shape == (ITEMS, other.config.features.item_width(4))
+    with pytest.raises(InputError, match="without_transformer has no vectors of users"):
+        other.user_vectors(dataset / "test.parquet")
+
+
+# A guest in its host's process
+
+
+ALONE = """
+import sys, logging, os, threading
+before = logging.getLogger().handlers, logging.getLogger("mmctr_jax").level, os.getcwd()
+import mmctr_jax
+assert "jax" not in sys.modules and "numpy" not in sys.modules
+def work():
+    mmctr_jax.train({config!r}, {run!r})
+thread = threading.Thread(target=work); thread.start(); thread.join()
+import jax
+assert jax.config.jax_enable_x64 is True
+assert before == (logging.getLogger().handlers, logging.getLogger("mmctr_jax").level, os.getcwd())
+assert not logging.getLogger("mmctr_jax").handlers and logging.getLogger("mmctr_jax").propagate
+"""
+FLAGS = {
+    "JAX_ENABLE_X64": "1",
+    "JAX_DEBUG_NANS": "1",
+    "JAX_DEFAULT_PRNG_IMPL": "rbg",
+    "JAX_ENABLE_CUSTOM_PRNG": "1",
+    "JAX_NUMPY_RANK_PROMOTION": "raise",
+    "JAX_NUMPY_DTYPE_PROMOTION": "strict",
+}
+
+
+def test_a_guest_in_a_process_with_other_flags_that_prints_and_leaves_all_as_it_was(dataset, tmp_path):
+    raw = merged(raw_config(dataset), QUICK | {"train": {"epochs": 1}})
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(raw))
+    environment = os.environ | FLAGS | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": SOON}
+    code = ALONE.format(config=str(tmp_path / "c.yaml"), run=str(tmp_path / "run"))
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-1000:]
+    assert "validation auc" in done.stdout and "no signal stops this training" in done.stdout
+    plain = tmp_path / "plain"
+    train(load_config(tmp_path / "c.yaml"), plain)
+    first, second = (Predictor.load(path).logits(dataset / "test.parquet") for path in (tmp_path / "run", plain))
+    np.testing.assert_allclose(first, second, atol=1e-4)  # 8 devices here, one there
+
+
+def test_flags_are_given_back():
+    with jax.enable_x64(True), jax.numpy_rank_promotion("raise"):
+        with plain_jax():
+            assert jax.numpy.ones(1).dtype == np.float32 and jax.config.jax_numpy_rank_promotion == "allow"
+        assert jax.config.jax_enable_x64 and jax.config.jax_numpy_rank_promotion == "raise"
+
+
+class Gone:
+    """A stdout without isatty, whose other end has gone away."""
+
+    def write(self, _):
+        raise BrokenPipeError
+
+    flush = write
+
+
+def test_a_stdout_that_is_gone_ends_no_work(predictor, dataset, monkeypatch):
+    expected = predictor.score(dataset / "test.parquet")
+    for stdout in (Gone(), None):
+        monkeypatch.setattr(sys, "stdout", stdout)
+        np.testing.assert_array_equal(predictor.score(dataset / "test.parquet"), expected)
+    with Progress("Counting", 3, "units") as progress:
+
+        class Bar:
+            def update(self, *_, **__):
+                raise OSError
+
+        progress._bar, progress._task = Bar(), 0
+        progress.advance(1)
+        progress.advance(1)
+    assert progress.done == 2
+
+
+def test_what_ended_a_training_stands_in_its_log(dataset, tmp_path):
+    config = config_for(dataset, **QUICK, train={"learning_rate": 1e30, "epochs": 2, "clip_norm": 1e30})
+    with pytest.raises(mmctr_jax.errors.FailedError) as error:
+        train(config, tmp_path / "run")
+    assert f"ERROR {error.value}" in (tmp_path / "run" / "train.log").read_text()
+
+
+# From anywhere
+
+
+def test_paths_of_a_config_are_seen_from_its_folder_and_beside_it_where_it_was_moved(dataset, tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "configs").mkdir()
+    for file in ("train", "valid", "test", "item_info"):
+        (tmp_path / "a" / f"{file}.parquet").write_bytes((dataset / f"{file}.parquet").read_bytes())
+    data = {name: f"a/{name}.parquet" for name in ("train", "valid", "test", "item_info")}
+    raw = raw_config(dataset) | {"data": data}
+    (tmp_path / "a" / "c.yaml").write_text(yaml.safe_dump(raw))
+    above = {"data": {name: f"../{path}" for name, path in data.items()}}
+    (tmp_path / "configs" / "c.yaml").write_text(yaml.safe_dump(raw | above))
+    monkeypatch.chdir(tmp_path)
+    assert load_config("a/c.yaml").data.train == "a/train.parquet"  # as it is, from here
+    monkeypatch.chdir("/")
+    for config in ("a/c.yaml", "configs/c.yaml"):
+        found = load_config(tmp_path / config)
+        assert Path(found.data.train).resolve() == tmp_path / "a" / "train.parquet"
+        assert load_items(found.data.item_info, found.features, tmp_path / "cache").features.num_items == ITEMS
+    monkeypatch.setenv("SHOP", str(tmp_path))
+    (tmp_path / "v.yaml").write_text(yaml.safe_dump(raw | {"data": data | {"train": "$SHOP/a/train.parquet"}}))
+    assert load_config(tmp_path / "v.yaml").data.train == str(tmp_path / "a" / "train.parquet")
+    assert load_config(tmp_path / "v.yaml", ["data.train=none.parquet"]).data.train == "none.parquet"
+
+
+def test_a_run_is_scored_and_calibrated_where_its_files_were_moved(dataset, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    for file in ("train", "valid", "test", "item_info"):
+        (data / f"{file}.parquet").write_bytes((dataset / f"{file}.parquet").read_bytes())
+    train(config_for(data, **QUICK, train={"epochs": 5, "learning_rate": 0.05}), tmp_path / "run")
+    data.rename(tmp_path / "moved")
+    moved = tmp_path / "moved" / "test.parquet"
+    predict(tmp_path / "run", moved, tmp_path / "a.csv", calibrate="platt")
+    (tmp_path / "moved" / "valid.parquet").rename(tmp_path / "v.parquet")
+    with pytest.raises(InputError, match="does not exist any more; name it with --valid"):
+        predict(tmp_path / "run", moved, tmp_path / "b.csv", calibrate="platt")
+    predict(tmp_path / "run", moved, tmp_path / "b.csv", calibrate="platt", valid=tmp_path / "v.parquet")
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+
+
+def test_a_run_that_is_being_trained_is_never_called_damaged(dataset, tmp_path, caplog):
+    raw = merged(raw_config(dataset), QUICK | {"train": {"epochs": 12, "eval_every": 1, "patience": 999}})
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(raw))
+    command = [
+        sys.executable,
+        "-m",
+        "mmctr_jax",
+        "train",
+        "--config",
+        tmp_path / "c.yaml",
+        "--run-dir",
+        tmp_path / "run",
+    ]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": SOON}
+    training = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, cwd=tmp_path)
+    loaded, failed = 0, []
+    while training.poll() is None:
+        if any(path.name.isdigit() for path in (tmp_path / "run" / "checkpoints").glob("*")):
+            try:
+                Predictor.load(tmp_path / "run")
+                loaded += 1
+            except InputError as error:
+                failed.append(str(error))
+        time.sleep(0.02)
+    assert training.returncode == 0 and loaded > 2 and not failed
+    assert not [line for line in caplog.messages if "damaged" in line or "restored" in line]
+
+
+def test_waiting_for_another_host_is_told_and_ends(monkeypatch, caplog):
+    ended = threading.Event()
+    monkeypatch.setattr(hosts, "_TELL_AFTER", 0.02)
+    monkeypatch.setattr(hosts, "_PATIENCE", 0.1)
+    monkeypatch.setattr(os, "_exit", lambda code: (ended.set(), sys.exit()))
+    with hosts._waiting("node1:1234", 4, 2):
+        assert ended.wait(10)
+    with hosts._waiting("node1:1234", 4, 2):
+        pass  # it came
