@@ -7,8 +7,8 @@ import sys
 from benchmarks.harness import print_machine
 
 NAMES = (
-    *("derived", "embed", "epoch", "gpu-program", "inspect", "limit", "loader", "memory", "new_items", "peer"),
-    *("prepare", "savings", "rivals", "scaling", "serve", "startup", "step"),
+    *("derived", "embed", "epoch", "gpu", "gpu-program", "input", "inspect", "limit", "loader", "memory"),
+    *("new_items", "peer", "prepare", "savings", "rivals", "scaling", "serve", "startup", "step"),
 )
 
 
