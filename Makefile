@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check -c .ci/constraints.txt
 MOVIELENS := data/prepared/movielens
 
-.PHONY: demo test soak lint docs clean
+.PHONY: demo test soak gpu lint docs clean
 
 $(VENV)/installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -37,6 +37,11 @@ test: $(VENV)/installed-dev
 
 soak: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -q -s -m soak tests
+
+# For a machine with an NVIDIA card: everything that is to be known of it, in ten minutes.
+gpu: $(VENV)/installed-dev
+	$(INSTALL) -e ".[gpu,peer]"
+	$(BIN)/python -m benchmarks.run gpu --out GPU.md
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

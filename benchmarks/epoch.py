@@ -15,12 +15,14 @@ from benchmarks.published import PUBLISHED
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run epoch")
     parser.add_argument("--rows", type=int, default=3_600_000)
+    parser.add_argument("--deterministic", action="store_true", help="as of mmctr train")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="such as train.batch_size=4096")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         print(f"Generating {args.rows:,} rows ...", flush=True)
         run, data = Path(folder) / "run", write_folder(Path(folder), args.rows)
         command = [sys.executable, "-m", "mmctr_jax", "train", "--config", str(PUBLISHED), "--run-dir", str(run)]
+        command += ["--deterministic"] * args.deterministic
         start = time.perf_counter()
         once = ["train.epochs=1", "train.checkpoint_every=null"]
         subprocess.run([*command, *data, *once, *args.overrides], check=True)

@@ -7,8 +7,8 @@ import sys
 from benchmarks.harness import print_machine
 
 NAMES = (
-    *("derived", "embed", "epoch", "inspect", "limit", "loader", "memory", "new_items", "peer", "prepare", "savings"),
-    *("rivals", "scaling", "serve", "shop", "startup", "step"),
+    *("derived", "embed", "epoch", "gpu", "gpu-program", "input", "inspect", "limit", "loader", "memory"),
+    *("new_items", "peer", "prepare", "savings", "rivals", "scaling", "serve", "shop", "startup", "step"),
 )
 
 
@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument("name", choices=NAMES)
     args = parser.parse_args(sys.argv[1:2])
     print_machine()
-    importlib.import_module(f"benchmarks.{args.name}").main(sys.argv[2:])
+    importlib.import_module(f"benchmarks.{args.name.replace('-', '_')}").main(sys.argv[2:])
 
 
 if __name__ == "__main__":

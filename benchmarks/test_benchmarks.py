@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import limit, savings
+from benchmarks import gpu, limit, savings
+from benchmarks import input as input_benchmark
 from benchmarks.generate import made_up_batch, made_up_items
 from benchmarks.published import published_config
 
@@ -21,3 +22,45 @@ def test_counted_flop_are_those_of_the_compiled_blocks():
 def test_a_saving_of_a_single_part_is_measured():
     rows = list(savings.target_once(None, 2))
     assert rows and all(np.isfinite([without, with_it]).all() and with_it > 0 for _, _, without, with_it in rows)
+
+
+class _Clock:
+    """Time that passes by sleeping alone."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def perf_counter(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+
+@pytest.mark.parametrize(("loading", "waits"), [(0.25, [0, 0, 0, 0]), (1.0, [0, 0, 0, 0]), (1.5, [0, 0.5, 0.5, 0.5])])
+def test_a_device_waits_for_what_loading_takes_longer_than_a_step(loading, waits, monkeypatch):
+    clock = _Clock()
+    monkeypatch.setattr(input_benchmark, "time", clock)
+
+    def batches():
+        while True:
+            clock.sleep(loading)
+            yield 0
+
+    assert input_benchmark.waiting(batches(), step=1.0, steps=4) == waits
+
+
+def test_what_is_measured_on_a_gpu_is_written_down_and_what_fails_or_takes_long_too(tmp_path):
+    parts = (
+        gpu.Part("Fine", "-c 'print(6 * 7)'", 60),
+        gpu.Part("Broken", "-c 'raise SystemExit(3)'", 60),
+        gpu.Part("Slow", "-c 'import time; time.sleep(60)'", 0.1),
+    )
+    gpu.run(parts, tmp_path / "GPU.md", 60)
+    _, fine, broken, slow = (tmp_path / "GPU.md").read_text().split("\n## ")
+    assert "\n42\n" in fine and "exit code 3" in broken and "Stopped" in slow
+
+
+def test_what_comes_after_the_end_is_not_begun(tmp_path):
+    gpu.run([gpu.Part("Late", "-c 'print(6 * 7)'", 60)], tmp_path / "GPU.md", -1)
+    assert "42\n" not in (tmp_path / "GPU.md").read_text().split("```")[-1]

@@ -14,7 +14,7 @@ from synthetic import raw_config, resolved_config
 from mmctr_jax.config import parse_config
 from mmctr_jax.errors import InputError
 from mmctr_jax.models import live
-from mmctr_jax.optimization import OPTIMIZERS, SCHEDULES, clipped_step
+from mmctr_jax.optimization import OPTIMIZERS, SCHEDULES, clipped_step, norms
 from mmctr_jax.optimization.optimizers import SGD, Adam, AdamW
 from mmctr_jax.optimization.schedules import Constant, Cosine, OnPlateau, Warmup
 from mmctr_jax.optimization.weight_decay import WeightDecay
@@ -81,6 +81,22 @@ def test_an_optimiser_is_optaxs_own_with_the_same_defaults(name, arguments):
     assert_near(steps(OPTIMIZERS[name](**arguments)), steps_of_optax(theirs))
 
 
+@pytest.mark.parametrize(("large", "rows"), [(2**18, 2**15), (6, 4)])
+def test_norms_are_those_of_layers_and_tables(large, rows, monkeypatch):
+    """Of arrays that are laid side by side, and of those that are large enough for a reduction of their own."""
+    monkeypatch.setattr(norms, "_LARGE", large)
+    monkeypatch.setattr(norms, "_ROWS", rows)
+    grads = tree(np.random.default_rng(0)) | {"deep": {"layer_0": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}}}
+    expected = {
+        "embedding/item_id": np.square(grads["embedding"]["item_id"]).sum(),
+        "head/kernel": np.square(grads["head"]["kernel"]).sum(),
+        "head/bias": np.square(grads["head"]["bias"]).sum(),
+        "deep/layer_0": 9.0,
+    }
+    found = dict(zip(norms.group_names(grads), norms.squares_by_group(grads), strict=True))
+    assert found == pytest.approx(expected, rel=1e-6)
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_clipping_comes_before_any_optimiser(name):
     rng = np.random.default_rng(0)
@@ -96,9 +112,9 @@ def test_clipping_comes_before_any_optimiser(name):
     assert_near(clipped, expected)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_a_narrowed_gradient_is_the_whole_one_with_zeros(name):
-    """Of the parameters of the model that histories of one click need; some steps, so that the moments are in play."""
+@pytest.mark.parametrize(("name", "add_live"), [*((name, live.add) for name in OPTIMIZERS), ("adam", live.add_at_once)])
+def test_a_narrowed_gradient_is_the_whole_one_with_zeros(name, add_live):
+    """Of the parameters of the model that histories of one click need; five steps, so that the moments are in play."""
     rng, optimizer = np.random.default_rng(0), OPTIMIZERS[name]()
     config = resolved_config()
     leading = live.leading_columns(config.features, config.model)
@@ -111,7 +127,7 @@ def test_a_narrowed_gradient_is_the_whole_one_with_zeros(name):
         return jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), jnp.float32), shapes)
 
     def add(x, g):
-        return live.add(x, g, leading)
+        return add_live(x, g, leading)
 
     @jax.jit
     def step(grads, narrowed, state, padded, same):
@@ -123,7 +139,7 @@ def test_a_narrowed_gradient_is_the_whole_one_with_zeros(name):
 
     narrowed = padded = draw(whole)
     state = same = jax.jit(optimizer.init)(narrowed)
-    for _ in range(3):
+    for _ in range(5):
         narrowed, state, padded, same = step(draw(narrow), narrowed, state, padded, same)
     assert_near((narrowed, state), (padded, same))
 

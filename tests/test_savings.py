@@ -198,16 +198,17 @@ def test_what_is_shared_is_projected_once_and_equals_a_plain_linear(float64):
     jax.tree.map(np.testing.assert_array_equal, *same_start)
 
 
-def test_cutting_and_adding_are_each_others_inverse():
+@pytest.mark.parametrize(("cut", "add"), [(live.cut, live.add), (live.cut_at_once, live.add_at_once)])
+def test_cutting_and_adding_are_each_others_inverse(cut, add):
     """add(0, cut(x)) is x where the narrowed model is, zero elsewhere; cut(add(0, y)) is y."""
     config = resolved_config({"model": {"transformer": {"first_k": 5}}})
     start = len(config.features.side) * config.model.embedding_dim + width_of(config)
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(start + 9, start + 9)))
     kept = np.r_[0:start, start + 4 : start + 9]
-    part = live.cut(x, (start + 5, start + 5), start)
+    part = cut(x, (start + 5, start + 5), start)
     np.testing.assert_array_equal(part, np.asarray(x)[np.ix_(kept, kept)])
-    back = np.array(live.add(jnp.zeros_like(x), part, start))
+    back = np.array(add(jnp.zeros_like(x), part, start))
     np.testing.assert_array_equal(back[np.ix_(kept, kept)], part)
     back[np.ix_(kept, kept)] = 0
     assert not back.any()

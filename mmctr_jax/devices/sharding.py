@@ -94,6 +94,8 @@ def put_items(items: dict[str, np.ndarray], mesh: Mesh, config: Config) -> dict[
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """This process's rows of a batch → the global batch, split over all devices."""
     sharding = split_rows(mesh)
+    if jax.process_count() == 1:
+        return jax.device_put(batch, sharding)  # all arrays in one call, in half the time
     return jax.tree.map(lambda rows: jax.make_array_from_process_local_data(sharding, rows), batch)
 
 

@@ -59,3 +59,38 @@ def add(x: jax.Array, live: jax.Array, leading: int) -> jax.Array:
     for in_whole, in_live in _blocks(x.shape, live.shape, leading):
         x = _put(x, in_whole, x[in_whole] + live[in_live])
     return x
+
+
+# The same for GPUs: as one expression, which their compiler makes part of the pass that uses it. On a CPU that takes
+# three times as long as copying blocks.
+
+
+def cut_at_once(x: jax.Array, shape: tuple[int, ...], leading: int) -> jax.Array:
+    """`cut`, for GPUs."""
+    for axis, (whole, live) in enumerate(zip(x.shape, shape, strict=True)):
+        if whole != live:
+            x = _moved(x, leading, leading + whole - live, leading, live, axis)
+    return x
+
+
+def add_at_once(x: jax.Array, live: jax.Array, leading: int) -> jax.Array:
+    """`add`, for GPUs."""
+    for axis, (whole, part) in enumerate(zip(x.shape, live.shape, strict=True)):
+        if whole != part:
+            live = _moved(live, leading, leading, leading + whole - part, whole, axis)
+    return x + live
+
+
+def _moved(x: jax.Array, end: int, start: int, to: int, size: int, axis: int) -> jax.Array:
+    """x[:end] where it is, x[start:] moved to `to`, along an axis that is `size` long then; zeros elsewhere.
+
+    A sum of padded parts and no concatenation, of which XLA makes a pass of its own.
+    """
+
+    def padded(part: jax.Array, before: int) -> jax.Array:
+        room = [(0, 0, 0)] * x.ndim
+        room[axis] = (before, size - before - part.shape[axis], 0)
+        return jax.lax.pad(part, jnp.zeros((), x.dtype), room)
+
+    first, rest = (jax.lax.slice_in_dim(x, *ends, axis=axis) for ends in ((0, end), (start, None)))
+    return padded(first, 0) + padded(rest, to)

@@ -104,7 +104,9 @@ class Adam(Optimizer):
 
         def step(path: Any, p: jax.Array, m: jax.Array, v: jax.Array) -> jax.Array:
             rate = learning_rate.astype(p.dtype)
-            m_hat, v_hat = m / (1 - self.b1 ** count.astype(p.dtype)), v / (1 - self.b2 ** count.astype(p.dtype))
+            # One array: GPU programs then update arrays of equal shape in one kernel, as readers of the same thing.
+            unbias_2 = 1 - jnp.array([self.b1, self.b2], p.dtype) ** count.astype(p.dtype)
+            m_hat, v_hat = m / unbias_2[0], v / unbias_2[1]
             moved = p - rate * m_hat / (jnp.sqrt(v_hat) + self.eps)
             decay = decay_rate(path, p)
             return moved - rate * decay * p if decay else moved

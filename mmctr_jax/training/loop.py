@@ -22,6 +22,7 @@ from mmctr_jax.devices.sharding import make_mesh, on_devices, put_items, share
 from mmctr_jax.errors import FailedError, TrainingError
 from mmctr_jax.files import writing
 from mmctr_jax.interrupt import Interrupt
+from mmctr_jax.optimization.norms import group_names
 from mmctr_jax.runs.checkpoint import Checkpoints
 from mmctr_jax.runs.directory import RunDirectory
 from mmctr_jax.runs.recorder import Recorder
@@ -195,7 +196,7 @@ class _Trainer:
         self.record_every = -(-self.validate_every // _RECORDS_PER_VALIDATION)
         self._pending: tuple[dict[str, jax.Array], int] | None = None  # of a step dispatched and not read yet
         self._smoothed_loss = self._last_metric = None
-        self._group_norms: dict[str, jax.Array] = {}  # of the last step that was read
+        self._group_norms = np.zeros(0)  # of the last step that was read, in the order of group_names
         self._compiled: set[int] = set()  # lengths of histories
         if before and not checkpoints.steps:
             self.state = warm_started(self.state, before, self.mesh)
@@ -288,7 +289,7 @@ class _Trainer:
         self._smoothed_loss = loss if self._smoothed_loss is None else 0.98 * self._smoothed_loss + 0.02 * loss
 
     def _diverged(self, what: str) -> FailedError:
-        norms = {name: float(norm) for name, norm in self._group_norms.items()}
+        norms = dict(zip(group_names(self.state.params), np.asarray(self._group_norms).tolist(), strict=False))
         largest = sorted(norms, key=lambda name: -norms[name] if math.isfinite(norms[name]) else -math.inf)[:3]
         step = self.position.step
         return FailedError(

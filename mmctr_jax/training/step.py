@@ -16,6 +16,7 @@ from mmctr_jax.devices.sharding import filled, placed, replicated
 from mmctr_jax.features import Features
 from mmctr_jax.models import Model, build_model, live
 from mmctr_jax.optimization import clipped_step
+from mmctr_jax.optimization.norms import squares_by_group
 from mmctr_jax.optimization.weight_decay import group_of
 from mmctr_jax.runs.state import TrainState
 
@@ -61,14 +62,6 @@ def moving_average(averaged: Any, params: Any, steps: jax.Array, decay: float) -
     # (1 − decay) over 1 − decay^steps, the sum of the weights so far, in a way that float32 bears.
     share = (1 - decay) / -jnp.expm1(steps * math.log(decay))
     return jax.tree.map(lambda a, p: a + share.astype(p.dtype) * (p - a), averaged, params)
-
-
-def group_norms(tree: Any) -> dict[str, jax.Array]:
-    """The norm of each layer and table, by name, such as `cross/layer_0` and `embedding/item_id`."""
-    groups: dict[str, list[jax.Array]] = {}
-    for path, x in jax.tree_util.tree_leaves_with_path(tree):
-        groups.setdefault("/".join(str(key.key) for key in path[:2]), []).append(x)
-    return {name: optax.tree.norm(arrays) for name, arrays in groups.items()}
 
 
 def model_of(config: Config) -> Model:
@@ -132,9 +125,11 @@ def make_train_step(config: Config, mesh: Mesh) -> Callable:
     """`(state, batch, items, learning_rate) → (state, metrics)`; the state is donated.
 
     Compiled once for each length of histories. metrics: `loss`, the batch's weighted mean over its rows; `grad_norm`
-    before clipping, and the same of each group of parameters in `group_norms`; float32 scalars.
+    before clipping, both () float32; and `group_norms` (G,), the same of each group (`optimization.norms.group_names`).
     """
     train, leading = config.train, live.leading_columns(config.features, config.model)
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    cut_live, add_live = (live.cut, live.add) if on_cpu else (live.cut_at_once, live.add_at_once)
 
     def in_place(tree):
         places = jax.tree.map(lambda x: placed(x.shape, mesh, train.sharding), tree)
@@ -145,16 +140,18 @@ def make_train_step(config: Config, mesh: Mesh) -> Callable:
 
     def cut(x, like):
         """Of a matrix that is split, the whole is fetched and cut: slices of its parts would travel in pieces."""
-        return x if x.shape == like.shape else live.cut(whole(x), like.shape, leading)
+        return x if x.shape == like.shape else cut_live(whole(x), like.shape, leading)
 
     def widen(grad, x):
         """Each device takes its part of a gradient that is on all."""
-        return grad if grad.shape == x.shape else in_place(whole(live.add(jnp.zeros_like(x), grad, leading)))
+        return grad if grad.shape == x.shape else in_place(whole(add_live(jnp.zeros_like(x), grad, leading)))
 
     def train_step(state: TrainState, batch, items, learning_rate):
         # With L2, λ·w is a gradient of every weight, whatever the histories.
         small = config if train.net_l2 else narrowed(config, batch["history"].shape[1])
         model, params = model_of(small), state.params
+        # Kept in one piece, so that a GPU makes the keys of all dropout layers of it in one kernel.
+        key = jax.lax.optimization_barrier(jax.random.fold_in(state.rng, state.step))
         if small != config:
             params = jax.tree.map(cut, params, parameter_shapes(small, items))
 
@@ -164,7 +161,7 @@ def make_train_step(config: Config, mesh: Mesh) -> Callable:
                 batch,
                 items,
                 train=True,
-                rngs={"dropout": jax.random.fold_in(state.rng, state.step)},
+                rngs={"dropout": key},
                 mutable=["batch_stats", "losses"],
             )
             total = loss_of_all_labels(logits.astype(jnp.float32), batch, config.features)
@@ -181,7 +178,7 @@ def make_train_step(config: Config, mesh: Mesh) -> Callable:
         if train.embedding_l2 or train.net_l2:
             penalties = jax.grad(l2_penalty)(params, train.embedding_l2, train.net_l2)
             grads = jax.tree.map(jnp.add, grads, penalties)
-        add = partial(live.add, leading=leading)
+        add = partial(add_live, leading=leading)
         if train.sharding == "fsdp":
             grads, add = jax.tree.map(widen, grads, state.params), jnp.add
         params, opt_state, norm = clipped_step.update(
@@ -198,7 +195,7 @@ def make_train_step(config: Config, mesh: Mesh) -> Callable:
         if averaged is not None:
             averaged = moving_average(averaged, params, step, train.ema)
         state = TrainState(params, batch_stats, opt_state, step, state.rng, averaged)
-        metrics = {"loss": loss, "grad_norm": norm, "group_norms": group_norms(grads)}
+        metrics = {"loss": loss, "grad_norm": norm, "group_norms": jnp.sqrt(squares_by_group(grads))}
         return in_place(state), whole(metrics)
 
     return jax.jit(train_step, donate_argnums=0)
