@@ -10,6 +10,7 @@ import numpy as np
 
 from mmctr_jax.config import Config
 from mmctr_jax.data.items import load_items
+from mmctr_jax.devices.flags import plain_jax
 from mmctr_jax.devices.sharding import make_mesh, put_items, put_replicated, unfilled
 from mmctr_jax.errors import InputError
 from mmctr_jax.files import replacing, sha256
@@ -53,6 +54,7 @@ def read_state_dict(checkpoint: Path) -> dict[str, np.ndarray]:
     return {str(name): tensor.detach().numpy() for name, tensor in loaded.items()}
 
 
+@plain_jax()
 def torch_to_jax(checkpoint: Path, config: Config, out: Path) -> int:
     """Writes a run directory with the checkpoint's weights at step 0; returns their number.
 
@@ -81,6 +83,7 @@ def torch_to_jax(checkpoint: Path, config: Config, out: Path) -> int:
     return sum(x.size for x in jax.tree.leaves(params))
 
 
+@plain_jax()
 def jax_to_torch(directory: Path, out: Path) -> int:
     """Writes the best checkpoint of a run directory as a released state dict; returns the number of weights."""
     torch = _torch()
