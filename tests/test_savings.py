@@ -107,9 +107,12 @@ def test_a_batch_at_the_length_it_needs_equals_the_padded_one(change, float64):
         jax.tree.map(lambda g, e: np.testing.assert_allclose(g, e, rtol=0, atol=1e-12), widen(part), expected[1])
 
 
-@pytest.mark.parametrize("l2", [0.0, 0.1])
-def test_steps_at_the_lengths_that_batches_need_equal_padded_ones(l2, float64):
+@pytest.mark.parametrize(("l2", "for_gpus"), [(0.0, False), (0.0, True), (0.1, False)])
+def test_steps_at_the_lengths_that_batches_need_equal_padded_ones(l2, for_gpus, float64, monkeypatch):
     """Two steps with Adam: losses, gradient norms, parameters, moments; then the scores of narrowed parameters."""
+    if for_gpus:
+        monkeypatch.setattr(live, "cut", live.cut_at_once)
+        monkeypatch.setattr(live, "add", live.add_at_once)
     config = resolved_config(merged(NO_DROPOUT, {"train": {"net_l2": l2, "embedding_l2": l2}}))
     rng, mesh = np.random.default_rng(3), make_mesh(jax.devices()[:1])
     items = put_replicated(doubles(make_items(rng)), mesh)
