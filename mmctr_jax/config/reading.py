@@ -91,7 +91,7 @@ def _found(value: Any, folder: Path) -> Any:
     """
     if not isinstance(value, str) or not value or "\0" in value or "://" in value:
         return value
-    whole = os.path.expandvars(os.path.expanduser(value))
+    whole = os.path.expandvars(os.path.expanduser(value) if value.startswith("~/") else value)
     seen_from_there, beside = folder / whole, folder / Path(whole).name
     for candidate in (seen_from_there, Path(whole)):
         if os.path.exists(candidate):
