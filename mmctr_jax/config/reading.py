@@ -91,12 +91,18 @@ def _found(value: Any, folder: Path) -> Any:
     """
     if not isinstance(value, str) or not value or "\0" in value or "://" in value:
         return value
-    whole = os.path.expandvars(os.path.expanduser(value) if value.startswith("~/") else value)
+    whole = _expanded(value)
     seen_from_there, beside = folder / whole, folder / Path(whole).name
-    for candidate in (seen_from_there, Path(whole)):
-        if os.path.exists(candidate):
-            return str(candidate)
-    return str(beside) if os.path.exists(beside) else whole
+    if os.path.exists(seen_from_there) and not (os.path.exists(whole) and os.path.samefile(whole, seen_from_there)):
+        return str(seen_from_there)
+    return whole if os.path.exists(whole) or not os.path.exists(beside) else str(beside)
+
+
+def _expanded(value: Any) -> Any:
+    """A path with the home folder for ~/ and variables of the environment for $NAME."""
+    if not isinstance(value, str):
+        return value
+    return os.path.expandvars(os.path.expanduser(value) if value.startswith("~/") else value)
 
 
 def _merged(base: Any, raw: Any) -> Any:
@@ -115,6 +121,8 @@ def read_settings(path: str | Path, overrides: list[str] | tuple[str, ...] = ())
     if isinstance(raw, dict):
         for override in overrides:
             _apply_override(raw, override)
+        if isinstance(raw.get("data"), dict):
+            raw["data"] = {name: _expanded(value) for name, value in raw["data"].items()}
     return raw
 
 

@@ -92,7 +92,7 @@ def _train(
 ) -> Summary:
     run = RunDirectory(directory)
     config = config if isinstance(config, Config) else load_config(config)
-    config = config.model_copy(update={"train": config.train.resolved, "data": config.data.absolute})
+    config = config.model_copy(update={"train": config.train.resolved})
     with raising_on_all_hosts():
         run.check_free(resume)
         check_batch_fills_devices(config)
@@ -135,13 +135,14 @@ def _opened(
         with raising_on_all_hosts():
             if jax.process_index() == 0:
                 stack.enter_context(run.lock())
+                kept = data.config.model_copy(update={"data": data.config.data.absolute})
                 with writing(f"Run directory {run}", "make room there, or name another with --run-dir"):
                     if begun:
-                        run.write_config(data.config)
+                        run.write_config(kept)
                     else:
                         more = {"training_lengths": data.lengths, "numbering": data.numbering}
                         more |= {"init_from": str(before)} if before else {}
-                        run.write_start(data.config, data.items, data.fingerprints, **more)
+                        run.write_start(kept, data.items, data.fingerprints, **more)
                     stack.enter_context(log_to_file(run.log_file))
                 recorder = stack.enter_context(run.recorder())
         yield recorder
