@@ -14,7 +14,7 @@ Shape letters, used in names throughout (`history_BxN`):
 
 Data flows one way, and no package imports one above it: docs/architecture.md.
 
-From Python (docs/python.md): `train`, `load_config`, `Predictor`, `Scorer`.
+From Python (docs/python.md): `load_config`, `train`, `predict`, `report`, `Predictor`, `Scorer`, `InputError`.
 """
 
 import importlib
@@ -26,8 +26,11 @@ _PUBLIC = {
     "train": "mmctr_jax.training.loop",
     "Predictor": "mmctr_jax.prediction.predictor",
     "Scorer": "mmctr_jax.serve",
+    "predict": "mmctr_jax.prediction.predict",
+    "report": "mmctr_jax.pages.report.page",
+    "InputError": "mmctr_jax.errors",
 }
-__all__ = ["Predictor", "Scorer", "__version__", "load_config", "train"]
+__all__ = ["__version__", *_PUBLIC]
 
 
 def __getattr__(name: str) -> Any:

@@ -59,6 +59,20 @@ def test_the_page_of_the_docs(tmp_path, monkeypatch):
     assert len(names["best"]) == 40 and names["retrieved"].shape == (3, 10)
 
 
+def test_the_notebook_runs(tmp_path, monkeypatch):
+    """In a kernel of its own, from the folder of the documentation."""
+    nbformat = pytest.importorskip("nbformat", reason="needs nbformat: pip install '.[notebook]'")
+    nbclient = pytest.importorskip("nbclient", reason="needs nbclient: pip install '.[notebook]'")
+    pytest.importorskip("ipykernel", reason="needs ipykernel: pip install '.[notebook]'")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    notebook = nbformat.read(ROOT / "docs" / "notebook.ipynb", as_version=4)
+    nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(ROOT / "docs")}}).execute()
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert "(epoch 2.00): loss" in "".join(output.get("text", "") for output in outputs)  # it shows how training goes
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 3
+
+
 def test_rows_in_memory_of_every_kind_are_scored_as_files_are(predictor, dataset, tmp_path):
     frame = pl.read_parquet(dataset / "test.parquet")
     expected = predictor.score(dataset / "test.parquet")

@@ -29,9 +29,9 @@ from mmctr_jax.training import metrics
 
 @plain_jax()
 def predict(
-    directory: Path,
-    data: str | Path | None,
-    out: Path | None,
+    directory: str | Path,
+    data: str | Path | None = None,
+    out: str | Path | None = None,
     task: str | None = None,
     labels: str | Path | None = None,
     item_info: str | Path | None = None,
@@ -61,9 +61,10 @@ def predict(
     Raises:
         InputError: Nothing was written.
     """
+    directory = Path(directory)
     run = RunDirectory(directory)
     config = run.read_config()
-    out = out or run.predictions_file
+    out = Path(out) if out else run.predictions_file
     own_labels = data is None and labels is None
     if data is None:
         data, labels = config.data.test, labels or config.data.test_labels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,13 +28,14 @@ _BARS = 40  # of a histogram of scores
 _TICKS = 8  # learning rates, at most
 
 
-def report(directories: list[Path], out: Path) -> Report:
+def report(directories: Sequence[str | Path], out: str | Path) -> Report:
     """Writes the page on these runs to `out`, and returns its numbers.
 
     Raises: InputError where a run or `out` cannot be used; nothing is written then.
     """
+    out = Path(out)
     _check_output(out)
-    found = measure(read_runs(directories))
+    found = measure(read_runs([Path(directory) for directory in directories]))
     write_files(out.parent, _ADVICE, {out.name: render(found)})
     for note in found.notes:
         log.warning(f"Note: {note}")
