@@ -10,7 +10,7 @@ import importlib
 import sys
 from collections.abc import Callable
 
-from mmctr_jax import __version__, interrupt
+from mmctr_jax import __version__, interrupt, terminal
 from mmctr_jax.errors import InputError, TrainingError
 
 COMMANDS = {
@@ -30,6 +30,7 @@ COMMANDS = {
 
 def main() -> None:
     """The entry point of `mmctr` and of `python -m mmctr_jax`."""
+    terminal.protect()
     parser = argparse.ArgumentParser(
         prog="mmctr",
         description="Multimodal click-through-rate prediction in JAX.",
@@ -64,6 +65,7 @@ def run_main(main: Callable[[], int]) -> None:
 
     Errors meant for the user become one sentence on standard error; others stay tracebacks, for they are defects.
     """
+    terminal.protect()
     try:
         with interrupt.watched():
             with interrupt.deferred():

@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
 from mmctr_jax.errors import InputError, TrainingError
+from mmctr_jax.terminal import Unfailing, is_terminal
 
 log = logging.getLogger("mmctr_jax")
 _PLAIN_SECONDS = 10.0  # between two progress lines off a terminal
@@ -20,30 +22,58 @@ _PLAIN_SECONDS = 10.0  # between two progress lines off a terminal
 
 class _PrintHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        # A terminal that is gone, a pipe that nobody reads, a closed descriptor: no reason to stop working.
-        with suppress(OSError, ValueError, AttributeError):
-            print(self.format(record), flush=True)  # through sys.stdout as it is now, so that a live bar stays below
+        # Through sys.stdout as it is now, so that a live bar stays below.
+        print(self.format(record), file=Unfailing(sys.stdout), flush=True)
+
+
+def start_logging(quiet: bool = False) -> None:
+    """Sends log lines to standard output; `quiet` keeps all but warnings back (processes other than the first)."""
+    if not log.handlers:
+        log.addHandler(_PrintHandler())
+    log.propagate = False
+    logging.raiseExceptions = False  # a train.log on a full disk; what cannot be done without says so itself
+    log.setLevel(logging.WARNING if quiet else logging.INFO)
+    # Orbax and its helpers report every save at INFO, their own deprecations at WARNING, and what they raise, six times
+    # over with tracebacks, at ERROR: what is raised is what we tell.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+
+
+class _Kept(logging.Handler):
+    """Keeps what was said."""
+
+    def __init__(self):
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
 
 
 @contextmanager
-def shown() -> Iterator[None]:
-    """Within it log lines and progress are printed if nobody else listens, as in a notebook."""
-    if log.handlers or log.isEnabledFor(logging.INFO):
-        yield
-        return
+def shown() -> Iterator[list[logging.LogRecord]]:
+    """Within it log lines are printed where the process has not said what becomes of them, as in a notebook.
+
+    Where it has, by a level or a handler of `mmctr_jax`'s logger or by ones that take its lines, that holds. Nothing
+    of this stays behind. Yields what is said as it is said, for a file that is opened later.
+    """
     absl = logging.getLogger("absl")
-    handler, before = _PrintHandler(), (log.level, log.propagate, absl.level)
-    log.addHandler(handler)
-    log.propagate = False
-    log.setLevel(logging.INFO)
-    absl.setLevel(logging.CRITICAL)
+    absl.addFilter(_without_orbax)
+    chosen = bool(log.handlers) or log.level != logging.NOTSET or (log.isEnabledFor(logging.INFO) and log.hasHandlers())
+    handler, kept, propagate = _PrintHandler(), _Kept(), log.propagate
+    if not chosen:
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+        log.propagate = False
+    log.addHandler(kept)
     try:
-        yield
+        yield kept.records
     finally:
-        log.removeHandler(handler)
-        log.propagate = before[1]
-        log.setLevel(before[0])
-        absl.setLevel(before[2])
+        log.removeHandler(kept)
+        absl.removeFilter(_without_orbax)
+        if not chosen:
+            log.removeHandler(handler)
+            log.setLevel(logging.NOTSET)
+            log.propagate = propagate
 
 
 @contextmanager
@@ -57,42 +87,25 @@ def unsaid() -> Iterator[None]:
         log.setLevel(level)
 
 
-def _on_terminal() -> bool:
-    """Whether a bar can be drawn: not on a pipe, a closed descriptor, or a notebook's stand-in."""
-    try:
-        return sys.stdout.isatty()
-    except (AttributeError, ValueError, OSError):
-        return False
-
-
-def start_logging(quiet: bool = False) -> None:
-    """Sends log lines to standard output; `quiet` keeps all but warnings back (processes other than the first)."""
-    if not log.handlers:
-        log.addHandler(_PrintHandler())
-    with suppress(AttributeError, ValueError, OSError):  # what a terminal of another encoding cannot show
-        sys.stdout.reconfigure(errors="replace")
-    log.propagate = False
-    logging.raiseExceptions = False  # a train.log on a full disk; what cannot be done without says so itself
-    log.setLevel(logging.WARNING if quiet else logging.INFO)
-    # Orbax and its helpers report every save at INFO, their own deprecations at WARNING, and what they raise, six times
-    # over with tracebacks, at ERROR: what is raised is what we tell.
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
+def _without_orbax(record: logging.LogRecord) -> bool:
+    return "orbax" not in record.pathname
 
 
 @contextmanager
-def log_to_file(path: Path) -> Iterator[None]:
-    """Appends log lines, with times, to a file too, and at the end the error that ended it all."""
+def log_to_file(path: Path, earlier: Iterable[logging.LogRecord] = ()) -> Iterator[None]:
+    """Appends log lines, with times, to a file too: earlier ones, those within, and the error that ends it."""
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    for record in list(earlier):
+        handler.handle(record)
     log.addHandler(handler)
     try:
         yield
-    except BaseException as error:
-        said = isinstance(error, InputError | TrainingError)
-        text, trace = str(error) or type(error).__name__, None if said else sys.exc_info()
-        record = log.makeRecord(log.name, logging.ERROR, "", 0, text, (), trace)
-        with suppress(OSError, ValueError):
-            handler.handle(record)
+    except Exception as error:
+        told = isinstance(error, InputError | TrainingError)  # others are defects: with all that helps to find them
+        text = f"error: {error}" if told else "error:"
+        info = None if told else (type(error), error, error.__traceback__)
+        handler.handle(log.makeRecord(log.name, logging.ERROR, __file__, 0, text, (), info))
         raise
     finally:
         log.removeHandler(handler)
@@ -120,7 +133,8 @@ class Progress:
         self._paused = 0.0
         self._last_line = self._start
         self._bar: RichProgress | None = None
-        if _on_terminal() and log.isEnabledFor(logging.INFO):
+        if is_terminal(sys.stdout) and log.isEnabledFor(logging.INFO):
+            below = getattr(sys.stdout, "rich_proxied_file", sys.stdout)  # within another bar
             self._bar = RichProgress(
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -129,23 +143,18 @@ class Progress:
                 TextColumn("ETA"),
                 TimeRemainingColumn(),
                 transient=True,
+                console=Console(file=Unfailing(below)),
             )
             self._task = self._bar.add_task(label, total=total, completed=done, text="")
 
     def __enter__(self) -> Progress:
-        self._draw(lambda bar: bar.start())
+        if self._bar:
+            self._bar.start()
         return self
 
-    def _draw(self, action: Callable[[RichProgress], None]) -> None:
-        """A terminal that has gone away ends the drawing, not the work."""
-        if self._bar:
-            try:
-                action(self._bar)
-            except (OSError, ValueError):
-                self._bar = None
-
     def __exit__(self, *_) -> None:
-        self._draw(lambda bar: bar.stop())
+        if self._bar:
+            self._bar.stop()
 
     @contextmanager
     def pause(self) -> Iterator[None]:
@@ -165,7 +174,7 @@ class Progress:
         now = time.monotonic()
         text = f"{self.rate:,.0f} {self.unit}/s  {text}"
         if self._bar:
-            self._draw(lambda bar: bar.update(self._task, completed=self.done, text=text))
+            self._bar.update(self._task, completed=self.done, text=text)
         elif now - self._last_line >= _PLAIN_SECONDS:
             self._last_line = now
             eta = clock((self.total - self.done) / max(self.rate, 1e-9))

@@ -18,11 +18,9 @@ import yaml
 from compiling import SOON
 from synthetic import ITEMS, QUICK, SYSTEMS, config_for, merged, raw_config
 
-import mmctr_jax
 from benchmarks.shop import write_shop
 from mmctr_jax.commands import prepare as prepare_command
 from mmctr_jax.config import load_config
-from mmctr_jax.console import Progress
 from mmctr_jax.data.items import load_items
 from mmctr_jax.devices import hosts
 from mmctr_jax.devices.flags import plain_jax
@@ -188,39 +186,6 @@ def test_flags_are_given_back():
         with plain_jax():
             assert jax.numpy.ones(1).dtype == np.float32 and jax.config.jax_numpy_rank_promotion == "allow"
         assert jax.config.jax_enable_x64 and jax.config.jax_numpy_rank_promotion == "raise"
-
-
-class Gone:
-    """A stdout without isatty, whose other end has gone away."""
-
-    def write(self, _):
-        raise BrokenPipeError
-
-    flush = write
-
-
-def test_a_stdout_that_is_gone_ends_no_work(predictor, dataset, monkeypatch):
-    expected = predictor.score(dataset / "test.parquet")
-    for stdout in (Gone(), None):
-        monkeypatch.setattr(sys, "stdout", stdout)
-        np.testing.assert_array_equal(predictor.score(dataset / "test.parquet"), expected)
-    with Progress("Counting", 3, "units") as progress:
-
-        class Bar:
-            def update(self, *_, **__):
-                raise OSError
-
-        progress._bar, progress._task = Bar(), 0
-        progress.advance(1)
-        progress.advance(1)
-    assert progress.done == 2
-
-
-def test_what_ended_a_training_stands_in_its_log(dataset, tmp_path):
-    config = config_for(dataset, **QUICK, train={"learning_rate": 1e30, "epochs": 2, "clip_norm": 1e30})
-    with pytest.raises(mmctr_jax.errors.FailedError) as error:
-        train(config, tmp_path / "run")
-    assert f"ERROR {error.value}" in (tmp_path / "run" / "train.log").read_text()
 
 
 # From anywhere

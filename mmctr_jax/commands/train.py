@@ -1,6 +1,7 @@
 """mmctr train --config CONFIG [section.key=value ...] [--resume] [--run-dir DIR]"""
 
 import argparse
+from contextlib import nullcontext
 from pathlib import Path
 
 from mmctr_jax import interrupt
@@ -22,7 +23,7 @@ def main(arguments: list[str]) -> int:
 
     with interrupt.deferred():
         from mmctr_jax.config import load_config
-        from mmctr_jax.console import clock, log, show
+        from mmctr_jax.console import clock, show
 
     config = load_config(args.config, args.overrides)
     directory = args.run_dir or Path("runs") / Path(args.config).stem
@@ -37,14 +38,26 @@ def main(arguments: list[str]) -> int:
 
     summary = train(config, directory, args.resume, init_from=args.init_from)
     if summary.stopped is StopReason.INTERRUPTED:
-        log.info(f"Saved at step {summary.steps:,}. To go on: the same command with --resume.")
+        _say_at_the_end(directory, f"Saved at step {summary.steps:,}. To go on: the same command with --resume.")
         return interrupt.EXIT_CODE
     scores = ", ".join(f"{name} {show(value)}" for name, value in summary.validation.items())
-    log.info(
+    _say_at_the_end(
+        directory,
         f"Done after {summary.epochs:.2f} epochs in {clock(summary.seconds)} ({summary.stopped_because}). "
-        f"Best at step {summary.best_step}: validation {scores}. Everything is in {directory}."
+        f"Best at step {summary.best_step}: validation {scores}. Everything is in {directory}.",
     )
     return 0
+
+
+def _say_at_the_end(directory: Path, text: str) -> None:
+    """A line for the terminal and, after those that were written while training, for train.log."""
+    import jax
+
+    from mmctr_jax.console import log, log_to_file
+    from mmctr_jax.runs.directory import RunDirectory
+
+    with log_to_file(RunDirectory(directory).log_file) if jax.process_index() == 0 else nullcontext():
+        log.info(text)
 
 
 def _add_host_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields
+from logging import LogRecord
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +80,8 @@ def train(
         FailedError: The loss is not finite, or the memory not enough.
         TrainingError: Something cannot be written.
     """
-    with shown():
-        return _train(config, Path(directory), resume, end_early, init_from)
+    with shown() as said:
+        return _train(config, Path(directory), resume, end_early, init_from, said)
 
 
 def _train(
@@ -89,6 +90,7 @@ def _train(
     resume: bool,
     end_early: Callable[[int, float], bool] | None,
     init_from: str | Path | None,
+    said: list[LogRecord],
 ) -> Summary:
     run = RunDirectory(directory)
     config = config if isinstance(config, Config) else load_config(config)
@@ -109,7 +111,7 @@ def _train(
             run.check_same_run(data.config, data.fingerprints, data.lengths)
     check_equal_on_all_hosts(data.fingerprints | {"item table": fingerprint(data.items.table)})
     with (
-        _opened(run, data, begun, before) as recorder,
+        _opened(run, data, begun, before, said) as recorder,
         run.checkpoints(writable=True) as checkpoints,
         _failures_explained(run, checkpoints),
     ):
@@ -124,7 +126,7 @@ def _train(
 
 @contextmanager
 def _opened(
-    run: RunDirectory, data: TrainingData, begun: bool, before: RunDirectory | None
+    run: RunDirectory, data: TrainingData, begun: bool, before: RunDirectory | None, said: list[LogRecord]
 ) -> Iterator[Recorder | None]:
     """Locks the run directory, begins it unless it is `begun`, and keeps log and records in it: on process 0 alone.
 
@@ -143,7 +145,7 @@ def _opened(
                         more = {"training_lengths": data.lengths, "numbering": data.numbering}
                         more |= {"init_from": str(before)} if before else {}
                         run.write_start(kept, data.items, data.fingerprints, **more)
-                    stack.enter_context(log_to_file(run.log_file))
+                    stack.enter_context(log_to_file(run.log_file, said))
                 recorder = stack.enter_context(run.recorder())
         yield recorder
 
