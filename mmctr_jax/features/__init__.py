@@ -144,6 +144,10 @@ class Features(Settings):
                 )
         return self
 
+    def __hash__(self) -> int:
+        """Of what a config file says: `labels` is a dictionary, which has no hash of its own."""
+        return hash(self.model_dump_json())
+
     @property
     def other_labels(self) -> tuple[str, ...]:
         """The labels besides `label`, in the order of the model's outputs after the first."""

@@ -85,8 +85,13 @@ class Model(nn.Module):
         model that has such, `user_vector`, what their product with an item's says of a click.
         """
         e = EmbeddingLayer(self.features, self.settings, self.dtype, name="embedding")(batch, items, train)
-        self.sow("vectors", "item_vector", e.target)
+        self.sow_vector("item_vector", e.target)
         return e
+
+    def sow_vector(self, name: str, vectors: jax.Array) -> None:
+        """For whoever asks for the collection `vectors`; parameters are initialised without it."""
+        if not self.is_initializing():
+            self.sow("vectors", name, vectors)
 
     def logits(self, widths: tuple[int, ...], x_BxF: jax.Array, train: bool) -> jax.Array:
         """(B,) by the prediction MLP (Eq. 9); submodule `head`. (B, 1 + L) where there are L more labels than `label`.

@@ -87,8 +87,8 @@ class Matching(Model):
         largest_HxD = max_over_positions(e.history, click_HxN[..., None])
         user_HxA = self._tower("user", jnp.concatenate([mean_HxD, last_HxD, largest_HxD], axis=-1), train)
         item_BxA = self._tower("item", e.target, train)
-        self.sow("vectors", "user_vector", user_HxA)
-        self.sow("vectors", "item_vector", item_BxA)
+        self.sow_vector("user_vector", user_HxA)
+        self.sow_vector("item_vector", item_BxA)
         affinity_Bx1 = (user_HxA * item_BxA).sum(axis=-1, keepdims=True) / settings.temperature
         if train and settings.contrastive:
             loss = contrastive_loss(user_HxA @ item_BxA.T / settings.temperature, batch)

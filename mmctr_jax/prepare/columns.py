@@ -19,7 +19,6 @@ class Columns:
     item: str = "item"
     time: str = "time"
     label: str | None = None  # 1 clicked, 0 shown and not clicked; None: every row is a click
-    labels: tuple[tuple[str, str], ...] = ()  # columns of other labels, and what they count in the loss
     weight: str | None = None  # how much a row counts in the training loss
     side: tuple[str, ...] = ()  # categorical features of the interaction, such as the device
     numbers: tuple[str, ...] = ()  # numeric features of the interaction, such as the price
@@ -27,6 +26,7 @@ class Columns:
     hashed: tuple[tuple[str, str], ...] = ()  # columns, and how many ids their values are hashed to
     clicks: tuple[str, ...] = ()  # features of the clicks of a history, such as the action; gap: time to the sample
     histories: tuple[tuple[str, str], ...] = ()  # columns and values: interactions that are histories of their own
+    labels: tuple[tuple[str, str], ...] = ()  # columns of other labels, and what they count in the loss
     item_key: str = "item"  # in the item file
     tags: str | None = None  # lists, or text with tag_separator between tags
     tag_separator: str | None = None  # None: "|"

@@ -287,7 +287,8 @@ class Service:
         return Response(200, generate_latest(registry), _TEXT)
 
     async def _example(self, body: bytes, headers: dict[str, str]) -> Response:
-        return _json(200, self.example | {"model": f"/v2/models/{self.name}"})
+        clicks: dict[str, list] = {name: [] for name in self.scorer.clicks}
+        return _json(200, {"clicks": clicks} | self.example | {"model": f"/v2/models/{self.name}"})
 
     async def _page(self, body: bytes, headers: dict[str, str]) -> Response:
         return Response(200, files("mmctr_jax.serve").joinpath("page.html").read_bytes(), _HTML)
