@@ -116,11 +116,8 @@ def test_three_days(shop):
     cache = f"data.cache_dir={shop / 'cache'}"
     previous = None
     for day in (1, 2, 3):
-        folder = (
-            shop / "shop1"
-            if day == 1
-            else prepare(shop, day, "--label", "clicked", "--like", str(shop / f"run{day - 1}"))
-        )
+        folder = shop / "shop1" if day == 1 else prepare(shop, day, "--like", str(shop / f"run{day - 1}"))
+        assert 0 < pl.read_parquet(folder / "train.parquet")["label"].mean() < 0.5  # the label is remembered, too
         manifest = json.loads((folder / "manifest.json").read_text())
         kept = {name: manifest[name] for name in ("columns", "numbers")}
         assert previous in (None, kept)
@@ -165,6 +162,9 @@ def test_a_column_that_gives_the_label_away_is_left_out(tmp_path, capsys):
     dwell = pl.Series(np.where(label, rng.gamma(5, 10, 2000), rng.gamma(1, 2, 2000)))
     assert proposals.of_rows(dwell, label).kind is None and "AUC" in proposals.of_rows(dwell, label).reason
     assert proposals.of_rows(pl.Series(rng.normal(size=2000)), label).kind == "numeric"
+    bought = label & pl.Series(rng.random(2000) < 0.2)  # a purchase: rare, and with a click alone
+    for after in (bought.cast(pl.Int64), bought.cast(pl.Float64) * 9.5, pl.Series([[1] if b else [] for b in bought])):
+        assert proposals.of_rows(after, label).kind is None
     assert proposals.of_rows(pl.Series(["none" if not c else "buy" for c in label]), label).kind is None
     assert proposals.of_rows(pl.Series(rng.integers(0, 3, 2000)), label).kind == "side"
 
@@ -174,8 +174,10 @@ def test_ignored_columns_and_wrong_options(shop, tmp_path):
     rest += ["--split", "user"]
     assert prepare_command.main([*rest, "--ignore", "*", "--out", str(tmp_path / "none")]) == 0
     columns = json.loads((tmp_path / "none" / "manifest.json").read_text())["columns"]
-    assert not any(columns.values())
+    assert columns.pop("label") == ["clicked"] and not any(columns.values())
     for arguments, sentence in (
+        (["--side", "clicked"], "it is the label or the weight"),
+        (["--ignore", "actoin"], "--ignore actoin: there is no such column"),
         (["--labels", "liked=0"], "--labels liked=0: give what its logloss counts"),
         (["--hash", "city=1"], "--hash city=1: give the number of ids"),
         (["--histories", "action=sold"], "no row of column action is 'sold'"),
@@ -186,6 +188,23 @@ def test_ignored_columns_and_wrong_options(shop, tmp_path):
         with pytest.raises(InputError, match=sentence):
             prepare_command.main([*rest, *arguments, "--out", str(tmp_path / "no")])
         assert not (tmp_path / "no").exists()
+
+
+def test_a_label_that_nobody_named_is_asked_for(shop, tmp_path):
+    with pytest.raises(InputError, match="has a column 'clicked' of 0 and 1; say --label clicked"):
+        prepare_command.main(["interactions", str(shop / "day1.csv"), "--out", str(tmp_path / "no")])
+
+
+def test_whole_numbers_beside_nulls_and_nan_are_taken(tmp_path):
+    rng = np.random.default_rng(0)
+    log = {"user": rng.integers(0, 20, 300), "item": rng.integers(0, 30, 300), "time": np.arange(300)}
+    more = {"hour": [None if i % 9 == 0 else float(i % 24) for i in range(300)], "x": rng.normal(size=300)}
+    more["x"][::7] = np.nan
+    pl.DataFrame(log | more, strict=False).write_parquet(tmp_path / "log.parquet")
+    arguments = ["interactions", str(tmp_path / "log.parquet"), "--negatives", "1", "--out", str(tmp_path / "out")]
+    assert prepare_command.main(arguments) == 0
+    assert vocabulary(tmp_path / "out", "hour")[1] in {str(i) for i in range(24)}
+    assert pl.read_parquet(tmp_path / "out" / "train.parquet")["x"].null_count() > 0
 
 
 def test_statistics_are_of_training_and_logarithms_where_they_help():

@@ -59,6 +59,8 @@ def read(path: Path, items: Path | None, columns: Columns) -> Source:
         log,
         item_table,
         table_files(path) + (table_files(items) if items else []),
+        label=[columns.label] if columns.label else [],
+        weight=[columns.weight] if columns.weight else [],
         side=list(columns.side),
         numeric=list(columns.numbers),
         lists=list(columns.lists),
@@ -90,7 +92,7 @@ def _loss_weight(name: str, weight: str) -> float:
 
 
 def _buckets(name: str, size: str) -> int:
-    if not size.isdigit() or not 2 <= int(size) < 2**31:
+    if not (size.isascii() and size.isdigit()) or not 2 <= int(size) < 2**31:
         raise InputError(f"--hash {name}={size}: give the number of ids that its values are hashed to, 2 or more.")
     return int(size)
 
@@ -99,6 +101,8 @@ def _read_log(path: Path, columns: Columns) -> tuple[pl.DataFrame, float]:
     """The log, and the unit that gaps between its times are given in: seconds, where times are dates or ISO text."""
     names = [name for _, name in columns.named]
     for option, name in columns.named:
+        if name in (columns.label, columns.weight):
+            raise InputError(f"--{option} {name}: it is the label or the weight; leave it out here.")
         if name in TAKEN or name.endswith("_level") or name.startswith(("click_", "item_seq_")):
             raise InputError(f"--{option} {name}: prepared files have a column of that name of their own; rename it.")
         if "/" in name or not name.isprintable() or len(name) > 100 or names.count(name) > 1:
@@ -165,6 +169,10 @@ def _read_log(path: Path, columns: Columns) -> tuple[pl.DataFrame, float]:
 
 def _categories(values: pl.Series, path: Path, name: str) -> pl.Series:
     """Text, null where there is none. Raises: InputError if the column is neither text nor whole numbers."""
+    if values.dtype.is_float() or values.dtype.is_decimal():  # whole numbers, as pandas has them beside nulls
+        numbers = values.cast(pl.Float64).fill_nan(None)
+        if (numbers == numbers.floor()).all() and (numbers.abs() < 2**53).all():
+            values = numbers.cast(pl.Int64)
     if not is_category(values.dtype):
         raise InputError(
             f"{path}: column {name} has type {values.dtype}; a side feature must be text or whole numbers."
@@ -225,6 +233,8 @@ def _read_arguments(args: argparse.Namespace) -> Source:
 def _as_earlier(given: dict[str, Any], columns: dict[str, Any], items: bool) -> dict[str, Any]:
     """The options with what an earlier preparation made of its columns, where they do not say; nothing is proposed."""
     then = {
+        "label": next(iter(columns["label"]), None),
+        "weight": next(iter(columns["weight"]), None),
         "side": tuple(columns["side"]),
         "numbers": tuple(columns["numeric"]),
         "lists": tuple(columns["lists"]),

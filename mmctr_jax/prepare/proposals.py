@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from mmctr_jax.console import log as say
+from mmctr_jax.errors import InputError
 from mmctr_jax.prepare.columns import TAKEN, Columns
 from mmctr_jax.prepare.raw_tables import column_names, read_table
 from mmctr_jax.prepare.raw_values import as_labels, is_category, looks_like_lists
@@ -20,6 +21,8 @@ _HASHED = 100_000  # different values from which on they are hashed
 _BUCKETS = 2**17
 _TELLS = 0.9  # AUC of one column, from which on it seems to be known only after the click
 _BINS = 64
+_CHANCE = 1e-9  # of so many clicks in a row
+_LABELS = ("label", "labels", "click", "clicked", "clicks", "is_click", "is_clicked")
 _SAMPLE = 200_000  # rows that the AUC is found on
 
 
@@ -35,10 +38,15 @@ def with_proposals(path: Path, items: Path | None, columns: Columns) -> tuple[Co
     if "*" in columns.ignore:
         return columns, {}
     text, reasons, left_out = columns.text_format, {}, []
+    present = {name for file in (path, items) if file for name in column_names(file, text)}
+    if missing := [name for name in columns.ignore if name not in present]:
+        raise InputError(
+            f"--ignore {missing[0]}: there is no such column; there are {', '.join(sorted(present)[:20])}."
+        )
 
     def proposed(file: Path, used: set[str], propose: Callable[[pl.Series], Proposal]) -> Iterator[tuple[str, str]]:
         names = [name for name in column_names(file, text) if name not in used and name not in columns.ignore]
-        usable = [name for name in names if name not in TAKEN and name.isprintable() and "/" not in name]
+        usable = [name for name in names if name not in TAKEN and _is_name(name)]
         frame = read_table(file, {name: name for name in usable}, text) if usable else pl.DataFrame()
         for name in names:
             kind, reason = (
@@ -51,12 +59,15 @@ def with_proposals(path: Path, items: Path | None, columns: Columns) -> tuple[Co
                 yield name, kind
 
     label = None
+    if not columns.label:
+        _refuse_unnamed_label(path, columns)
     if columns.label:
         label = as_labels(read_table(path, {"label": columns.label}, text)["label"], path, columns.label, text)
     found: dict[str, list[str]] = {}
     for name, kind in proposed(path, columns.of_log, lambda values: of_rows(values, label)):
         found.setdefault(kind, []).append(name)
-    for name, kind in proposed(items, columns.of_items, of_items) if items else ():
+    of_log = {name for _, name in columns.named} | {name for names in found.values() for name in names}
+    for name, kind in proposed(items, columns.of_items | of_log, of_items) if items else ():
         found.setdefault(kind, []).append(name)
     if columns.tags and "tags" in found or len(found.get("tags", [])) > 1:
         kept = [] if columns.tags else found["tags"][:1]
@@ -83,11 +94,34 @@ def with_proposals(path: Path, items: Path | None, columns: Columns) -> tuple[Co
     return columns, {name: f"proposed: {reason}" for name, reason in reasons.items()}
 
 
+def _is_name(name: str) -> bool:
+    """Whether a prepared file may have a column of this name."""
+    ours = name.startswith(("click_", "item_seq_")) or name.endswith("_level")
+    return 0 < len(name) <= 100 and name.isprintable() and "/" not in name and not ours
+
+
+def _refuse_unnamed_label(path: Path, columns: Columns) -> None:
+    """Raises: InputError where a column seems to say what was clicked, and no option says so."""
+    present = column_names(path, columns.text_format)
+    if not {columns.user, columns.item, columns.time} <= set(present):
+        return  # what is missing is told of when the log is read
+    for name in present:
+        if name.lower() in _LABELS and name not in (*columns.of_log, *columns.ignore):
+            values = read_table(path, {name: name}, columns.text_format)[name].drop_nulls().cast(pl.String)
+            if len(values) and set(values.unique().str.to_lowercase()) <= {"0", "1", "true", "false"}:
+                raise InputError(
+                    f"{path} has a column {name!r} of 0 and 1; say --label {name} if it says what was clicked, or "
+                    f"--ignore {name} if every row is a click."
+                )
+
+
 def of_rows(values: pl.Series, label: pl.Series | None) -> Proposal:
     """For a column of the log: side, numeric, lists or hash. label: (rows,) bool, where the log has non-clicks."""
     found = _by_values(values)
     if found.kind in ("side", "numeric", "hash") and label is not None and (area := _auc(values, label)) >= _TELLS:
         return Proposal(None, f"it alone tells clicks from others (AUC {area:.2f}), as what is known only afterwards")
+    if found.kind and label is not None and (rows := _always_clicked(values, label)):
+        return Proposal(None, f"{rows:,} rows of a value are all clicks, as of what is known only afterwards")
     return found
 
 
@@ -127,6 +161,22 @@ def _by_values(values: pl.Series) -> Proposal:
     if distinct > _HASHED:
         return Proposal("hash", f"{distinct:,} different values, hashed to {_BUCKETS:,}")
     return Proposal("side", f"{distinct:,} different values")
+
+
+def _always_clicked(values: pl.Series, label: pl.Series) -> int:
+    """Rows of a value, or of its being known at all, that are all clicks, where chance makes that most unlikely."""
+    if isinstance(values.dtype, pl.List | pl.Array):
+        values = values.list.len()
+    keys = [values.is_not_null(), values.cast(pl.String).fill_null("")]
+    if values.dtype.is_float():
+        keys[1] = values.fill_nan(None).is_not_null() & (values != 0).fill_null(False)
+    base = float(label.mean())
+    for key in keys:
+        groups = pl.DataFrame({"key": key, "label": label}).group_by("key").agg(pl.len(), pl.col("label").sum())
+        pure = groups.filter(pl.col("len") == pl.col("label"))["len"].max() or 0
+        if 0 < base < 1 and base**pure < _CHANCE:
+            return int(pure)
+    return 0
 
 
 def _auc(values: pl.Series, label: pl.Series) -> float:

@@ -63,6 +63,8 @@ def as_numbers(values: pl.Series, path: Path, column: str, nulls: bool = False, 
       nulls: whether empty values are accepted, and become null.
     Raises: InputError at the first other value.
     """
+    if nulls and values.dtype.is_float():
+        values = values.fill_nan(None)
     if values.dtype == pl.String and text.decimal != ".":
         values = values.str.replace(text.decimal, ".", literal=True)
     empty = values.is_null() | (values == "") if values.dtype == pl.String else values.is_null()

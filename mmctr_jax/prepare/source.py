@@ -39,6 +39,8 @@ class Source:
     the column of the source that says which."""
     item_side: list[str] = field(default_factory=list)  # columns of `items`: text
     item_numeric: list[str] = field(default_factory=list)  # columns of `items`: numbers, null if unknown
+    label: list[str] = field(default_factory=list)  # the source's name of the column `click` of `log`
+    weight: list[str] = field(default_factory=list)  # the source's name of the column `weight`
     item_lists: list[str] = field(default_factory=list)  # the source's name of the column `tags` of `items`
     item_texts: list[str] = field(default_factory=list)  # the source's names of the columns that became `text`
     reasons: dict[str, str] = field(default_factory=dict)  # why a column that nobody named became what it is
@@ -49,7 +51,7 @@ class Source:
     @property
     def columns(self) -> dict[str, Any]:
         """What its columns became, for the manifest."""
-        names = ("side", "numeric", "lists", "hashed", "labels", "clicks", "histories")
+        names = ("label", "weight", "side", "numeric", "lists", "hashed", "labels", "clicks", "histories")
         names += ("item_side", "item_numeric", "item_lists", "item_texts")
         return {name: getattr(self, name) for name in names}
 
