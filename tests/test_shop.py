@@ -190,6 +190,22 @@ def test_ignored_columns_and_wrong_options(shop, tmp_path):
         assert not (tmp_path / "no").exists()
 
 
+def test_a_purchase_in_the_second_of_its_view_is_kept(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = [(u, int(i), 10 * t, "view", 0) for u in range(20) for t, i in enumerate(rng.permutation(30)[:8])]
+    bought = [(u, i, t, "buy", 1) for u, i, t, _, _ in rows if i % 3 == 0]
+    frame = pl.DataFrame(rows + bought, ["user", "item", "time", "action", "bought"], orient="row")
+    frame.write_csv(tmp_path / "log.csv")
+    arguments = ["interactions", str(tmp_path / "log.csv"), "--negatives", "1", "--labels", "bought=1"]
+    assert prepare_command.main([*arguments, "--histories", "action=buy", "--out", str(tmp_path / "out")]) == 0
+    names = vocabulary(tmp_path / "out", "item_id")
+    train = pl.read_parquet(tmp_path / "out" / "train.parquet")
+    for row in train.iter_rows(named=True):
+        assert row["item_seq_buy"] == [i for i in row["item_seq"] if int(names[i]) % 3 == 0]
+        assert row["bought"] == (row["label"] and int(names[row["item_id"]]) % 3 == 0)
+    assert train["bought"].sum() > 10
+
+
 def test_a_label_that_nobody_named_is_asked_for(shop, tmp_path):
     with pytest.raises(InputError, match="has a column 'clicked' of 0 and 1; say --label clicked"):
         prepare_command.main(["interactions", str(shop / "day1.csv"), "--out", str(tmp_path / "no")])

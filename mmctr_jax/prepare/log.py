@@ -36,7 +36,8 @@ class Log:
 def sorted_log(source: Source) -> tuple[Log, int]:
     """Sorts and numbers a source's interactions; rows that repeat a user, item and time become one.
 
-    Of such rows the first click stays, or the first row where none is a click.
+    Of such rows the first click stays, or the first row where none is a click; it has a label, or is in a second
+    history, where one of them has or is.
 
     Returns: the log, and how many rows it lost.
     """
@@ -79,7 +80,14 @@ def _without_repetitions(log: Log) -> tuple[Log, int]:
         {"row": tied, "user": log.user[tied], "time": log.time[tied], "item": log.item[tied], "click": log.click[tied]}
     )
     first, first_click = pl.col("row").min(), pl.col("row").filter("click").min()
-    groups = groups.group_by("user", "time", "item").agg(row=pl.coalesce(first_click, first))
+    flags = [name for name, values in log.side.items() if values.dtype == pl.Boolean]  # other labels, second histories
+    groups = groups.with_columns(log.side[name].gather(tied).alias(f"flag {name}") for name in flags)
+    any_of = [pl.col(f"flag {name}").any() for name in flags]
+    groups = groups.group_by("user", "time", "item").agg(*any_of, row=pl.coalesce(first_click, first))
+    side = dict(log.side)
+    for name in flags:  # a view and a purchase in one second are one click that was a purchase
+        side[name] = log.side[name].scatter(groups["row"], groups[f"flag {name}"])
+    log = replace(log, side=side)
     kept = np.ones(len(log.user), bool)
     kept[tied] = False
     kept[groups["row"].to_numpy()] = True
