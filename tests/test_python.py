@@ -16,11 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from compiling import SOON
-from synthetic import ITEMS, QUICK, SYSTEMS, config_for, merged, raw_config
+from synthetic import ITEMS, QUICK, SYSTEMS, config_for, items_of, merged, raw_config
 
 from benchmarks.shop import write_shop
 from mmctr_jax.commands import prepare as prepare_command
 from mmctr_jax.config import load_config
+from mmctr_jax.data.cache import read_labelled
 from mmctr_jax.data.items import load_items
 from mmctr_jax.devices import hosts
 from mmctr_jax.devices.flags import plain_jax
@@ -228,6 +229,13 @@ def test_a_run_is_scored_and_calibrated_where_its_files_were_moved(dataset, tmp_
         predict(tmp_path / "run", moved, tmp_path / "b.csv", calibrate="platt")
     predict(tmp_path / "run", moved, tmp_path / "b.csv", calibrate="platt", valid=tmp_path / "v.parquet")
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+
+
+def test_a_cache_folder_that_cannot_be_used_changes_nothing_that_is_read(dataset, tmp_path):
+    features = items_of(config_for(dataset)).features
+    (tmp_path / "file").touch()
+    kept, without = (read_labelled(dataset / "valid.parquet", features, tmp_path / name) for name in ("cache", "file"))
+    assert without.fingerprint == kept.fingerprint and np.array_equal(without.item, kept.item)
 
 
 def test_a_run_that_is_being_trained_is_never_called_damaged(dataset, tmp_path, caplog):

@@ -102,11 +102,18 @@ def load_split(
     return _open(folder, meta)
 
 
-def usable(cache_dir: str | Path) -> str | Path | None:
-    """The folder if it can be read and written, as where rows are scored on another machine; else None."""
-    folder = Path(cache_dir)
-    there = next((path for path in (folder, *folder.absolute().parents) if path.exists()), folder)
-    return cache_dir if there.is_dir() and os.access(there, os.W_OK | os.X_OK) else None
+def read_labelled(path: str | Path, features: Features, cache_dir: str | Path, weight: str | None = None) -> Split:
+    """`load_split` with labels, for those who look at a run: on another machine its cache folder may be of no use.
+
+    Then the rows are read into a temporary one, which is gone with the arrays.
+    """
+    there = next(
+        folder for folder in (Path(cache_dir).absolute(), *Path(cache_dir).absolute().parents) if folder.exists()
+    )
+    if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
+        return load_split(path, features, cache_dir, True, weight)
+    with tempfile.TemporaryDirectory(prefix="mmctr_") as temporary:
+        return load_split(path, features, temporary, True, weight)
 
 
 _BUILDING = ".building_"

@@ -17,6 +17,7 @@ import numpy as np
 
 from mmctr_jax.data.cache import Split
 from mmctr_jax.data.share import WHOLE, Share
+from mmctr_jax.features import Features
 
 Batch = dict[str, Any]
 """history (B, L) int32, zeros on the left, L being what the batch needs; item (B,) int32; side: by name, the values
@@ -45,6 +46,17 @@ def _padded(split: Split, values: np.ndarray, rows: np.ndarray, length: int) -> 
     padded = np.zeros(at.shape, values.dtype)
     padded[real] = values[at[real]]
     return padded
+
+
+def empty_batch(features: Features, rows: int, length: int) -> Batch:
+    """A batch of padding, (rows,) of `length` clicks each, without labels: for parameters, and for items alone."""
+    return {
+        "history": np.zeros((rows, length), np.int32),
+        "item": np.zeros(rows, np.int32),
+        "side": {f.name: f.padding(rows) for f in features.side},
+        "clicks": {f.name: np.zeros((rows, length), f.padding(0).dtype) for f in features.clicks},
+        "weight": np.ones(rows, np.float32),
+    }
 
 
 def longest_first(split: Split) -> np.ndarray:

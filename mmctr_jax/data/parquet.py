@@ -131,7 +131,7 @@ class Column:
     def _values(self) -> pa.Array:
         """Without nulls, and as they are where Arrow has encoded them as a dictionary."""
         self._refuse_nulls()
-        return self.array.dictionary_decode() if pa.types.is_dictionary(self.array.type) else self.array
+        return _decoded(self.array)
 
     def integers(self) -> np.ndarray:
         """(rows,) int64."""
@@ -154,7 +154,7 @@ class Column:
 
     def numbers(self) -> np.ndarray:
         """(rows,) float32; NaN where the number is null or NaN."""
-        array = self.array.dictionary_decode() if pa.types.is_dictionary(self.array.type) else self.array
+        array = _decoded(self.array)
         kind = array.type
         if pa.types.is_boolean(kind):
             array = array.cast(pa.uint8())
@@ -171,7 +171,7 @@ class Column:
 
     def hashed(self, size: int) -> np.ndarray:
         """(rows,) int32: ids 1 … size − 1 by the hash of integers or texts; 0 for null."""
-        array = self.array.dictionary_decode() if pa.types.is_dictionary(self.array.type) else self.array
+        array = _decoded(self.array)
         kind = array.type
         text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
         if not (pa.types.is_integer(kind) or text or pa.types.is_null(kind)):
@@ -250,6 +250,11 @@ class Column:
         return values
 
 
+def _decoded(array: pa.Array) -> pa.Array:
+    """As it is where Arrow has encoded it as a dictionary."""
+    return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+
+
 def _to_int64(array: pa.Array) -> np.ndarray:
     values = array.to_numpy(zero_copy_only=False)
     if values.dtype == np.uint64:  # beyond 2⁶³ would wrap around: make it fail every range check instead
@@ -287,7 +292,7 @@ def read_columns(files: list[Path], columns: list[str]) -> Iterator[dict[str, Co
 def read_whole(files: list[Path], column: str) -> pa.ChunkedArray:
     """A column of any type, as it is, over all files. Raises InputError if part files disagree on its type."""
     chunks = [chunk[column].array for chunk in read_columns(files, [column])]
-    chunks = [chunk.dictionary_decode() if pa.types.is_dictionary(chunk.type) else chunk for chunk in chunks]
+    chunks = [_decoded(chunk) for chunk in chunks]
     try:
         return pa.chunked_array(chunks, None if chunks else pa.int64())
     except pa.ArrowException:
@@ -305,8 +310,7 @@ def read_uniform(files: list[Path], columns: list[str]) -> dict[str, pa.ChunkedA
     parts: dict[str, list[pa.Array]] = {name: [] for name in columns}
     for chunk in read_columns(files, columns):
         for name in columns:
-            array = chunk[name].array
-            parts[name].append(array.dictionary_decode() if pa.types.is_dictionary(array.type) else array)
+            parts[name].append(_decoded(chunk[name].array))
     schemas = [_open(file).schema_arrow for file in files]
     whole = {}
     for name, arrays in parts.items():

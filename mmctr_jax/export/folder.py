@@ -27,7 +27,7 @@ from scipy.special import expit
 
 from mmctr_jax.config import Config
 from mmctr_jax.console import log, show
-from mmctr_jax.data.cache import Split, load_split, usable
+from mmctr_jax.data.cache import Split, read_labelled
 from mmctr_jax.data.items import fingerprint
 from mmctr_jax.data.lengths import scoring_lengths
 from mmctr_jax.data.numbering import check_same_numbering, numbering_of
@@ -302,7 +302,7 @@ def _rows_to_check(predictor: Predictor) -> tuple[Split, np.ndarray | None]:
     if not Path(config.data.valid).exists():
         log.warning(f"{config.data.valid} does not exist; the self-check is on made-up rows.")
         return _made_up(config, predictor.num_items), None
-    split = load_split(config.data.valid, config.features, usable(config.data.cache_dir), with_labels=True)
+    split = read_labelled(config.data.valid, config.features, config.data.cache_dir)
     rows = np.unique(np.linspace(0, split.rows - 1, min(split.rows, _CHECKED_ROWS)).astype(int))
     starts, ends = split.history_offsets[rows], split.history_offsets[rows + 1]
     clicks = [split.history_values[start:end] for start, end in zip(starts, ends, strict=True)]

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmctr_jax.config import Config
+from mmctr_jax.data.loader import empty_batch
 from mmctr_jax.models import ItemVectors
 from mmctr_jax.models.embedding import EmbeddingLayer
 from mmctr_jax.prediction.calibration import Calibration
@@ -26,11 +27,7 @@ def item_arrays(config: Config, params: Any, table: dict[str, np.ndarray], num_i
     """
     rows = 8192  # at a time
     layer = EmbeddingLayer(config.features, config.model, jnp.float32)
-    rest = {
-        "history": np.zeros((rows, 0), np.int32),
-        "side": {f.name: f.padding(rows) for f in config.features.side},
-        "clicks": {f.name: np.zeros((rows, 0), f.padding(0).dtype) for f in config.features.clicks},
-    }
+    rest = empty_batch(config.features, rows, 0)
     width = config.features.item_width(config.model.embedding_dim)
     items = {name: jnp.asarray(values) for name, values in table.items()}
 

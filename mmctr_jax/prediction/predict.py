@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from scipy.special import expit
 
 from mmctr_jax.config import Config
 from mmctr_jax.console import log, show
-from mmctr_jax.data.cache import load_split, usable
+from mmctr_jax.data.cache import read_labelled
 from mmctr_jax.data.labels import read_labels
 from mmctr_jax.data.numbering import Numbering, check_same_numbering, numbering_of, original
 from mmctr_jax.data.parquet import column_names, part_files, read_keys, read_whole
@@ -168,8 +167,7 @@ def _calibration(
         return kept
     config, recorded = predictor.config, RunDirectory(directory).read_metadata()
     check_same_numbering(numbering_of(valid), valid, recorded.get("numbering"), directory)
-    with tempfile.TemporaryDirectory(prefix="mmctr_") as temporary:
-        split = load_split(valid, config.features, usable(config.data.cache_dir) or temporary, with_labels=True)
+    split = read_labelled(valid, config.features, config.data.cache_dir)
     if split.fingerprint != recorded["data"].get("valid", split.fingerprint):
         log.warning(f"{valid} has changed since training; calibrating by it as it is now.")
     labels, logits = np.asarray(split.label), predictor.score_split(split)

@@ -18,7 +18,7 @@ from mmctr_jax.data.cache import Split, load_split
 from mmctr_jax.data.in_memory import as_file
 from mmctr_jax.data.items import ItemTable, with_new_items
 from mmctr_jax.data.lengths import scoring_lengths
-from mmctr_jax.data.loader import eval_batches
+from mmctr_jax.data.loader import empty_batch, eval_batches
 from mmctr_jax.data.numbering import check_same_numbering, numbering_of
 from mmctr_jax.devices.flags import plain_jax
 from mmctr_jax.devices.sharding import make_mesh, on_devices, put_items, share
@@ -26,7 +26,7 @@ from mmctr_jax.errors import InputError
 from mmctr_jax.prediction import calibration
 from mmctr_jax.runs.directory import RunDirectory
 from mmctr_jax.training import metrics
-from mmctr_jax.training.scoring import make_score
+from mmctr_jax.training.scoring import make_score, rows_at_once
 from mmctr_jax.training.step import abstract_state, make_vectors_step
 
 Rows = Any
@@ -145,7 +145,7 @@ class Predictor:
         size, found = min(_ITEMS_AT_ONCE, self.num_items), []
         for start in range(0, self.num_items, size):
             ids = np.minimum(np.arange(start, start + size), self.num_items - 1).astype(np.int32)
-            batch = self._batch_without_clicks(ids)
+            batch = empty_batch(self.config.features, size, self.config.model.max_history) | {"item": ids}
             found.append(np.asarray(self._vectors(self.params, self.batch_stats, batch, self._items)["item_vector"]))
         return np.concatenate(found)[: self.num_items]
 
@@ -161,7 +161,7 @@ class Predictor:
             )
         with unsaid():
             split = self._read(rows)
-        size = min(self.config.train.eval_batch_size, max(1 << (split.rows - 1).bit_length(), 8))
+        size = rows_at_once(split.rows, self.config.train.eval_batch_size)
         batches = eval_batches(
             split, np.arange(split.rows), batch_size=size, lengths=(self.config.model.max_history,), share=share()
         )
@@ -170,18 +170,6 @@ class Predictor:
             for batch in on_devices(batches, self._mesh)
         ]
         return np.concatenate(found)[: split.rows]
-
-    def _batch_without_clicks(self, ids: np.ndarray) -> dict[str, Any]:
-        rows, features = len(ids), self.config.features
-        return {
-            "history": np.zeros((rows, self.config.model.max_history), np.int32),
-            "item": ids,
-            "side": {f.name: f.padding(rows) for f in features.side},
-            "clicks": {
-                f.name: np.zeros((rows, self.config.model.max_history), f.padding(0).dtype) for f in features.clicks
-            },
-            "weight": np.ones(rows, np.float32),
-        }
 
     def _read(self, rows: Rows) -> Split:
         features = self.config.features.with_items(self.num_items)

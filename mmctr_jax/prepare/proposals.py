@@ -33,6 +33,9 @@ class Proposal(NamedTuple):
     reason: str
 
 
+_OUR_NAME = Proposal(None, "its name is one that prepared files have")
+
+
 def with_proposals(path: Path, items: Path | None, columns: Columns) -> tuple[Columns, dict[str, str]]:
     """With a kind for every column that nobody named, and the reason for each."""
     if "*" in columns.ignore:
@@ -49,20 +52,18 @@ def with_proposals(path: Path, items: Path | None, columns: Columns) -> tuple[Co
         usable = [name for name in names if name not in TAKEN and _is_name(name)]
         frame = read_table(file, {name: name for name in usable}, text) if usable else pl.DataFrame()
         for name in names:
-            kind, reason = (
-                propose(frame[name]) if name in usable else (None, "its name is one that prepared files have")
-            )
+            kind, reason = propose(frame[name]) if name in usable else _OUR_NAME
             if kind is None:
                 left_out.append(f"{name} of {file} ({reason})")
             else:
-                reasons[name] = f"{reason}"
+                reasons[name] = reason
                 yield name, kind
 
     label = None
-    if not columns.label:
-        _refuse_unnamed_label(path, columns)
     if columns.label:
         label = as_labels(read_table(path, {"label": columns.label}, text)["label"], path, columns.label, text)
+    else:
+        _refuse_unnamed_label(path, columns)
     found: dict[str, list[str]] = {}
     for name, kind in proposed(path, columns.of_log, lambda values: of_rows(values, label)):
         found.setdefault(kind, []).append(name)
@@ -86,7 +87,7 @@ def with_proposals(path: Path, items: Path | None, columns: Columns) -> tuple[Co
         item_numbers=columns.item_numbers + tuple(found.get("item_numeric", ())),
     )
     for kind, names in found.items():
-        option = {"numeric": "numeric", "item_side": "item-side", "item_numeric": "item-numeric"}.get(kind, kind)
+        option = kind.replace("_", "-")
         for name in names:
             say.info(f"Column {name}: taken as --{option} ({reasons[name]}); --ignore {name} leaves it out.")
     for name in left_out:

@@ -19,6 +19,14 @@ from mmctr_jax.training.step import make_narrow, make_predict_step
 _FEWEST = 8  # rows of a batch
 
 
+def rows_at_once(rows: int, most: int) -> int:
+    """A power of two that holds so many rows, or `most`: of few sizes, each compiled once.
+
+    A service asks for as many rows as there happen to be.
+    """
+    return min(most, max(1 << (rows - 1).bit_length(), _FEWEST))
+
+
 def make_score(config: Config, mesh: Mesh) -> Callable:
     """`(params, batch_stats, split, items, on_rows) → (rows,) float32 logits` of every row of `split`, each once.
 
@@ -35,8 +43,7 @@ def make_score(config: Config, mesh: Mesh) -> Callable:
         items: dict[str, jax.Array],
         on_rows: Callable[[int], None] = lambda rows: None,
     ) -> np.ndarray:
-        # Of few sizes, each compiled once: a service asks for as many rows as there happen to be.
-        batch_size = min(config.train.eval_batch_size, max(1 << (split.rows - 1).bit_length(), _FEWEST))
+        batch_size = rows_at_once(split.rows, config.train.eval_batch_size)
         order = longest_first(split)
         batches = eval_batches(
             split, order, batch_size=batch_size, lengths=scoring_lengths(config.model, config.train), share=share()

@@ -12,6 +12,7 @@ import optax
 from jax.sharding import Mesh
 
 from mmctr_jax.config import Config
+from mmctr_jax.data.loader import empty_batch
 from mmctr_jax.devices.sharding import filled, placed, replicated
 from mmctr_jax.features import Features
 from mmctr_jax.models import Model, build_model, live
@@ -76,15 +77,7 @@ def narrowed(config: Config, length: int) -> Config:
 
 def _variables(config: Config, items: dict[str, jax.Array], rng: jax.Array) -> Any:
     """Fresh parameters, as they are kept, and running means."""
-    batch = {
-        "history": jnp.zeros((1, config.model.max_history), jnp.int32),
-        "item": jnp.zeros((1,), jnp.int32),
-        "side": {f.name: jnp.asarray(f.padding(1)) for f in config.features.side},
-        "clicks": {
-            f.name: jnp.zeros((1, config.model.max_history), f.padding(0).dtype) for f in config.features.clicks
-        },
-        "weight": jnp.ones((1,)),
-    }
+    batch = empty_batch(config.features, 1, config.model.max_history)
     variables = model_of(config).init(rng, batch, items, train=False)
     return variables | {"params": filled(variables["params"], config.train.sharding)}
 

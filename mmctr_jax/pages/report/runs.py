@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from mmctr_jax.console import log
-from mmctr_jax.data.cache import Split, load_split, usable
+from mmctr_jax.data.cache import Split, load_split, read_labelled
 from mmctr_jax.data.labels import read_labels
 from mmctr_jax.data.parquet import count_rows, part_files, read_keys
 from mmctr_jax.errors import InputError
@@ -158,7 +158,7 @@ def _read_rows(run: Run, split: str) -> Split:
     data, features = run.config.data, run.config.features
     path, labels = getattr(data, split), data.test_labels
     if split != "test":
-        rows = load_split(path, features, usable(data.cache_dir), True, features.weight if split == "train" else None)
+        rows = read_labelled(path, features, data.cache_dir, features.weight if split == "train" else None)
         if run.metadata["data"].get(split) not in (None, rows.fingerprint):
             as_now = f"what is shown of {split} is of the file as it is now"
             run.notes.append(f"{path} has changed since training; {as_now}.")
