@@ -18,6 +18,7 @@ from mmctr_jax.commands import train as train_command
 from mmctr_jax.config import load_config
 from mmctr_jax.data.numbering import check_same_numbering, grown, numbering_of
 from mmctr_jax.devices.sharding import make_mesh, put_items
+from mmctr_jax.embed.item_info import ItemInfo
 from mmctr_jax.embed.pipeline import embed
 from mmctr_jax.errors import InputError
 from mmctr_jax.prediction.predict import predict
@@ -274,6 +275,19 @@ def test_new_items_get_vectors_of_the_same_fit(tmp_path):
     number = {value: id for id, value in vocabulary(folders["tomorrow"], "item_id").items()}
     assert number[LATER[0]] > max(before)
     np.testing.assert_allclose(after[number[LATER[0]]], before[number[TODAY[1]]], atol=1e-5)
+
+
+def test_known_vectors_are_kept_to_the_bit(tmp_path):
+    before = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    ids = np.array([0, 2, 1, 3, 4])
+    table = pa.table({"item_id": ids})
+    info = ItemInfo(tmp_path / "item_info.parquet", table, ids, np.array([-1, 1, 0, 2, 3]), "vector", before)
+    again = np.concatenate([before * np.float32(1 + 1e-5), np.ones((1, 4), np.float32)])
+    info.write(again)
+    found = {row["item_id"]: row["vector"] for row in read(tmp_path)}
+    assert [found[item] for item in (1, 2, 3)] == before.tolist() and found[4] == [1] * 4 and found[0] == [0] * 4
+    with pytest.raises(InputError, match="vectors of items that were known before would change"):
+        info.write(again * np.float32(1.1))
 
 
 def read(folder: Path) -> list[dict]:
