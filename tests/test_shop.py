@@ -133,7 +133,7 @@ def test_three_days(shop):
 
 KINDS = [
     ([1, 2, 3] * 40, "side"),
-    (list(range(120)), "numeric"),
+    ([i * i for i in range(120)], "numeric"),
     ([0.5, 1.5, None] * 40, "numeric"),
     (["1.5", "2.25", "x"] * 40, "side"),
     (["12.5", "3", "9"] * 40, "numeric"),
@@ -147,6 +147,11 @@ KINDS = [
     ([f"word{i % 30}" for i in range(120)], "side"),
     ([True, False] * 60, "side"),
     ([datetime(2026, 1, 1 + i % 20) for i in range(120)], None),
+    ([f"2026-01-{1 + i % 20:02} 10:00" for i in range(120)], None),
+    ([[]] * 120, None),
+    (list(range(1000, 1120)), None),
+    ([i * i for i in range(10_000)], None),
+    ([f"{i % 60:05}" for i in range(120)], "side"),
 ]
 
 

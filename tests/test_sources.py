@@ -236,11 +236,23 @@ def test_items_with_tags_text_and_numbers(tmp_path, suffix):
         ),
         ({"label": [1, 2, 0]}, {"label": "label"}, "column label, line 3: label 2; labels must be 0 or 1"),
         ({"w": [1.0, 0.0, 2.0]}, {"weight": "w"}, "column w, line 3: weight 0; weights must be above 0"),
-        ({"label": ["a", "b", "c"]}, {"side": ("label",)}, "--side label: prepared files have a column of that name"),
-        ({"x_level": [1, 2, 3]}, {"side": ("x_level",)}, "--side x_level: prepared files have a column of that name"),
-        ({"u": [1, 2, 3]}, {"user": "u", "side": ("user",)}, "--side user: prepared files have a column of that name"),
-        ({"../up": [1, 2, 3]}, {"side": ("../up",)}, "--side '../up': it names a file"),
-        ({"d": [1, 2, 3]}, {"side": ("d", "d")}, "--side 'd': it names a file; give it .* once"),
+        (
+            {"label": ["a", "b", "c"]},
+            {"side": ("label",)},
+            "--side: column 'label' of .* prepared files have a column",
+        ),
+        (
+            {"x_level": [1, 2, 3]},
+            {"side": ("x_level",)},
+            "--side: column 'x_level' of .* prepared files have a column",
+        ),
+        (
+            {"u": [1, 2, 3]},
+            {"user": "u", "side": ("user",)},
+            "--side: column 'user' of .* prepared files have a column",
+        ),
+        ({"../up": [1, 2, 3]}, {"side": ("../up",)}, "column '../up' of .* a feature's name is printable, without '/'"),
+        ({"d": [1, 2, 3]}, {"side": ("d", "d")}, "--side: column d is named twice"),
         (
             {"w": [1.0, 1e-50, 2.0]},
             {"weight": "w"},
@@ -262,7 +274,7 @@ def test_more_that_is_refused(tmp_path):
     floats = write(tmp_path / "log.parquet", LOG | {"temperature": [0.5, 1.5, 2.5], "user": [1.0, 2.0, 3.0]})
     with pytest.raises(InputError, match="log.parquet: column user has type Float64; ids must be integers or text"):
         interactions.read(floats, None, Columns())
-    with pytest.raises(InputError, match="column temperature has type Float64; a side feature must be text or whole"):
+    with pytest.raises(InputError, match="column temperature has type Float64; categories are text or whole numbers"):
         interactions.read(floats, None, Columns(user="item", side=("temperature",)))
     twice = write(tmp_path / "items.csv", {"item": ["x", "y", "x"]})
     with pytest.raises(InputError, match="items.csv, column item, line 4: item x stands there twice"):

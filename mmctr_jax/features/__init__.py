@@ -107,6 +107,8 @@ class Features(Settings):
             ("features.clicks", [f.name for f in self.clicks]),
         ):
             for name in names:
+                if name == "params":  # Flax would take its table for all parameters
+                    raise ValueError(f"{where} cannot have the name 'params'; rename the column")
                 if names.count(name) > 1:
                     raise ValueError(f"{where} lists {name!r} twice; list it once")
         if "score" in self.id_columns:

@@ -17,6 +17,7 @@ from mmctr_jax.prepare.encoding import (
     Numbers,
     encode_items,
     numbers_of,
+    respelled,
     vocabulary,
 )
 from mmctr_jax.prepare.log import Log, sorted_log
@@ -25,6 +26,7 @@ from mmctr_jax.prepare.samples import Histories, candidates, most_recent
 from mmctr_jax.prepare.source import Source
 from mmctr_jax.prepare.split import SPLITS, TRAIN, split_log
 
+_MANY_NEW = 0.2  # share of values that an earlier vocabulary lacks, from which on it is warned of
 _SAMPLES_OF_GAPS = 20_000  # enough for quantiles
 
 
@@ -88,6 +90,8 @@ def build_dataset(source: Source, options: Options, earlier: Earlier | None = No
     item_ids = with_known(_all_values(item_id, keys, item_count), known_items)
     with_ids = [*source.side, *source.lists]
     with_ids += [f"click_{name}" for name, kind in source.clicks.items() if kind == "categorical"]
+    if earlier:
+        log = _respelled(log, with_ids, earlier)
     side = {name: _side(name, log.side[name].filter(training), earlier, options) for name in with_ids}
     named = {"item_id": item_ids, "item_tags": items.tags} | side | items.categories
     before = earlier.numbering if earlier else {}
@@ -128,6 +132,23 @@ def _side(name: str, values: pl.Series, earlier: Earlier | None, options: Option
         return earlier.side[name]
     values = values.explode() if isinstance(values.dtype, pl.List) else values
     return vocabulary(values, options.min_value_count)
+
+
+def _respelled(log: Log, names: list[str], earlier: Earlier) -> Log:
+    """The log with values as the earlier preparation spelled them. Says how many rows have values new to it."""
+    side = dict(log.side)
+    for name in names:
+        values, known = side[name], earlier.side[name]
+        if isinstance(values.dtype, pl.List):
+            each = values.explode()
+        else:
+            each = side[name] = respelled(values, known)
+        new = each.filter(each.is_not_null() & ~each.is_in(known["value"].implode()))
+        if len(new):
+            share = len(new) / max(len(each) - each.null_count(), 1)
+            tell = say.warning if share >= _MANY_NEW else say.info
+            tell(f"{share:.1%} of the values of {name} are new, such as {new[0]!r}: unknown, as in {earlier.folder}.")
+    return replace(log, side=side)
 
 
 def _gaps(log: Log, rows: np.ndarray, options: Options) -> np.ndarray:

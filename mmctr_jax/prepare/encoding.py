@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars as pl
 
+from mmctr_jax.console import log as say
 from mmctr_jax.errors import InputError
 from mmctr_jax.prepare.options import Options
 
@@ -144,6 +145,49 @@ def vocabulary_after(known: pl.DataFrame | None, values: pl.Series, least: int) 
     return pl.concat([known.select("id", "value", "count"), new])
 
 
+def respelled(values: pl.Series, known: pl.DataFrame | None) -> pl.Series:
+    """The values as text; where an earlier vocabulary has one spelled `5` and not `5.0`, `true` and not `True`, or the
+    other way round, as it is spelled there."""
+    values = values.cast(pl.String)
+    if known is None or not len(values):
+        return values
+    forms = known.select("value", form=_form(known["value"])).unique("form", keep="none")
+    frame = pl.DataFrame({"as_is": values, "form": _form(values)})
+    frame = frame.join(forms, on="form", how="left", maintain_order="left")
+    theirs = pl.col("as_is").is_in(known["value"].implode())
+    return frame.select(pl.when(theirs).then("as_is").otherwise(pl.coalesce("value", "as_is"))).to_series()
+
+
+def _form(values: pl.Series) -> pl.Series:
+    lower = values.str.to_lowercase()
+    return pl.select(
+        pl.when(lower.is_in(["true", "false"])).then(lower).otherwise(values.str.replace(r"^(-?\d+)\.0+$", "$1"))
+    ).to_series()
+
+
+def _renewed(known: KnownItems, items: pl.DataFrame, names: list[str]) -> pl.DataFrame:
+    """item_id, and what the table of items now says in these columns, of the items of an earlier preparation."""
+    if not known.count:
+        return items.head(0).select(pl.lit(0, pl.Int64).alias("item_id"), *names)
+    columns = items.select(pl.col("item").cast(pl.String), *names)
+    return known.features.select("item_id", "item").join(columns, on="item", how="inner").drop("item")
+
+
+def _with(features: pl.DataFrame, renewed: pl.DataFrame) -> pl.DataFrame:
+    """The features with new values where there are some. Says how many items have others now."""
+    names = [name for name in renewed.columns if name != "item_id"]
+    if not names or not len(renewed):
+        return features
+    wider = [name for name in names if renewed[name].dtype.is_float()]  # where all were whole numbers before
+    features = features.with_columns(pl.col(wider).cast(pl.Float64))
+    renewed = renewed.select("item_id", *(pl.col(name).cast(features[name].dtype) for name in names))
+    after = features.update(renewed, on="item_id").sort("item_id")
+    changed = {name: int(after[name].ne_missing(features[name]).sum()) for name in names}
+    if said := ", ".join(f"{name} of {count:,}" for name, count in changed.items() if count):
+        say.info(f"Known items with new values: {said}. Their vectors, texts, tags and levels stay as they were.")
+    return after
+
+
 def encode_items(
     keys: pl.Series,
     item_id: np.ndarray,
@@ -157,7 +201,8 @@ def encode_items(
 ) -> EncodedItems:
     """The source's table of items, by their numbers. Training items alone decide which tags and levels there are.
 
-    Items of an earlier preparation stay as they were there; its tags and bounds come first.
+    Items of an earlier preparation keep tags, text and levels; their categories and numbers are those of today, where
+    the table says some. Its tags, categories and bounds come first.
 
     Args:
       keys: (n,) the source's item ids.
@@ -172,17 +217,22 @@ def encode_items(
     items = items.with_columns(pl.col("item").cast(keys.dtype))
     known = known or KnownItems()
     frame = pl.DataFrame({"item_id": item_id, "item": keys}).sort("item_id").filter(pl.col("item_id") > known.count)
-    frame = frame.join(items.with_columns(_known=True), on="item", how="left", maintain_order="left")
+    unknown = int((~frame["item"].is_in(items["item"].implode())).sum())
+    frame = frame.join(items, on="item", how="left", maintain_order="left")
     training = frame["item_id"].to_numpy() <= training_items
     tags = frame["tags"] if "tags" in frame.columns else pl.Series([None] * len(frame), dtype=pl.List(pl.String))
     texts = frame["text"] if "text" in frame.columns else pl.Series([None] * len(frame), dtype=pl.String)
     tags = tags.cast(pl.List(pl.String)).list.unique(maintain_order=True)
     tag_vocabulary = vocabulary_after(known.tags, tags.filter(training).explode(), options.min_value_count)
-    numeric = frame.drop("item_id", "item", "tags", "text", "_known", *categories, strict=False)
-    vocabularies = {
-        name: vocabulary_after(known.categories.get(name), frame[name].filter(training), options.min_value_count)
-        for name in categories
-    }
+    numeric = frame.drop("item_id", "item", "tags", "text", *categories, strict=False)
+    renewed = _renewed(known, items, [*categories, *numbers])
+    vocabularies, ids, ids_renewed = {}, {}, {}
+    for name in categories:
+        before = known.categories.get(name)
+        values, again = (respelled(values, before) for values in (frame[name], renewed[name]))
+        seen = pl.concat([values.filter(training), again])
+        vocabularies[name] = vocabulary_after(before, seen, options.min_value_count)
+        ids[name], ids_renewed[name] = (ids_of(column, vocabularies[name]) for column in (values, again))
     values_of = {name: numeric[name].cast(pl.Float64).fill_null(np.nan).to_numpy() for name in numbers}
     found = {name: numbers_of(values[training], options.bins) for name, values in values_of.items()}
 
@@ -206,12 +256,12 @@ def encode_items(
             "item": frame["item"].cast(pl.String),
             "item_title": texts.fill_null(""),
             "item_tags": encode_lists(tags, tag_vocabulary),
-            **{name: ids_of(frame[name], values) for name, values in vocabularies.items()},
+            **ids,
             **{name: values[1 + known.count :] for name, values in levels.items()},
             **{name: numeric[name] for name in numeric.columns},
         }
     )
     if known.count:
-        features = pl.concat([known.features, features], how="diagonal_relaxed")
-    unknown = len(frame) - int(frame["_known"].fill_null(False).sum())
+        with_ids = (pl.Series(name, found).replace(0, None) for name, found in ids_renewed.items())
+        features = pl.concat([_with(known.features, renewed.with_columns(with_ids)), features], how="diagonal_relaxed")
     return EncodedItems(features, tag_vocabulary, levels, bounds, unknown, vocabularies, known.numbers or found)

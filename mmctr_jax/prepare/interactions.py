@@ -12,7 +12,7 @@ import polars as pl
 
 from mmctr_jax.console import log as say
 from mmctr_jax.errors import InputError
-from mmctr_jax.prepare.columns import TAKEN, Columns
+from mmctr_jax.prepare.columns import Columns, name_problem, option
 from mmctr_jax.prepare.proposals import with_proposals
 from mmctr_jax.prepare.raw_tables import read_table, table_files
 from mmctr_jax.prepare.raw_values import (
@@ -31,25 +31,25 @@ from mmctr_jax.prepare.raw_values import (
 from mmctr_jax.prepare.source import Source, SourceKind, comma_separated, pairs
 from mmctr_jax.prepare.text_files import NULL_WORDS, TextFormat
 
-_OPTION = {"numbers": "numeric", "hashed": "hash", "clicks": "click-features", "item_numbers": "item-numeric"}
 _NOT_OPTIONS = ("numeric", "text_format")
 _MOST_CATEGORIES = 50  # different numbers that are taken for categories without a word
 
 
-def read(path: Path, items: Path | None, columns: Columns) -> Source:
+def read(path: Path, items: Path | None, columns: Columns, earlier: dict[str, Any] | None = None) -> Source:
     """Reads a log of clicks and a file of items.
 
     Args:
       path: the log: a CSV, TSV or Parquet file, or a folder of Parquet part files.
       items: the item file, of the same formats; None: nothing but their ids is known of the items.
+      earlier: `Source.columns` of an earlier log that this one goes on with.
     Raises: InputError on missing columns, and on values that are not as they must be.
     """
-    for option in ("tags", "text", "numeric", "item_side", "item_numbers"):
-        if getattr(columns, option) and not items:
-            name = "levels" if option == "numeric" else _OPTION.get(option, option.replace("_", "-"))
+    for field in ("tags", "text", "numeric", "item_side", "item_numbers"):
+        if getattr(columns, field) and not items:
+            name = "levels" if field == "numeric" else option(field)
             raise InputError(f"--{name} names a column of the item file; name that file with --items.")
     columns, reasons = with_proposals(path, items, columns)
-    log, time_unit = _read_log(path, columns)
+    log, time_unit = _read_log(path, columns, earlier)
     item_table = _read_items(items, columns) if items else pl.DataFrame({"item": log["item"].head(0)})
     if items and (warning := check_items_match(log["item"], item_table["item"], path, items)):
         say.warning(warning)
@@ -66,7 +66,10 @@ def read(path: Path, items: Path | None, columns: Columns) -> Source:
         lists=list(columns.lists),
         hashed={name: _buckets(name, size) for name, size in columns.hashed},
         labels={name: _loss_weight(name, weight) for name, weight in columns.labels},
-        clicks={name: _kind_of_clicks(log, name) for name in columns.clicks},
+        clicks={
+            name: "categorical" if name != "gap" and log[f"click_{name}"].dtype == pl.String else "numeric"
+            for name in columns.clicks
+        },
         histories={value: name for name, value in columns.histories},
         item_side=list(columns.item_side),
         item_numeric=list(columns.item_numbers),
@@ -75,10 +78,6 @@ def read(path: Path, items: Path | None, columns: Columns) -> Source:
         reasons=reasons,
         time_unit=time_unit,
     )
-
-
-def _kind_of_clicks(log: pl.DataFrame, name: str) -> str:
-    return "numeric" if name == "gap" or log[f"click_{name}"].dtype.is_float() else "categorical"
 
 
 def _loss_weight(name: str, weight: str) -> float:
@@ -97,18 +96,24 @@ def _buckets(name: str, size: str) -> int:
     return int(size)
 
 
-def _read_log(path: Path, columns: Columns) -> tuple[pl.DataFrame, float]:
+def _check_names(columns: list[tuple[str, str]], path: Path) -> None:
+    """Raises: InputError for the first of these (option, name) that is no name of a feature, or is there twice."""
+    seen: dict[str, str] = {}
+    for said, name in columns:
+        if problem := name_problem(name):
+            raise InputError(f"--{said}: column {ascii(name)} of {path}: {problem}; rename it.")
+        if name in seen:
+            before = "twice" if seen[name] == said else f"with --{seen[name]}, too"
+            raise InputError(f"--{said}: column {name} is named {before}; name it once.")
+        seen[name] = said
+
+
+def _read_log(path: Path, columns: Columns, earlier: dict[str, Any] | None) -> tuple[pl.DataFrame, float]:
     """The log, and the unit that gaps between its times are given in: seconds, where times are dates or ISO text."""
-    names = [name for _, name in columns.named]
-    for option, name in columns.named:
+    for said, name in columns.named:
         if name in (columns.label, columns.weight):
-            raise InputError(f"--{option} {name}: it is the label or the weight; leave it out here.")
-        if name in TAKEN or name.endswith("_level") or name.startswith(("click_", "item_seq_")):
-            raise InputError(f"--{option} {name}: prepared files have a column of that name of their own; rename it.")
-        if "/" in name or not name.isprintable() or len(name) > 100 or names.count(name) > 1:
-            raise InputError(
-                f"--{option} {ascii(name)}: it names a file; give it a short, printable name without '/', once."
-            )
+            raise InputError(f"--{said} {name}: it is the label or the weight; leave it out here.")
+    _check_names(columns.named, path)
     wanted = {"user": columns.user, "item": columns.item, "time": columns.time}
     wanted |= {name: column for name, column in (("click", columns.label), ("weight", columns.weight)) if column}
     wanted |= {f"{option} {name}": name for option, name in columns.named}
@@ -150,6 +155,8 @@ def _read_log(path: Path, columns: Columns) -> tuple[pl.DataFrame, float]:
         if name != "gap":
             values = frame[f"clicks {name}"]
             is_number = values.dtype.is_float() or (values.dtype == pl.String and is_fractions(values))
+            if earlier and name in earlier["clicks"]:  # a day's values may look otherwise
+                is_number = earlier["clicks"][name] == "numeric"
             log[f"click_{name}"] = (
                 as_numbers(values, path, name, nulls=True, text=text).cast(pl.Float64)
                 if is_number
@@ -157,7 +164,7 @@ def _read_log(path: Path, columns: Columns) -> tuple[pl.DataFrame, float]:
             )
     for name, value in columns.histories:
         same = (_categories(frame[f"history {name}"], path, name) == value).fill_null(False)
-        if not same.any():
+        if not same.any() and earlier is None:  # a day may be without
             raise InputError(f"{path}: --histories {name}={value}: no row of column {name} is {value!r}.")
         if f"item_seq_{value}" in log or "/" in value or not value.isprintable():
             raise InputError(
@@ -175,12 +182,13 @@ def _categories(values: pl.Series, path: Path, name: str) -> pl.Series:
             values = numbers.cast(pl.Int64)
     if not is_category(values.dtype):
         raise InputError(
-            f"{path}: column {name} has type {values.dtype}; a side feature must be text or whole numbers."
+            f"{path}: column {name} has type {values.dtype}; categories are text or whole numbers, "
+            "and --numeric or --item-numeric takes other numbers."
         )
     return values.cast(pl.String).replace("", None)
 
 
-def _refuse_numbers(values: pl.Series, path: Path, name: str) -> None:
+def _refuse_numbers(values: pl.Series, path: Path, name: str, of: str = "") -> None:
     """Raises: InputError if a side feature is a number with fractions, as a price is. Warns of very many integers."""
     known = values.drop_nulls()
     numbers = known.cast(pl.Float64, strict=False)
@@ -188,8 +196,8 @@ def _refuse_numbers(values: pl.Series, path: Path, name: str) -> None:
         return
     like = f"{distinct:,} different numbers, such as {known[0]}"
     if known.str.contains(r"[.eE]").any():
-        raise InputError(f"{path}: --side {name} holds {like}; say --numeric {name}, for levels by quantiles.")
-    say.warning(f"{path}: --side {name} holds {like}, taken as categories; --numeric {name} makes levels by quantiles.")
+        raise InputError(f"{path}: --{of}side {name} holds {like}; say --{of}numeric {name}, for a number.")
+    say.warning(f"{path}: --{of}side {name} holds {like}, taken as categories; --{of}numeric {name} takes a number.")
 
 
 def _read_items(path: Path, columns: Columns) -> pl.DataFrame:
@@ -197,9 +205,8 @@ def _read_items(path: Path, columns: Columns) -> pl.DataFrame:
     numbers = dict.fromkeys(columns.numeric + columns.item_numbers)
     wanted |= {f"text {name}": name for name in columns.text} | {f"number {name}": name for name in numbers}
     wanted |= {f"side {name}": name for name in columns.item_side}
-    for name in (*columns.item_side, *columns.item_numbers):
-        if name in TAKEN or name.endswith("_level") or "/" in name or not name.isprintable():
-            raise InputError(f"Column {ascii(name)} of {path}: prepared files cannot have it by this name; rename it.")
+    names = [("item-side", name) for name in columns.item_side]
+    _check_names(names + [("item-numeric", name) for name in columns.item_numbers], path)
     text = columns.text_format
     frame = read_table(path, wanted, text)
     items = {"item": as_keys(frame["item"], path, columns.item_key, text)}
@@ -215,6 +222,7 @@ def _read_items(path: Path, columns: Columns) -> pl.DataFrame:
         items["text"] = frame.select(pl.concat_str(texts, separator=". ", ignore_nulls=True)).to_series()
     for name in columns.item_side:
         items[name] = _categories(frame[f"side {name}"], path, name)
+        _refuse_numbers(items[name], path, name, "item-")
     for name in numbers:
         items[name] = as_numbers(frame[f"number {name}"], path, name, nulls=True, text=text)
     return pl.DataFrame(items)
@@ -223,15 +231,21 @@ def _read_items(path: Path, columns: Columns) -> pl.DataFrame:
 def _read_arguments(args: argparse.Namespace) -> Source:
     given = {field.name: getattr(args, field.name) for field in fields(Columns) if field.name not in _NOT_OPTIONS}
     given["item_key"] = args.item_key or args.item
-    if args.earlier:
-        given = _as_earlier(given, args.earlier.columns, args.items is not None)
+    earlier = args.earlier.columns if args.earlier else None
+    if earlier:
+        given = _as_earlier(given, earlier, args.items)
     numeric = tuple(name for name in args.levels if name != "clicks")
     text = TextFormat(args.separator, args.decimal, args.quote or None, args.header, args.null_words, args.encoding)
-    return read(args.path, args.items, Columns(**given, numeric=numeric, text_format=text))
+    return read(args.path, args.items, Columns(**given, numeric=numeric, text_format=text), earlier)
 
 
-def _as_earlier(given: dict[str, Any], columns: dict[str, Any], items: bool) -> dict[str, Any]:
-    """The options with what an earlier preparation made of its columns, where they do not say; nothing is proposed."""
+def _as_earlier(given: dict[str, Any], columns: dict[str, Any], items: Path | None) -> dict[str, Any]:
+    """The options with what an earlier preparation made of its columns, where they do not say; nothing is proposed.
+
+    Raises: InputError where it had features of items, and there is no item file now.
+    """
+    if not items and (features := columns["item_side"] + columns["item_numeric"]):
+        raise InputError(f"--like: items have {', '.join(features)} there; name the file of items with --items.")
     then = {
         "label": next(iter(columns["label"]), None),
         "weight": next(iter(columns["weight"]), None),

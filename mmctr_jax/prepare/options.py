@@ -46,7 +46,7 @@ class Options:
             )
         bounds = {"history": (1, 2**31 - 1), "min_history": (0, 2**31 - 1), "per_user": (1, 2**31 - 1)}
         bounds |= {"negatives": (1, 1000), "min_item_clicks": (0, 2**31 - 1), "min_value_count": (1, 2**31 - 1)}
-        bounds |= {"bins": (2, 1000), "seed": (0, 2**31 - 1), "alpha": (0, 10)}
+        bounds |= {"bins": (2, 256), "seed": (0, 2**31 - 1), "alpha": (0, 10)}
         for name, (least, most) in bounds.items():
             value = getattr(self, name)
             if value is not None and not least <= value <= most:

@@ -11,10 +11,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 import mmctr_jax
 from mmctr_jax.errors import InputError
 from mmctr_jax.files import sha256, writing
 from mmctr_jax.prepare import folder
+from mmctr_jax.prepare.columns import option
 from mmctr_jax.prepare.dataset import Dataset, build_dataset
 from mmctr_jax.prepare.earlier import Earlier
 from mmctr_jax.prepare.options import Options
@@ -23,6 +26,7 @@ from mmctr_jax.prepare.writing import write_items, write_samples
 
 _PACKAGES = ("polars", "pyarrow", "numpy")
 _LONGEST = 16  # of a row's lists, in the config
+_OTHER_UNIT = 100  # times the earlier times, from which on times are in another unit; seconds grow slowly
 
 
 def check_free(out: Path) -> None:
@@ -78,17 +82,38 @@ def _like(earlier: Earlier, source: Source, options: Options) -> Options:
 
     Raises: InputError if other features are asked for.
     """
+    times = earlier.manifest.get("times")  # an earlier version kept none
+    if "gap" in source.clicks and times and (problem := _other_times(times, _times(source))):
+        raise InputError(f"--like {earlier.folder}: {problem}, and the feature gap is a time; give times as there.")
     for name, now in source.columns.items():
         then = earlier.columns[name]
         if name in ("item_lists", "item_texts"):  # tags and texts may come from elsewhere
             continue
         if sorted(now) != sorted(then) or (isinstance(now, dict) and now != then):
-            option = name.replace("_", "-")
             said = (
                 ",".join(f"{key}={value}" for key, value in then.items()) if isinstance(then, dict) else ",".join(then)
             )
-            raise InputError(f"--{option} must be as in --like {earlier.folder}: --{option} '{said}'.")
-    return dataclasses.replace(options, levels=earlier.levels, bins=earlier.manifest["options"]["bins"])
+            asked = f"--{option(name)}"
+            raise InputError(f"{asked} must be as in --like {earlier.folder}: {asked} '{said}'.")
+    then = earlier.manifest["options"]
+    if options.bins not in (Options.bins, then["bins"]):
+        raise InputError(f"--bins must be as in --like {earlier.folder}: --bins {then['bins']}.")
+    return dataclasses.replace(options, levels=earlier.levels, bins=then["bins"])
+
+
+def _times(source: Source) -> dict[str, float]:
+    """The unit of times, and their size."""
+    return {"unit": source.time_unit, "median": float(source.log["time"].cast(pl.Float64).abs().median() or 0)}
+
+
+def _other_times(then: dict[str, float], now: dict[str, float]) -> str | None:
+    """What is wrong where times have another unit than an earlier log's; None: nothing is."""
+    if then["unit"] != now["unit"]:
+        return f"times were {'dates' if then['unit'] > 1 else 'numbers'} there and are not here"
+    larger = max(then["median"], now["median"]) / max(min(then["median"], now["median"]), 1)
+    if now["unit"] == 1 and larger >= _OTHER_UNIT:
+        return f"times are {now['median']:g} here and were {then['median']:g} there, as in another unit"
+    return None
 
 
 def _manifest(
@@ -111,12 +136,13 @@ def _manifest(
         "items": len(dataset.items.features),
         "users": len(dataset.users),
         "tags": len(dataset.items.tags),
-        **_features(source, dataset, options),
+        **_features(source, dataset, options, earlier),
         "labels": source.labels,
         "columns": source.columns,
         "reasons": source.reasons,
         "numbers": {name: dataclasses.asdict(found) for name, found in dataset.numbers.items()},
         "level_bounds": dataset.items.bounds,
+        "times": _times(source),
         "weight": dataset.log.weight is not None,
         "embedding": earlier.manifest["embedding"] if earlier else None,
         "known_items": len(earlier.items) if earlier else 0,
@@ -128,8 +154,11 @@ def _manifest(
     }
 
 
-def _features(source: Source, dataset: Dataset, options: Options) -> dict[str, list[dict[str, Any]]]:
+def _features(
+    source: Source, dataset: Dataset, options: Options, earlier: Earlier | None
+) -> dict[str, list[dict[str, Any]]]:
     """The features of the config, as settings, but for tags and vectors of items."""
+    before = {feature["name"]: feature.get("length") for feature in earlier.manifest["side"]} if earlier else {}
 
     def categorical(name: str) -> dict[str, Any]:
         return {"name": name, "vocab_size": len(dataset.side[name]) + 1}
@@ -141,8 +170,8 @@ def _features(source: Source, dataset: Dataset, options: Options) -> dict[str, l
     side += [{"name": f"{name}_level", "vocab_size": options.bins + 1} for name in options.levels]
     side += [numeric(name) for name in source.numeric]
     for name in source.lists:
-        longest = int(dataset.log.side[name].list.len().fill_null(0).max() or 0)
-        side.append({"kind": "tags"} | categorical(name) | {"length": min(max(longest, 1), _LONGEST)})
+        longest = min(max(int(dataset.log.side[name].list.len().fill_null(0).max() or 0), 1), _LONGEST)
+        side.append({"kind": "tags"} | categorical(name) | {"length": before.get(name) or longest})
     side += [{"name": name, "hash": size} for name, size in source.hashed.items()]
     side += [{"kind": "items", "name": f"item_seq_{name}", "length": _LONGEST} for name in source.histories]
     clicks = [

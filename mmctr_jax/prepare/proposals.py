@@ -12,10 +12,12 @@ import polars as pl
 
 from mmctr_jax.console import log as say
 from mmctr_jax.errors import InputError
-from mmctr_jax.prepare.columns import TAKEN, Columns
+from mmctr_jax.prepare.columns import Columns, name_problem
 from mmctr_jax.prepare.raw_tables import column_names, read_table
 from mmctr_jax.prepare.raw_values import as_labels, is_category, looks_like_lists
 
+_DATES = r"^\d{4}-\d\d-\d\d"
+_EACH = 10_000  # rows with different whole numbers, from which on these are no measure of anything
 _CATEGORIES = 50  # different whole numbers that are taken for categories
 _HASHED = 100_000  # different values from which on they are hashed
 _BUCKETS = 2**17
@@ -33,9 +35,6 @@ class Proposal(NamedTuple):
     reason: str
 
 
-_OUR_NAME = Proposal(None, "its name is one that prepared files have")
-
-
 def with_proposals(path: Path, items: Path | None, columns: Columns) -> tuple[Columns, dict[str, str]]:
     """With a kind for every column that nobody named, and the reason for each."""
     if "*" in columns.ignore:
@@ -49,10 +48,11 @@ def with_proposals(path: Path, items: Path | None, columns: Columns) -> tuple[Co
 
     def proposed(file: Path, used: set[str], propose: Callable[[pl.Series], Proposal]) -> Iterator[tuple[str, str]]:
         names = [name for name in column_names(file, text) if name not in used and name not in columns.ignore]
-        usable = [name for name in names if name not in TAKEN and _is_name(name)]
-        frame = read_table(file, {name: name for name in usable}, text) if usable else pl.DataFrame()
-        for name in names:
-            kind, reason = propose(frame[name]) if name in usable else _OUR_NAME
+        frame = read_table(file, {str(i): name for i, name in enumerate(names)}, text) if names else pl.DataFrame()
+        for i, name in enumerate(names):
+            kind, reason = propose(frame[str(i)])
+            if kind not in (None, "tags", "text") and (problem := name_problem(name)):
+                kind, reason = None, problem
             if kind is None:
                 left_out.append(f"{name} of {file} ({reason})")
             else:
@@ -93,12 +93,6 @@ def with_proposals(path: Path, items: Path | None, columns: Columns) -> tuple[Co
     for name in left_out:
         say.info(f"Left out: column {name}.")
     return columns, {name: f"proposed: {reason}" for name, reason in reasons.items()}
-
-
-def _is_name(name: str) -> bool:
-    """Whether a prepared file may have a column of this name."""
-    ours = name.startswith(("click_", "item_seq_")) or name.endswith("_level")
-    return 0 < len(name) <= 100 and name.isprintable() and "/" not in name and not ours
 
 
 def _refuse_unnamed_label(path: Path, columns: Columns) -> None:
@@ -143,6 +137,8 @@ def _by_values(values: pl.Series) -> Proposal:
         known = known.filter(known != "")
     if isinstance(known.dtype, pl.List | pl.Array):
         inner = is_category(known.dtype.inner)
+        if not known.list.len().max():
+            return Proposal(None, "no values")
         return Proposal("lists", "lists") if inner else Proposal(None, f"lists of {known.dtype.inner}")
     if not (is_category(known.dtype) or known.dtype.is_float() or known.dtype.is_decimal()) or known.dtype == pl.Date:
         return Proposal(None, f"its type is {known.dtype}")
@@ -151,9 +147,15 @@ def _by_values(values: pl.Series) -> Proposal:
         return Proposal(None, "one value" if distinct else "no values")
     if known.dtype == pl.String and looks_like_lists(known):
         return Proposal("lists", "lists written as text")
+    if known.dtype == pl.String and known.str.contains(_DATES).all():
+        return Proposal(None, "dates")
     numbers = known if known.dtype.is_numeric() else known.cast(pl.String).cast(pl.Float64, strict=False)
-    if known.dtype != pl.Boolean and not numbers.null_count():
+    coded = known.dtype == pl.String and known.str.contains(r"^0\d").any()  # as postal codes are
+    if known.dtype != pl.Boolean and not coded and not numbers.null_count():
         whole = known.dtype.is_integer() or (numbers == numbers.floor()).all()
+        each = whole and distinct == len(known) > _CATEGORIES
+        if each and (distinct >= _EACH or numbers.max() - numbers.min() == distinct - 1):
+            return Proposal(None, f"{distinct:,} different whole numbers, another one in each row, as of ids")
         if whole and distinct <= _CATEGORIES:
             return Proposal("side", f"{distinct} different whole numbers")
         return Proposal("numeric", f"{distinct:,} different numbers")

@@ -48,9 +48,8 @@ def read_table(
     files = table_files(path)
     if not is_text(files[0]):
         _require(path, common_columns(files), columns, text)
-        table = read_uniform(files, list(dict.fromkeys(columns.values())))
-        read = pl.from_arrow(pa.table(table))
-        return read.select(pl.col(column).alias(name) for name, column in columns.items())
+        table = pa.table(read_uniform(files, list(dict.fromkeys(columns.values()))))
+        return pl.from_arrow(pa.table({name: table[column] for name, column in columns.items()}))
     try:
         frame = scan_text(path, text)
         present = frame.collect_schema().names()

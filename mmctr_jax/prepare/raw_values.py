@@ -18,6 +18,7 @@ PLAIN = TextFormat()
 NO_HEADER = TextFormat(header=False, quote=None)
 _TRUE, _FALSE = ("true", "t", "yes"), ("false", "f", "no")
 _DAY = 86_400 * 10**9  # nanoseconds
+_LARGEST = float(np.finfo(np.float32).max)  # infinity and NaN are not below it
 _LIMIT = np.iinfo(np.int64).max  # nanoseconds from 1970: the year 2262
 _ISO = (
     r"^(?<date>\d{4}-\d\d-\d\d)(?:[T ](?<clock>\d\d:\d\d(?::\d\d)?)(?:[.,](?<fraction>\d{1,9})\d*)?)?"
@@ -78,7 +79,7 @@ def as_numbers(values: pl.Series, path: Path, column: str, nulls: bool = False, 
         numbers = values.cast(pl.Float64)
     else:
         raise InputError(f"{path}: column {column} has type {values.dtype}; it must be numbers.")
-    wrong = numbers.is_null() if numbers.dtype == pl.Int64 else numbers.is_null() | ~numbers.is_finite()
+    wrong = numbers.is_null() if numbers.dtype == pl.Int64 else numbers.is_null() | ~(numbers.abs() <= _LARGEST)
     if nulls:
         wrong = wrong.fill_null(True) & ~empty
     if wrong.any():
