@@ -7,7 +7,7 @@ import sys
 from benchmarks.harness import print_machine
 
 NAMES = (
-    *("derived", "embed", "epoch", "gpu", "gpu-program", "input", "inspect", "limit", "loader", "memory"),
+    *("derived", "embed", "epoch", "gpu", "gpu-program", "input", "inspect", "kernels", "limit", "loader", "memory"),
     *("new_items", "peer", "prepare", "savings", "rivals", "scaling", "serve", "shop", "startup", "step"),
 )
 
