@@ -187,7 +187,7 @@ def test_first_difference_names_the_key():
 
 def test_what_may_differ_is_said_at_the_fields():
     files = ["data.train", "data.valid", "data.test", "data.test_labels", "data.item_info", "data.cache_dir"]
-    sizes = ["train.eval_batch_size", "train.checkpoint_every"]
+    sizes = ["train.eval_batch_size", "train.checkpoint_every", "train.trackers"]
     on_resume = {*files, *sizes, "train.epochs", "train.patience"}
     assert set(marked_fields(Config, Marker.FREE_ON_RESUME)) == on_resume
     assert set(marked_fields(Config, Marker.FREE_IN_COMPARISON)) == {*files, *sizes}

@@ -85,6 +85,12 @@ class TrainConfig(Settings):
     """The validation metric that decides which checkpoint is best, when training stops, and when the schedule plateau
     acts. gauc is the mean AUC within a user: for ranking one user's candidates. logloss, where lower is better: for
     probabilities."""
+    trackers: Annotated[
+        tuple[Literal["tensorboard", "mlflow", "wandb"], ...], Marker.FREE_ON_RESUME | Marker.FREE_IN_COMPARISON
+    ] = ("tensorboard",)
+    """Where losses and metrics go besides the run directory's own files. tensorboard: events in the run directory;
+    mlflow: the server MLFLOW_TRACKING_URI; wandb: Weights & Biases, or with WANDB_MODE=offline its files in the run
+    directory. What fails there never stops a training. The latter two need `pip install 'mmctr-jax[trackers]'`."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 20242025
     """Of weights, dropout and row order."""
     sharding: Literal["replicated", "fsdp"] = "replicated"

@@ -32,6 +32,7 @@ from mmctr_jax.files import hold, replacing, write_atomically
 from mmctr_jax.runs.checkpoint import Checkpoints
 from mmctr_jax.runs.recorder import Recorder, read_records
 from mmctr_jax.runs.summary import Summary
+from mmctr_jax.runs.trackers import TrackedRun, trackers
 
 _LOCK_TRIES = 3
 _FEATURE, _FITTED = "feature/", "fitted/"  # in items.npz
@@ -79,11 +80,6 @@ class RunDirectory:
     def records_file(self) -> Path:
         """A line for each training record and each validation."""
         return self.path / "metrics.jsonl"
-
-    @property
-    def events_folder(self) -> Path:
-        """The same records as TensorBoard events."""
-        return self.path / "tensorboard"
 
     @property
     def curves_file(self) -> Path:
@@ -238,9 +234,10 @@ class RunDirectory:
         """Its checkpoints. writable: for training. Raises: InputError if they cannot be read."""
         return Checkpoints(self.checkpoint_folder, self.damaged_folder, writable)
 
-    def recorder(self) -> Recorder:
-        """What a training appends its records with."""
-        return Recorder(self.records_file, self.events_folder, self.curves_file)
+    def recorder(self, config: Config) -> Recorder:
+        """What a training with this configuration appends its records with."""
+        run = TrackedRun(self.path, config.model_dump(mode="json"))
+        return Recorder(self.records_file, self.curves_file, trackers(config.train.trackers, run))
 
     def write_summary(self, summary: Summary) -> None:
         """Replaces the summary, whole or not at all."""

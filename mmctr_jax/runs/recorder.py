@@ -1,50 +1,27 @@
-"""What happened during training, step by step: JSON lines, TensorBoard events and a picture of the curves."""
+"""What happened during training, step by step: JSON lines, trackers and a picture of the curves."""
 
 from __future__ import annotations
 
 import json
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from mmctr_jax.files import write_atomically
+from mmctr_jax.runs.trackers import Tracker
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@contextmanager
-def _hidden(module: str) -> Iterator[None]:
-    """Imports of a module fail, as if it were not installed; if it was imported before, they do not."""
-    hides = sys.modules.setdefault(module, None) is None
-    try:
-        yield
-    finally:
-        if hides:
-            del sys.modules[module]
-
-
-# Imported only where something is recorded or drawn: scoring, which starts often, does neither.
-
-
-def _tensorboard() -> Any:
-    """tensorboardX. It imports PyTorch where that is installed, only to know its tensors, which takes seconds."""
-    with _hidden("torch"):
-        import tensorboardX.event_file_writer
-        import tensorboardX.proto.event_pb2
-        import tensorboardX.summary
-    return tensorboardX
-
-
 class Recorder:
     """Keeps the records of a training. A context manager, to be opened at the step where the run stands."""
 
-    def __init__(self, records: Path, events: Path, curves: Path):
-        """Where they go: a file of JSON lines, a folder of TensorBoard events, and a picture (PNG)."""
-        self._records, self._events_folder, self._curves = records, events, curves
+    def __init__(self, records: Path, curves: Path, trackers: Sequence[Tracker]):
+        """Where they go: a file of JSON lines, a picture (PNG), and trackers."""
+        self._records, self._curves, self._trackers = records, curves, trackers
         self.records: list[dict[str, Any]] = []
         self._file: TextIO | None = None
         self._drawn = time.monotonic()
@@ -54,14 +31,8 @@ class Recorder:
         self.records = [r for r in read_records(self._records) if r["step"] <= step]
         write_atomically(self._records, "".join(json.dumps(r) + "\n" for r in self.records))
         self._file = open(self._records, "a", encoding="utf-8")
-        # Not SummaryWriter: its thread would die in silence where the disk is full, and then block the training.
-        self._events_folder.mkdir(exist_ok=True)
-        self._tensorboard = _tensorboard()
-        self._events = self._tensorboard.event_file_writer.EventsWriter(str(self._events_folder / "events"), f".{step}")
-        if step:  # tells TensorBoard to forget what comes later
-            kinds = self._tensorboard.proto.event_pb2
-            start = kinds.SessionLog(status=kinds.SessionLog.START)
-            self._events.write_event(kinds.Event(wall_time=time.time(), step=step + 1, session_log=start))
+        for tracker in self._trackers:
+            tracker.open(step)
 
     def __enter__(self) -> Recorder:
         return self
@@ -69,24 +40,24 @@ class Recorder:
     def __exit__(self, kind: type | None, *_) -> None:
         if self._file:
             with suppress(OSError) if kind else nullcontext():  # what went wrong first is what counts
-                self._events.close()
+                for tracker in self._trackers:
+                    tracker.close(failed=kind is not None)
                 self._file.close()
 
     def add(self, kind: str, step: int, **values: Any) -> None:
-        """`kind` is "train" or "validation"; numbers among `values` become TensorBoard scalars too."""
+        """`kind` is "train" or "validation"; trackers get the numbers among `values`."""
         record = {"kind": kind, "step": step, **values}
         self.records.append(record)
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
-        for name, value in values.items():
-            if isinstance(value, (int, float)):
-                summary = self._tensorboard.summary.scalar(f"{kind}/{name}", value)
-                event = self._tensorboard.proto.event_pb2.Event(wall_time=time.time(), step=step, summary=summary)
-                self._events.write_event(event)
+        numbers = {f"{kind}/{name}": value for name, value in values.items() if isinstance(value, (int, float))}
+        for tracker in self._trackers:
+            tracker.add(step, numbers)
 
     def draw(self, at_least_every: float = 0.0) -> None:
         """Draws the curves, unless that was done, or the recorder made, less than so many seconds ago."""
-        self._events.flush()
+        for tracker in self._trackers:
+            tracker.flush()
         if time.monotonic() - self._drawn >= at_least_every:
             draw_curves(self.records, self._curves)
             self._drawn = time.monotonic()

@@ -28,6 +28,7 @@ from mmctr_jax.runs.checkpoint import Checkpoints
 from mmctr_jax.runs.directory import RunDirectory
 from mmctr_jax.runs.recorder import Recorder
 from mmctr_jax.runs.summary import StopReason, Summary
+from mmctr_jax.runs.trackers import check_trackers
 from mmctr_jax.training import metrics
 from mmctr_jax.training.data import (
     TrainingData,
@@ -98,6 +99,7 @@ def _train(
     with raising_on_all_hosts():
         run.check_free(resume)
         check_batch_fills_devices(config)
+        check_trackers(config.train.trackers)
         begun = resume and run.is_started
         before = RunDirectory(Path(init_from)) if init_from else None
         if begun:  # whatever is asked for now: it may have been stopped before its first checkpoint
@@ -146,7 +148,7 @@ def _opened(
                         more |= {"init_from": str(before)} if before else {}
                         run.write_start(kept, data.items, data.fingerprints, **more)
                     stack.enter_context(log_to_file(run.log_file, said))
-                recorder = stack.enter_context(run.recorder())
+                recorder = stack.enter_context(run.recorder(kept))
         yield recorder
 
 
