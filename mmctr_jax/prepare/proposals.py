@@ -102,7 +102,8 @@ def _refuse_unnamed_label(path: Path, columns: Columns) -> None:
         return  # what is missing is told of when the log is read
     for name in present:
         if name.lower() in _LABELS and name not in (*columns.of_log, *columns.ignore):
-            values = read_table(path, {name: name}, columns.text_format)[name].drop_nulls().cast(pl.String)
+            found = read_table(path, {name: name}, columns.text_format)[name].drop_nulls()
+            values = pl.Series([], dtype=pl.String) if found.dtype.is_nested() else found.cast(pl.String)
             if len(values) and set(values.unique().str.to_lowercase()) <= {"0", "1", "true", "false"}:
                 raise InputError(
                     f"{path} has a column {name!r} of 0 and 1; say --label {name} if it says what was clicked, or "
