@@ -241,7 +241,11 @@ def test_a_wrong_override_is_not_blamed_on_the_file(run, config_file, override):
 
 @pytest.mark.parametrize(
     ("path", "words"),
-    [("~/x.parquet", str(Path.home())), ("gs://bucket/x.parquet", "is a URL"), ("data/t*.parquet", "globs")],
+    [
+        ("~/x.parquet", str(Path.home())),
+        ("ftp://host/x.parquet", "The URL ftp://host/x.parquet cannot"),
+        ("data/t*.parquet", "globs"),
+    ],
 )
 def test_paths_that_a_shell_or_a_cloud_knows(run, config_file, path, words):
     code, _, err = run("train.py", "--config", config_file(), f"data.train={path}")

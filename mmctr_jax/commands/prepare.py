@@ -8,6 +8,7 @@ from mmctr_jax import interrupt
 from mmctr_jax.prepare import interactions, microlens, movielens
 from mmctr_jax.prepare.options import Options
 from mmctr_jax.prepare.source import SourceKind, comma_separated
+from mmctr_jax.remote import local
 
 SOURCES = {"microlens": microlens.KIND, "movielens": movielens.KIND, "interactions": interactions.KIND}
 
@@ -22,6 +23,9 @@ def main(arguments: list[str]) -> int:
         from mmctr_jax.prepare.pipeline import check_free, prepare
 
     check_free(args.out)
+    args.path = local(args.path)
+    if getattr(args, "items", None):
+        args.items = local(args.items)
     options = Options(**{f.name: getattr(args, f.name) for f in fields(Options) if hasattr(args, f.name)})
     args.earlier = earlier = read_earlier(args.like) if args.like else None
     source = SOURCES[args.source].read(args)

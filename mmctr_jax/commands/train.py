@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mmctr_jax import interrupt
 from mmctr_jax.devices.compilation import keep_compiled_programs, make_deterministic
+from mmctr_jax.remote import refuse_remote
 
 
 def main(arguments: list[str]) -> int:
@@ -27,6 +28,7 @@ def main(arguments: list[str]) -> int:
 
     config = load_config(args.config, args.overrides)
     directory = args.run_dir or Path("runs") / Path(args.config).stem
+    refuse_remote(directory, "--run-dir")
     if args.deterministic:
         make_deterministic()
     keep_compiled_programs()

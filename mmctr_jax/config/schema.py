@@ -24,7 +24,7 @@ class DataConfig(Settings):
     """The files."""
 
     train: Annotated[Name, _FILE]
-    """Parquet file, or folder of part files (read in name order)."""
+    """Parquet file, or folder of part files (read in name order); here, or at s3://, gs:// or hdfs://."""
     valid: Annotated[Name, _SCORED_FILE]
     """Likewise; must have labels of both classes: early stopping needs its AUC."""
     test: Annotated[Name | None, _SCORED_FILE] = None
@@ -43,9 +43,11 @@ class DataConfig(Settings):
         return self.model_copy(update={name: os.path.abspath(value) for name, value in given.items()})
 
     @model_validator(mode="after")
-    def _labels_are_of_something(self) -> DataConfig:
+    def _files_go_together(self) -> DataConfig:
         if self.test_labels and not self.test:
             raise ValueError("data.test_labels is given without data.test; name the test file too, or drop the labels")
+        if "://" in self.cache_dir:
+            raise ValueError("data.cache_dir is a URL; name a folder of this machine")
         return self
 
 

@@ -7,7 +7,6 @@ their check sums, where a file has them. Rows count from 0.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,15 +17,19 @@ import pyarrow.parquet as pq
 
 from mmctr_jax.errors import InputError
 from mmctr_jax.hashing import hash_id
+from mmctr_jax.remote import local
 
 _ROWS_PER_READ = 65_536
 _UNREADABLE = (pa.ArrowException, OSError, ValueError)  # the last for names that are not UTF-8
 
 
 def part_files(path: str | Path) -> list[Path]:
-    """The Parquet file itself, or a folder's `*.parquet` in name order. Raises InputError if there is none."""
+    """The Parquet file itself, or a folder's `*.parquet` in name order; of a URL the copies here.
+
+    Raises: InputError if there is none.
+    """
     try:
-        return _part_files(Path(path))
+        return _part_files(local(path))
     except OSError as error:  # no permission, a name too long, ...
         raise InputError(f"Data file {str(path)[:200]} cannot be read: {error.strerror}.") from None
 
@@ -47,8 +50,6 @@ def _part_files(path: Path) -> list[Path]:
 
 def _advice(path: Path) -> str:
     """What to do about a path at which there is nothing."""
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):
-        return "it is a URL, and remote files are not read: mount the store, or download the file"
     if str(path).startswith("~") or "$" in str(path):
         return "~ and $ are not expanded in settings: write the home folder out"
     if any(mark in str(path) for mark in "*?["):

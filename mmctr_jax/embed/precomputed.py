@@ -18,6 +18,7 @@ from mmctr_jax.embed.parts import CHUNK_ROWS, Part, row_chunks
 from mmctr_jax.errors import InputError
 from mmctr_jax.files import sha256
 from mmctr_jax.prepare import raw_tables, raw_values
+from mmctr_jax.remote import local
 
 _OTHER_KINDS = (".npz", ".h5", ".hdf5", ".pt", ".pth", ".bin", ".safetensors", ".pkl", ".pickle", ".mat", ".feather",
                 ".arrow", ".csv", ".tsv", ".txt", ".json", ".jsonl", ".gz", ".zip", ".parq")  # fmt: skip
@@ -50,6 +51,7 @@ def precomputed_part(item_file: ItemFile, kind: str, source: str, rows_of: str |
     Raises: InputError, with the row, if a vector cannot be right.
     """
     file, column = file_and_column(source)
+    file = local(file)
     if not file.exists():
         raise InputError(f"Vectors file {file} does not exist; check --{kind} (the path is relative to this folder).")
     if file.suffix.lower() == ".npy":

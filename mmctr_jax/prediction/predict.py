@@ -22,6 +22,7 @@ from mmctr_jax.prediction import calibration
 from mmctr_jax.prediction.calibration import Calibration
 from mmctr_jax.prediction.output import check_output, write_scores
 from mmctr_jax.prediction.predictor import Predictor
+from mmctr_jax.remote import is_remote, local, refuse_remote
 from mmctr_jax.runs.directory import RunDirectory
 from mmctr_jax.training import metrics
 
@@ -64,11 +65,13 @@ def predict(
     run = RunDirectory(directory)
     config = run.read_config()
     out = Path(out) if out else run.predictions_file
+    refuse_remote(out, "--out")
     own_labels = data is None and labels is None
     if data is None:
         data, labels = config.data.test, labels or config.data.test_labels
     if data is None:
         raise InputError("The run's config names no test file; say what to score with --data.")
+    data, labels = local(data), labels and local(labels)
     if own_labels and not Path(data).exists():
         raise InputError(f"The run's test file {data} does not exist any more; say what to score with --data.")
     if Path(data).is_dir() and (Path(data) / "test.parquet").is_file():
@@ -140,7 +143,7 @@ def _named(config: Config) -> tuple[str, str]:
 
 def _validation_file(config: Config, given: str | Path | None, data: Path) -> str | Path:
     """The rows to calibrate on: the file that is given, training's, or where that was moved, the one beside `data`."""
-    if given or Path(config.data.valid).exists():
+    if given or is_remote(config.data.valid) or Path(config.data.valid).exists():
         return given or config.data.valid
     beside = (data if data.is_dir() else data.parent) / Path(config.data.valid).name
     if not beside.exists():

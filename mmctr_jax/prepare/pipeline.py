@@ -23,6 +23,7 @@ from mmctr_jax.prepare.earlier import Earlier
 from mmctr_jax.prepare.options import Options
 from mmctr_jax.prepare.source import Source
 from mmctr_jax.prepare.writing import write_items, write_samples
+from mmctr_jax.remote import refuse_remote
 
 _PACKAGES = ("polars", "pyarrow", "numpy")
 _LONGEST = 16  # of a row's lists, in the config
@@ -31,6 +32,7 @@ _OTHER_UNIT = 100  # times the earlier times, from which on times are in another
 
 def check_free(out: Path) -> None:
     """Raises: InputError if the output folder exists or cannot be made. To be called before a long reading begins."""
+    refuse_remote(out, "--out")
     if not str(out).isprintable():
         raise InputError(f"--out {ascii(str(out))} holds characters that cannot be printed; name another folder.")
     try:

@@ -1,0 +1,121 @@
+"""Files by URL: copied to this machine's cache, and read there.
+
+Whatever reads files asks `local` for their path, so that a URL may stand wherever a path may, and all checks of files
+are those of the copies. Credentials are those of the environment (AWS_ACCESS_KEY_ID …, as the store's own tools know).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from mmctr_jax.console import Progress
+from mmctr_jax.errors import InputError
+from mmctr_jax.files import replacing, writing
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileInfo, FileSystem
+
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)  # a Path has one slash where a URL has two
+_STORES = ("s3", "gs", "gcs", "hdfs", "viewfs", "abfs", "abfss")
+_AT_ONCE = 2**22  # bytes
+_PATIENCE = 10  # seconds, with a store that does not answer
+
+
+def is_remote(path: str | Path) -> bool:
+    """Whether it is a URL."""
+    return _URL.fullmatch(str(path)) is not None
+
+
+def refuse_remote(path: str | Path, option: str) -> None:
+    """Raises: InputError if a place to write at is a URL."""
+    if is_remote(path):
+        raise InputError(f"{option} is a URL, and files are written to this machine alone; name a folder, and copy it.")
+
+
+def cache_folder() -> Path:
+    """Where copies go, by their URL; safe to delete at any time."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mmctr_jax" / "remote"
+
+
+def local(path: str | Path) -> Path:
+    """The path; for a URL that of a copy here, of a file or of a whole folder, which is as the original is now.
+
+    A copy is kept, and made again where the original's size or time differs.
+
+    Raises: InputError if there is nothing at the URL, if it cannot be read, or if it holds credentials.
+    """
+    found = _URL.fullmatch(str(path))
+    if not found:
+        return Path(path)
+    scheme, rest = found[1].lower(), found[2]
+    if scheme == "file":
+        return Path("/" + rest)
+    if "@" in rest.split("/")[0]:
+        raise InputError(f"A URL of {scheme}:// holds credentials; leave them out, and give them by the environment.")
+    url = f"{scheme}://{rest}"
+    if scheme not in _STORES:
+        raise InputError(f"The URL {url.split('?')[0]} cannot be read: only s3, gs, hdfs and file can; download it.")
+    shown, url = url.split("?")[0], quote(url, safe="/%:?=&,+!$'()*;~[]")
+    if scheme in ("gs", "gcs") and "retry_limit_seconds" not in url:  # Arrow's is 15 minutes
+        url += ("&" if "?" in url else "?") + f"retry_limit_seconds={_PATIENCE}"
+    try:
+        return _copied(url, shown, scheme)
+    except (OSError, ValueError, NotImplementedError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:300].rstrip(".")
+        raise InputError(f"The URL {shown} cannot be read: {reason}.") from None
+
+
+def _copied(url: str, shown: str, scheme: str) -> Path:
+    from pyarrow.fs import FileSelector, FileSystem, FileType
+
+    store, root = FileSystem.from_uri(url)
+    info, place = store.get_file_info(root), cache_folder() / scheme
+    if info.type == FileType.NotFound:
+        raise InputError(f"There is nothing at {shown}; check the URL.")
+    infos = [info] if info.type == FileType.File else store.get_file_info(FileSelector(root, recursive=True))
+    files = {place / file.path.strip("/"): file for file in infos if file.type == FileType.File}
+    whole = place / root.strip("/")
+    if not files:
+        raise InputError(f"There is nothing at {shown}; check the URL.")
+    if any(whole not in (copy, *copy.parents) or ".." in copy.parts for copy in files):
+        raise InputError(f"{shown} holds names that are no paths; rename them.")
+    with writing(f"{place}, where files of {shown} are copied to", "make room there, or set XDG_CACHE_HOME"):
+        if whole.is_dir() != (info.type != FileType.File):  # it was the other one
+            _remove(whole)
+        for stale in [copy for copy in whole.rglob("*") if copy.is_file() and copy not in files]:
+            stale.unlink()
+        changed = {copy: file for copy, file in files.items() if not _is_copy(copy, file)}
+        if changed:
+            with Progress(f"Copying {shown}", sum(file.size for file in changed.values()), "bytes") as progress:
+                for copy, file in changed.items():
+                    _copy(store, file, copy, progress)
+    return whole
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _is_copy(copy: Path, file: FileInfo) -> bool:
+    if not copy.is_file():
+        return False
+    found = copy.stat()
+    return found.st_size == file.size and found.st_mtime_ns == (file.mtime_ns or 0)
+
+
+def _copy(store: FileSystem, file: FileInfo, copy: Path, progress: Progress) -> None:
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(copy) as temporary:
+        with store.open_input_stream(file.path) as original, temporary.open("wb") as stream:
+            while data := original.read(_AT_ONCE):
+                stream.write(data)
+                progress.advance(len(data))
+        os.utime(temporary, ns=(file.mtime_ns or 0, file.mtime_ns or 0))

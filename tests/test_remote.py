@@ -1,0 +1,190 @@
+"""URLs where paths may stand, on an S3 server that others wrote: read whole, kept, made again when they change."""
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow.fs
+import pyarrow.parquet as pq
+import pytest
+from synthetic import items_of, raw_config, write_dataset
+
+from mmctr_jax import remote
+from mmctr_jax.commands import predict as predict_command
+from mmctr_jax.commands import prepare as prepare_command
+from mmctr_jax.commands import train as train_command
+from mmctr_jax.config import parse_config
+from mmctr_jax.data.cache import load_split
+from mmctr_jax.data.parquet import part_files
+from mmctr_jax.errors import InputError
+from mmctr_jax.prediction.predict import predict
+from mmctr_jax.training.loop import train
+
+SECRET = "s3cr3t"
+
+
+@pytest.fixture(scope="module")
+def server():
+    moto = pytest.importorskip("moto.server", reason="moto, the S3 server of the tests, is not installed")
+    running = moto.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    running.start()
+    yield "http://{}:{}".format(*running.get_host_and_port())
+    running.stop()
+
+
+@pytest.fixture
+def store(server, monkeypatch, tmp_path):
+    """The bucket `shop` of the server; credentials and address come from the environment, as those of users do."""
+    for name, value in (
+        ("AWS_ENDPOINT_URL", server),
+        ("AWS_ACCESS_KEY_ID", "someone"),
+        ("AWS_SECRET_ACCESS_KEY", SECRET),
+        ("AWS_DEFAULT_REGION", "us-east-1"),
+        ("AWS_EC2_METADATA_DISABLED", "true"),
+        ("XDG_CACHE_HOME", str(tmp_path / "cache")),
+    ):
+        monkeypatch.setenv(name, value)
+    address, scheme = server.removeprefix("http://"), "http"
+    s3 = pyarrow.fs.S3FileSystem(endpoint_override=address, scheme=scheme, allow_bucket_creation=True)
+    s3.create_dir("shop")
+    yield s3
+    s3.delete_dir_contents("shop")
+
+
+def upload(store, path: Path, key: str) -> None:
+    for file in [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]:
+        at = key if path.is_file() else f"{key}/{file.relative_to(path)}"
+        with store.open_output_stream(f"shop/{at}") as stream:
+            stream.write(file.read_bytes())
+
+
+def test_a_training_and_its_predictions_are_those_of_local_files(store, tmp_path, capsys):
+    data = write_dataset(tmp_path / "data")
+    upload(store, data, "day one")
+    raw = raw_config(data)
+    there = {name: str(path).replace(str(data), "s3://shop/day one") for name, path in raw["data"].items()}
+    there["cache_dir"] = raw["data"]["cache_dir"]
+    raw["train"]["epochs"] = 1
+    runs = {"local": raw, "remote": raw | {"data": there}}
+    for name, settings in runs.items():
+        train(parse_config(settings), tmp_path / name)
+        predict(tmp_path / name, out=tmp_path / f"{name}.parquet")
+    frames = [pl.read_parquet(tmp_path / f"{name}.parquet") for name in runs]
+    assert frames[0].equals(frames[1]) and len(frames[0]) > 0
+    assert "s3://shop/day one/train.parquet" in (tmp_path / "remote" / "config.yaml").read_text()
+    out = capsys.readouterr()
+    assert SECRET not in out.out + out.err + "".join(p.read_text() for p in (tmp_path / "remote").glob("*.*l*"))
+    # Resumed where copies are gone, and with the same files from elsewhere.
+    remote._remove(remote.cache_folder())
+    assert train(parse_config(runs["remote"]), tmp_path / "remote", resume=True).steps > 0
+    assert train(parse_config(raw), tmp_path / "remote", resume=True).steps > 0
+
+
+def test_a_log_is_prepared_from_there(store, tmp_path):
+    rng = np.random.default_rng(0)
+    log = {"user": rng.integers(0, 20, 300), "item": rng.integers(0, 30, 300), "time": np.arange(300)}
+    pl.DataFrame(log).write_csv(tmp_path / "log.csv")
+    pl.DataFrame({"item": range(30), "tags": [f"t{i % 3}" for i in range(30)]}).write_csv(tmp_path / "items.csv")
+    upload(store, tmp_path / "log.csv", "raw/log.csv")
+    upload(store, tmp_path / "items.csv", "raw/items.csv")
+    for name, place in (("here", tmp_path), ("there", "s3://shop/raw")):
+        arguments = ["interactions", f"{place}/log.csv", "--items", f"{place}/items.csv", "--tags", "tags"]
+        assert prepare_command.main([*arguments, "--negatives", "1", "--out", str(tmp_path / name)]) == 0
+    for file in ("train.parquet", "item_info.parquet"):
+        assert (tmp_path / "here" / file).read_bytes() == (tmp_path / "there" / file).read_bytes()
+
+
+def test_copies_are_made_again_when_the_original_changes_and_kept_when_not(store, tmp_path):
+    for name, rows in (("a", 3), ("b", 2)):
+        pl.DataFrame({"x": np.arange(rows)}).write_parquet(tmp_path / f"{name}.parquet")
+        upload(store, tmp_path / f"{name}.parquet", f"parts/{name}.parquet")
+    files = part_files("s3://shop/parts")
+    assert [pq.read_table(file).num_rows for file in files] == [3, 2]
+    before = [file.stat().st_ino for file in files]
+    assert [file.stat().st_ino for file in part_files(Path("s3://shop/parts"))] == before  # and by a Path
+    store.delete_file("shop/parts/a.parquet")
+    pl.DataFrame({"x": np.arange(7)}).write_parquet(tmp_path / "b.parquet")
+    upload(store, tmp_path / "b.parquet", "parts/b.parquet")
+    assert [pq.read_table(file).num_rows for file in part_files("s3://shop/parts")] == [7]
+    time.sleep(1.1)  # S3's times are in seconds
+    same_size = pl.DataFrame({"x": np.arange(7)[::-1].copy()})
+    same_size.write_parquet(tmp_path / "b.parquet")
+    upload(store, tmp_path / "b.parquet", "parts/b.parquet")
+    (file,) = part_files("s3://shop/parts")
+    assert pl.read_parquet(file).equals(same_size)
+
+
+def test_a_copy_that_was_cut_short_is_made_again(store, tmp_path):
+    pl.DataFrame({"x": np.arange(9)}).write_parquet(tmp_path / "a.parquet")
+    upload(store, tmp_path / "a.parquet", "a.parquet")
+    (file,) = part_files("s3://shop/a.parquet")
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-5])
+    assert part_files("s3://shop/a.parquet") == [file] and file.read_bytes() == whole
+
+
+def test_folders_are_whole_or_refused_there_too(store, tmp_path):
+    pl.DataFrame({"x": np.arange(9)}).write_parquet(tmp_path / "a.parquet")
+    upload(store, tmp_path / "a.parquet", "mixed/a.parquet")
+    (tmp_path / "b.csv").write_text("x\n1\n")
+    upload(store, tmp_path / "b.csv", "mixed/b.csv")
+    with pytest.raises(InputError, match="mixed"):
+        part_files("s3://shop/mixed")
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("s3://shop/nothing.parquet", "There is nothing at s3://shop/nothing.parquet; check the URL"),
+        (f"s3://someone:{SECRET}@shop/x.parquet", "A URL of s3:// holds credentials; leave them out"),
+        ("https://host/x.parquet", "The URL https://host/x.parquet cannot be read: only s3, gs, hdfs and file can"),
+        ("hdfs://host/x.parquet", "The URL hdfs://host/x.parquet cannot be read: "),
+    ],
+)
+def test_what_is_not_there_is_one_sentence(store, url, words):
+    with pytest.raises(InputError) as error:
+        part_files(url)
+    assert words in str(error.value) and "\n" not in str(error.value) and SECRET not in str(error.value)
+
+
+def test_a_store_that_refuses_is_one_sentence(store, tmp_path, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # nothing listens there
+    with pytest.raises(InputError, match="The URL s3://shop/x.parquet cannot be read: "):
+        part_files("s3://shop/x.parquet")
+
+
+def test_files_of_this_machine_are_read_where_they_are(tmp_path):
+    pl.DataFrame({"x": [1]}).write_parquet(tmp_path / "a.parquet")
+    assert part_files(f"file://{tmp_path}/a.parquet") == [tmp_path / "a.parquet"]
+
+
+def test_nothing_is_written_by_url(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for command, arguments in (
+        (prepare_command, ["interactions", "log.csv", "--out", "s3://shop/out"]),
+        (
+            train_command,
+            ["--config", str(Path(__file__).parents[1] / "configs/quickstart.yaml"), "--run-dir", "s3://b/r"],
+        ),
+    ):
+        with pytest.raises(InputError, match="is a URL, and files are written to this machine alone"):
+            command.main(arguments)
+    data = write_dataset(tmp_path / "data")
+    raw = raw_config(data)
+    raw["train"]["epochs"] = 1
+    train(parse_config(raw), tmp_path / "run")
+    with pytest.raises(InputError, match="--out is a URL"):
+        predict_command.main(["--ckpt", str(tmp_path / "run"), "--out", "s3://shop/scores.parquet"])
+    assert not (tmp_path / "s3:").exists() and not os.path.exists("s3:")
+
+
+def test_rows_of_a_folder_there(store, tmp_path):
+    data = write_dataset(tmp_path / "data")
+    upload(store, data / "train.parquet", "train/part-0.parquet")
+    config = parse_config(raw_config(data))
+    features = config.with_features(items_of(config).features).features
+    here = load_split(data / "train.parquet", features, None, with_labels=True)
+    there = load_split("s3://shop/train", features, None, with_labels=True)
+    assert here.rows == there.rows and np.array_equal(here.label, there.label)
