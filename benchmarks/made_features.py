@@ -14,6 +14,7 @@ import scipy.sparse as sp
 from sklearn.utils.extmath import randomized_svd
 
 CLICKS, FOLDS, DIM = 16, 5, 64
+POWERS = (0.25, 0.5)  # of an item's clicks, by which its column in the SVD is divided; which is better, data decide
 _NO_FEATURES = ("ID", "user_id", "item_id", "item_seq", "label", "weight")
 
 
@@ -43,12 +44,12 @@ class Items:
 @dataclass
 class Counts:
     """What the clicks of some users say. clicks: (items,) the share of users who clicked; share: (items,) how much more
-    than other targets it was clicked; svd: (items, 64); together, following: sparse (items, items): co-clicks as
+    than other targets it was clicked; svds: (items, 64) each; together, following: sparse (items, items): co-clicks as
     cosines, and the share of an item's clicks after which the column was one of the user's next three."""
 
     clicks: np.ndarray
     share: np.ndarray
-    svd: np.ndarray
+    svds: tuple[np.ndarray, ...]
     together: sp.csr_matrix
     following: sp.csr_matrix
 
@@ -106,14 +107,20 @@ def count(rows: Rows, size: int) -> Counts:
     matrix.data[:] = 1  # a click counts once for each user
     clicks = matrix.sum(axis=0).A1
     scale = sp.diags(1 / np.sqrt(np.maximum(clicks, 1)))
-    rank = min(DIM, min(matrix.shape) - 1)
-    _, values, right = randomized_svd(matrix @ scale, rank, random_state=0)
     activity = sp.diags(1 / np.sqrt(matrix.sum(axis=1).A1))
     together = sp.csr_matrix(scale @ (matrix.T @ activity @ matrix) @ scale)
     following = sp.csr_matrix(sp.diags(1 / np.maximum(clicks, 1)) @ _transitions(rows, size))
     shown, wanted = np.bincount(rows.item, minlength=size), rows.label.mean()
     share = (np.bincount(rows.item[clicked], minlength=size) + 5 * wanted) / (shown + 5) / wanted
-    return Counts(clicks / matrix.shape[0], share, right.T * values, together, following)
+    svds = tuple(_svd(matrix, np.maximum(clicks, 1) ** -power) for power in POWERS)
+    return Counts(clicks / matrix.shape[0], share, svds, together, following)
+
+
+def _svd(matrix: sp.csr_matrix, scale: np.ndarray) -> np.ndarray:
+    """(items, 64) vectors of the items' columns, each of which counts by its scale."""
+    rank = min(DIM, min(matrix.shape) - 1)
+    _, values, right = randomized_svd(matrix @ sp.diags(scale), rank, random_state=0)
+    return right.T * values
 
 
 def _transitions(rows: Rows, size: int) -> sp.csr_matrix:
@@ -169,7 +176,7 @@ def features(rows: Rows, counts: Counts, items: Items) -> np.ndarray:
         seen = np.where(real, counts.clicks[some.history], 0)
         columns += [np.diff(items.tags.indptr)[some.item], seen[:, -1], *_summary(seen, real)]
         columns += [(some.history == some.item[:, None]).sum(axis=1)]
-        for vectors in (items.vectors, counts.svd):
+        for vectors in (items.vectors, *counts.svds):
             columns += _cosines(vectors, some)
         for matrix in (counts.together, counts.following):
             found = pairs(matrix, some)

@@ -39,7 +39,7 @@ def co_clicks(rows, others):
 def test_features_of_a_training_row_come_from_other_users(train):
     items = made_features.Items(np.random.default_rng(0).normal(size=(ITEMS, 3)), sp.csr_matrix((ITEMS, 2)))
     made = made_features.out_of_fold(train, items, ITEMS)
-    column = 12 + 2 * 9  # after what is of the target or the history alone, and the cosines of two kinds of vectors
+    column = 12 + 3 * 9  # after what is of the target or the history alone, and the cosines of three kinds of vectors
     for row in range(ROWS):
         others = np.flatnonzero(train.user % made_features.FOLDS != train.user[row] % made_features.FOLDS)
         assert made[row, column] == pytest.approx(co_clicks(train, others)(row), rel=1e-5, abs=1e-6)
