@@ -139,7 +139,7 @@ NAMES = [
     (["--item-side", "brand,brand"], {}, "--item-side: column brand is named twice"),
     (["--item-side", "click_act"], {"click_act": "brand"}, "column 'click_act' of .* prepared files have a column"),
     (["--item-numeric", "item_emb_d8"], {"item_emb_d8": "price"}, "column 'item_emb_d8' of .* prepared files have"),
-    (["--item-side", "params"], {"params": "brand"}, "column 'params' of .* prepared files have a column"),
+    (["--item-side", "params"], {"params": "brand"}, "column 'params' of .* Flax has all parameters"),
     (["--item-side", "price"], {}, "column price has type Float64; categories are .* --item-numeric takes"),
     (["--bins", "1000"], {}, "--bins is 1000; it must be from 2 to 256"),
 ]

@@ -224,6 +224,7 @@ def test_a_run_is_scored_and_calibrated_where_its_files_were_moved(dataset, tmp_
     data.rename(tmp_path / "moved")
     moved = tmp_path / "moved" / "test.parquet"
     predict(tmp_path / "run", moved, tmp_path / "a.csv", calibrate="platt")
+    assert not data.exists()  # not for a cache, either
     (tmp_path / "moved" / "valid.parquet").rename(tmp_path / "v.parquet")
     with pytest.raises(InputError, match="does not exist any more; name it with --valid"):
         predict(tmp_path / "run", moved, tmp_path / "b.csv", calibrate="platt")

@@ -107,9 +107,8 @@ def read_labelled(path: str | Path, features: Features, cache_dir: str | Path, w
 
     Then the rows are read into a temporary one, which is gone with the arrays.
     """
-    there = next(
-        folder for folder in (Path(cache_dir).absolute(), *Path(cache_dir).absolute().parents) if folder.exists()
-    )
+    folder = Path(cache_dir).absolute()
+    there = folder if folder.exists() else folder.parent  # no folders are made where there were none
     if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
         return load_split(path, features, cache_dir, True, weight)
     with tempfile.TemporaryDirectory(prefix="mmctr_") as temporary:

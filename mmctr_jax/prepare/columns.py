@@ -8,7 +8,7 @@ from mmctr_jax.prepare.text_files import TextFormat
 
 # Columns that prepared files, or the log on its way to them, have of their own.
 TAKEN = ("user_id", "item_id", "item_seq", "ID", "label", "weight", "item_tags", "user", "item", "time", "click")
-TAKEN += ("item_title", "tags", "text", "params")  # params: Flax's
+TAKEN += ("item_title", "tags", "text")
 _BEGINNINGS, _LONGEST = ("click_", "item_seq_", "item_emb_"), 100
 OPTIONS = {
     "numbers": "numeric",
@@ -30,6 +30,8 @@ def name_problem(name: str) -> str | None:
     """Why a feature in prepared files cannot have this name; None: it can."""
     if not 0 < len(name) <= _LONGEST or not name.isprintable() or "/" in name:
         return f"a feature's name is printable, without '/', and at most {_LONGEST} characters long"
+    if name == "params":
+        return "Flax has all parameters under that name"
     if name in TAKEN or name.startswith(_BEGINNINGS) or name.endswith("_level"):
         return "prepared files have a column of that name of their own"
     return None

@@ -147,7 +147,7 @@ def _respelled(log: Log, names: list[str], earlier: Earlier) -> Log:
         if len(new):
             share = len(new) / max(len(each) - each.null_count(), 1)
             tell = say.warning if share >= _MANY_NEW else say.info
-            tell(f"{share:.1%} of the values of {name} are new, such as {new[0]!r}: unknown, as in {earlier.folder}.")
+            tell(f"{share:.1%} of the values of {name} are new, such as {new[0]!r}; they count as unknown.")
     return replace(log, side=side)
 
 
