@@ -8,7 +8,7 @@ from benchmarks.harness import print_machine
 
 NAMES = (
     *("derived", "embed", "epoch", "gpu", "gpu-program", "input", "inspect", "kernels", "limit", "loader", "memory"),
-    *("new_items", "peer", "prepare", "savings", "rivals", "scaling", "serve", "shop", "startup", "step"),
+    *("new_items", "peer", "prepare", "replay", "savings", "rivals", "scaling", "serve", "shop", "startup", "step"),
 )
 
 

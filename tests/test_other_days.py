@@ -152,6 +152,13 @@ def test_names_that_cannot_be_features_are_refused(tmp_path, arguments, names, s
         prepare(tmp_path, "day", log(1), table, *arguments)
 
 
+@pytest.mark.parametrize(("more", "which"), [([], "new"), (["--clicks", "all"], "all")])
+def test_features_of_clicks_say_nothing_of_which_clicks_are_samples(tmp_path, more, which):
+    out = prepare(tmp_path, "day", log(1), items(), "--click-features", "act,gap", "--ignore", "*", *more)
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["options"]["clicks"] == which and set(manifest["columns"]["clicks"]) == {"act", "gap"}
+
+
 def test_columns_without_a_usable_name_are_left_out(tmp_path, capsys):
     frame = log(1).rename({"size": "", "spent": "params"})
     table = items().rename({"brand": "click_brand"}).with_columns(tags=pl.Series([["a", "b"]] * 30))
@@ -168,3 +175,45 @@ def test_numbers_beyond_float32_are_refused_where_they_are(tmp_path, value):
     spent = pl.when(pl.int_range(pl.len()) == 5).then(pl.lit(value)).otherwise("spent")
     with pytest.raises(InputError, match="column spent, row 5: .* is not a number that fits"):
         prepare(tmp_path, "day", log(1, spent=spent), items(), "--numeric", "spent", "--ignore", "*")
+
+
+@pytest.mark.parametrize("split", ["user", "time", "last"])
+@pytest.mark.parametrize("dates", [False, True], ids=["numbers", "dates"])
+def test_samples_since_a_time_are_those_of_the_whole_log(tmp_path, split, dates):
+    frame = log(1).with_columns(item=pl.int_range(pl.len()) % 29 + 1)
+    at = frame["time"][350]
+    if dates:
+        frame, at = frame.with_columns(pl.from_epoch("time")), f"{pl.from_epoch(pl.Series([at]))[0]:%Y-%m-%dT%H:%M:%S}"
+    more = ["--side", "size", "--ignore", "*", "--split", split, "--clicks", "all", "--valid", "0.2", "--test", "0.2"]
+    folders = [prepare(tmp_path, name, frame, items(), *more, *since) for name, since in
+               (("all", []), ("recent", ["--since", str(at)]))]  # fmt: skip
+    samples = []
+    for folder in folders:
+        users, names = ({0: None, **dict(pl.read_parquet(folder / "vocabularies" / f"{name}.parquet")
+                        .select("id", "value").iter_rows())} for name in ("user_id", "item_id"))  # fmt: skip
+        parts = [pl.read_parquet(folder / f"{part}.parquet") for part in ("train", "valid")]
+        clicked = pl.concat(parts).filter(pl.col("label") == 1).select("user_id", "item_seq", "item_id")
+        test = pl.read_parquet(folder / "test.parquet").select("user_id", "item_seq", "item_id")
+        labels = pl.read_parquet(folder / "test_labels.parquet")["label"] == 1
+        rows = pl.concat([clicked, test.filter(labels)]).iter_rows()
+        samples.append({(users[u], tuple(names[i] for i in history), names[i]) for u, history, i in rows})
+    ordered = frame.sort("time").to_dicts()
+    recent = set()
+    for k, row in enumerate(ordered):
+        history = tuple(str(r["item"]) for r in ordered[:k] if r["user"] == row["user"])
+        if k >= 350 and history:
+            recent.add((str(row["user"]), history, str(row["item"])))
+    assert samples[1] == recent < samples[0]
+
+
+@pytest.mark.parametrize(
+    ("times", "since", "sentence"),
+    [
+        (pl.col("time"), "2026-10-01", "the log has numbers; give a time as it has them"),
+        (pl.from_epoch("time"), "1790000000", "the log has dates; give a time as it has them"),
+        (pl.col("time"), "1e12", "--since leaves no click; give an earlier time"),
+    ],
+)
+def test_a_time_that_is_none_of_the_logs_is_refused(tmp_path, times, since, sentence):
+    with pytest.raises(InputError, match=sentence):
+        prepare(tmp_path, "day", log(1, time=times), items(), "--since", since, "--split", "time", "--ignore", "*")

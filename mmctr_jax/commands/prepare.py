@@ -20,7 +20,7 @@ def main(arguments: list[str]) -> int:
     with interrupt.deferred():
         from mmctr_jax.console import log
         from mmctr_jax.prepare.earlier import read_earlier
-        from mmctr_jax.prepare.pipeline import check_free, prepare
+        from mmctr_jax.prepare.pipeline import check_free, moment, prepare
 
     check_free(args.out)
     args.path = local(args.path)
@@ -31,6 +31,8 @@ def main(arguments: list[str]) -> int:
     source = SOURCES[args.source].read(args)
     if not hasattr(args, "negatives") and source.has_non_clicks:
         options = replace(options, negatives=None)
+    if args.from_time is not None:
+        options = replace(options, since=moment(args.from_time, source))
     manifest = prepare(args.source, source, options, args.out, earlier)
     for note in manifest["notes"]:
         log.info(f"Note: {note}")
@@ -76,6 +78,8 @@ def _add_options(parser: argparse.ArgumentParser, kind: SourceKind) -> None:
     add("--clicks", None, f"which clicks are samples; new: {new}", choices=["all", "new"])
     recent = "only the N most recent samples of each user and split (default: all)"
     add("--per-user", None, recent, type=int, metavar="N")
+    since = "only interactions from then on are samples; histories go farther back (default: all)"
+    add("--since", None, since, metavar="TIME", dest="from_time")
     negatives, default = "sampled non-clicks per click, or 'logged': the log's own", Options.negatives
     if kind.logged_negatives:
         negatives += f" (default: logged if the log has any, else {default})"

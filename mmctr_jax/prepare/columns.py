@@ -50,7 +50,7 @@ class Columns:
     numbers: tuple[str, ...] = ()  # numeric features of the interaction, such as the price
     lists: tuple[str, ...] = ()  # features with several values each, such as interests
     hashed: tuple[tuple[str, str], ...] = ()  # columns, and how many ids their values are hashed to
-    clicks: tuple[str, ...] = ()  # features of the clicks of a history, such as the action; gap: time to the sample
+    click_features: tuple[str, ...] = ()  # of each click of a history, such as the action; gap: time to the sample
     histories: tuple[tuple[str, str], ...] = ()  # columns and values: interactions that are histories of their own
     labels: tuple[tuple[str, str], ...] = ()  # columns of other labels, and what they count in the loss
     item_key: str = "item"  # in the item file
@@ -77,7 +77,7 @@ class Columns:
     @property
     def of_log(self) -> set[str]:
         """All columns of the log that have a use."""
-        used = {self.user, self.item, self.time, self.label, self.weight, *self.clicks}
+        used = {self.user, self.item, self.time, self.label, self.weight, *self.click_features}
         return used | {name for _, name in self.named} | {name for name, _ in self.histories}
 
     @property

@@ -68,7 +68,7 @@ def read(path: Path, items: Path | None, columns: Columns, earlier: dict[str, An
         labels={name: _loss_weight(name, weight) for name, weight in columns.labels},
         clicks={
             name: "categorical" if name != "gap" and log[f"click_{name}"].dtype == pl.String else "numeric"
-            for name in columns.clicks
+            for name in columns.click_features
         },
         histories={value: name for name, value in columns.histories},
         item_side=list(columns.item_side),
@@ -117,7 +117,7 @@ def _read_log(path: Path, columns: Columns, earlier: dict[str, Any] | None) -> t
     wanted = {"user": columns.user, "item": columns.item, "time": columns.time}
     wanted |= {name: column for name, column in (("click", columns.label), ("weight", columns.weight)) if column}
     wanted |= {f"{option} {name}": name for option, name in columns.named}
-    wanted |= {f"clicks {name}": name for name in columns.clicks if name != "gap"}
+    wanted |= {f"clicks {name}": name for name in columns.click_features if name != "gap"}
     wanted |= {f"history {name}": name for name, _ in columns.histories}
     text = columns.text_format
     frame = read_table(path, wanted, text)
@@ -151,7 +151,7 @@ def _read_log(path: Path, columns: Columns, earlier: dict[str, Any] | None) -> t
         log[name] = _categories(frame[f"hash {name}"], path, name)
     for name, _ in columns.labels:
         log[name] = as_labels(frame[f"labels {name}"], path, name, text)
-    for name in columns.clicks:
+    for name in columns.click_features:
         if name != "gap":
             values = frame[f"clicks {name}"]
             is_number = values.dtype.is_float() or (values.dtype == pl.String and is_fractions(values))
@@ -254,7 +254,7 @@ def _as_earlier(given: dict[str, Any], columns: dict[str, Any], items: Path | No
         "lists": tuple(columns["lists"]),
         "hashed": tuple((name, str(size)) for name, size in columns["hashed"].items()),
         "labels": tuple((name, str(weight)) for name, weight in columns["labels"].items()),
-        "clicks": tuple(columns["clicks"]),
+        "click_features": tuple(columns["clicks"]),
         "histories": tuple((name, value) for value, name in columns["histories"].items()),
         "ignore": ("*",),
     }
@@ -280,7 +280,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     of_hash = "values of a row that are hashed to SIZE ids in training, instead of being numbered here"
     add("--hash", type=pairs, default=(), dest="hashed", metavar="COLUMN=SIZE,…", help=of_hash)
     of_clicks = "features of each click of the history, such as the action; gap: the time since, in seconds or as it is"
-    add("--click-features", **names, dest="clicks", help=of_clicks)
+    add("--click-features", **names, help=of_clicks)
     of_histories = "rows that are a history of their own, such as action=buy; they stay in the first one, too"
     add("--histories", type=pairs, default=(), metavar="COLUMN=VALUE,…", help=of_histories)
     ignored = "columns, of log and items, that no use is proposed for; * for all"

@@ -27,6 +27,7 @@ class Options:
     levels: tuple[str, ...] = ()  # numeric item columns, or "clicks", that become a level of the target
     bins: int = 10  # levels per column, from 1; 0 is unknown
     seed: int = 20242025  # of the choice of users and negatives
+    since: float | None = None  # samples are interactions from this time on, of histories that go farther back
 
     @property
     def only_new(self) -> bool:

@@ -21,6 +21,7 @@ from mmctr_jax.prepare.columns import option
 from mmctr_jax.prepare.dataset import Dataset, build_dataset
 from mmctr_jax.prepare.earlier import Earlier
 from mmctr_jax.prepare.options import Options
+from mmctr_jax.prepare.raw_values import as_times, is_clock
 from mmctr_jax.prepare.source import Source
 from mmctr_jax.prepare.writing import write_items, write_samples
 from mmctr_jax.remote import refuse_remote
@@ -77,6 +78,18 @@ def prepare(kind: str, source: Source, options: Options, out: Path, earlier: Ear
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     return manifest
+
+
+def moment(text: str, source: Source) -> float:
+    """A time as the log has them: a date or ISO 8601 text where its times are such, otherwise a number of their unit.
+
+    Raises: InputError if it is neither.
+    """
+    values, dates = pl.Series([text]), source.time_unit > 1
+    if not source.has_times or is_clock(values) != dates:
+        has = "dates" if dates else "numbers" if source.has_times else "no times, but each user's order"
+        raise InputError(f"--since {text!r}: the log has {has}; give a time as it has them.")
+    return as_times(values, Path("--since"), "time")[0]
 
 
 def _like(earlier: Earlier, source: Source, options: Options) -> Options:

@@ -75,7 +75,7 @@ def candidates(log: Log, options: Options) -> np.ndarray:
     """(R,) bool: which interactions may become samples; all of these have `options.min_history` earlier clicks.
 
     Clicks may, with `options.only_new` only a user's first on each item, and where the log's own non-clicks are the
-    negatives, these too.
+    negatives, these too. With `options.since`, all of them from that time on.
     """
     may = log.click.copy()
     if options.only_new:
@@ -85,6 +85,8 @@ def candidates(log: Log, options: Options) -> np.ndarray:
         may[clicks[first]] = True
     if options.negatives is None:
         may |= ~log.click
+    if options.since is not None:
+        may &= log.time >= options.since
     return may & (Histories(log).lengths >= options.min_history)
 
 

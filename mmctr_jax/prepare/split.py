@@ -6,6 +6,7 @@ import hashlib
 
 import numpy as np
 
+from mmctr_jax.errors import InputError
 from mmctr_jax.prepare.log import Log
 from mmctr_jax.prepare.options import Options
 
@@ -17,7 +18,8 @@ def split_log(log: Log, candidates: np.ndarray, options: Options) -> np.ndarray:
     """(R,) int8: TRAIN, VALID or TEST for each interaction, by `options.split`.
 
     user: a share of the users is test, another share validation, with all they did.
-    time: the most recent share of the clicks is test, the share before it validation; equal times stay together.
+    time: the most recent share of the clicks (from `options.since` on) is test, the share before it validation; equal
+      times stay together.
     last: of a share of the users, the last candidate click is test; of a share, the last one that is not test is
       validation. Every other interaction belongs to the same part as the candidate click that follows it, or as the
       last one where none follows.
@@ -51,7 +53,10 @@ def _by_user(log: Log, options: Options) -> np.ndarray:
 
 
 def _by_time(log: Log, options: Options) -> np.ndarray:
-    times = np.sort(log.time[log.click])
+    recent = log.click if options.since is None else log.click & (log.time >= options.since)
+    times = np.sort(log.time[recent])
+    if not len(times):
+        raise InputError("--since leaves no click; give an earlier time.")
     cuts = [
         times[min(round(share * len(times)), len(times) - 1)]
         for share in (1 - options.test, 1 - options.test - options.valid)
