@@ -72,4 +72,4 @@ def _day(folder, day, kind, items, log, ends, before, seed) -> tuple[float, floa
     config = load_config(out / f"data{day}.yaml", [f"data.cache_dir={folder / 'cache'}", f"train.seed={seed}"])
     train(config, run, init_from=before)
     taken = time.perf_counter() - start
-    return predict(run)["auc"], taken
+    return predict(run)["metrics"]["auc"], taken

@@ -70,6 +70,7 @@ def test_mlflow_has_settings_and_records_of_a_run_that_was_resumed(data, server,
     from mlflow import MlflowClient
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    monkeypatch.setattr(background, "_AT_THE_END", 300)
     run = tmp_path / "a-run"
     train(config(data, "mlflow", epochs=1), run)
     train(config(data, "mlflow", epochs=2), run, resume=True)
@@ -105,6 +106,7 @@ def test_wandb_offline_has_the_records(data, tmp_path, monkeypatch):
     from wandb.proto import wandb_internal_pb2
 
     monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setattr(background, "_AT_THE_END", 300)  # its service starts slowly on a busy machine
     run = tmp_path / "a-run"
     train(config(data, "wandb"), run)
     (file,) = run.glob("wandb/offline-run-*/run-*.wandb")

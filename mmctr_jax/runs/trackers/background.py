@@ -11,7 +11,7 @@ from mmctr_jax.console import log
 from mmctr_jax.runs.trackers.base import TrackedRun, Tracker
 
 _WAITING = 10_000  # records that wait for a server; what comes then is lost
-_AT_THE_END = 20.0  # seconds that the end of a training waits for it
+_AT_THE_END = 60.0  # seconds that the end of a training waits for it
 
 
 class InBackground:
