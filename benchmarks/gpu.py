@@ -29,8 +29,8 @@ class Part:
     environment: dict[str, str] = field(default_factory=dict)
 
 
-# On an H100 a step was compiled in some 25 s with bfloat16, and not within a minute with float32; where that comes from
-# trying kernels, fewer to try shows it. One length where that is enough.
+# On an H100 a step was compiled in some 25 s with bfloat16, and not within a minute with float32. So trainings have one
+# length, and one part gives XLA fewer kernels to try, to show what trying them costs.
 _ONE_LENGTH, _STEPS = "train.length_buckets=[8]", "-m benchmarks.run step --steps 20 --batch"
 PARTS = (
     Part("The same numbers as on a CPU", "-m pytest -q tests/test_golden.py tests/test_savings.py -k 'not eight'", 120),

@@ -105,6 +105,19 @@ def test_times_of_another_unit_are_refused_where_gaps_are_a_feature(first, tmp_p
     assert not (tmp_path / "day").exists()
 
 
+@pytest.mark.parametrize("name", ["user", "item"])
+def test_ids_written_otherwise_are_refused_or_told_of(first, tmp_path, capsys, name):
+    written = pl.col(name).cast(pl.Float64).cast(pl.String)
+    table = items().with_columns(item=written) if name == "item" else items()
+    with pytest.raises(InputError, match=rf"No {name} of this log is known to --like .*decimals of a whole number"):
+        prepare(tmp_path, "day", log(2, **{name: written}), table, "--like", str(first))
+    assert not (tmp_path / "day").exists()
+    some = pl.when(pl.col(name) == 7).then(pl.lit("007")).otherwise(pl.col(name).cast(pl.String))
+    table = items().with_columns(item=some) if name == "item" else items()
+    prepare(tmp_path, "some", log(2, **{name: some}), table, "--like", str(first))
+    assert f"{name}s are new, and some are known ones written otherwise" in capsys.readouterr().out
+
+
 def test_a_day_without_a_second_history_or_long_lists(first, tmp_path):
     short = pl.Series([["l1"]] * 600)
     out = prepare(tmp_path, "day", log(2, act=pl.lit(1), likes=short), items(), "--like", str(first))

@@ -125,7 +125,6 @@ class Tracker:
 
     fails: str | None = None
     error: BaseException = RuntimeError("the server said no.\nand more")
-    started = threading.Event()
 
     def __init__(self, run: TrackedRun):
         self._do("make")

@@ -10,20 +10,19 @@ from mmctr_jax.prepare.text_files import TextFormat
 TAKEN = ("user_id", "item_id", "item_seq", "ID", "label", "weight", "item_tags", "user", "item", "time", "click")
 TAKEN += ("item_title", "tags", "text")
 _BEGINNINGS, _LONGEST = ("click_", "item_seq_", "item_emb_"), 100
-OPTIONS = {
+_OPTIONS = {
     "numbers": "numeric",
     "hashed": "hash",
     "clicks": "click-features",
     "item_numbers": "item-numeric",
     "item_lists": "tags",
     "item_texts": "text",
-}
-"""Fields of `Columns` and `Source` → their options, where these are called otherwise."""
+}  # fields of `Columns` and `Source` → their options, where these are called otherwise
 
 
 def option(field: str) -> str:
     """The option, without its dashes, that a field of `Columns` or `Source` comes from."""
-    return OPTIONS.get(field, field.replace("_", "-"))
+    return _OPTIONS.get(field, field.replace("_", "-"))
 
 
 def name_problem(name: str) -> str | None:

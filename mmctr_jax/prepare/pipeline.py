@@ -14,6 +14,7 @@ from typing import Any
 import polars as pl
 
 import mmctr_jax
+from mmctr_jax.console import log
 from mmctr_jax.errors import InputError
 from mmctr_jax.files import sha256, writing
 from mmctr_jax.prepare import folder
@@ -21,7 +22,7 @@ from mmctr_jax.prepare.columns import option
 from mmctr_jax.prepare.dataset import Dataset, build_dataset
 from mmctr_jax.prepare.earlier import Earlier
 from mmctr_jax.prepare.options import Options
-from mmctr_jax.prepare.raw_values import as_times, is_clock
+from mmctr_jax.prepare.raw_values import as_times, check_ids_go_on, is_clock
 from mmctr_jax.prepare.source import Source
 from mmctr_jax.prepare.writing import write_items, write_samples
 from mmctr_jax.remote import refuse_remote
@@ -64,6 +65,9 @@ def prepare(kind: str, source: Source, options: Options, out: Path, earlier: Ear
         raise InputError("--negatives logged: the log has no non-clicks (label 0); give a number to sample instead.")
     if earlier:
         options = _like(earlier, source, options)
+        for name, known in (("user", earlier.users), ("item", earlier.items)):
+            if warning := check_ids_go_on(source.log[name], known["value"], f"{name}s", earlier.folder):
+                log.warning(warning)
     dataset = build_dataset(source, options, earlier)
     with writing(out, "correct that, or name another with --out"):
         out.parent.mkdir(parents=True, exist_ok=True)

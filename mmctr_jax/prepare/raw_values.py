@@ -312,6 +312,30 @@ def check_items_match(clicked: pl.Series, items: pl.Series, path: Path, item_pat
     )
 
 
+def check_ids_go_on(ids: pl.Series, known: pl.Series, what: str, folder: Path) -> str | None:
+    """A warning if ids that are new since an earlier preparation are known ones written otherwise; None if none is.
+
+    Args:
+      what: they are, in the plural.
+      folder: of the earlier preparation.
+    Raises: InputError if all of them are new, and some only written otherwise.
+    """
+    now = ids.cast(pl.String).unique(maintain_order=True)
+    new = now.filter(~now.is_in(known.implode()))
+    example, reason = _nearly(new, known)
+    if not reason:
+        return None
+    if len(new) == len(now):
+        raise InputError(
+            f"No {what[:-1]} of this log is known to --like {folder}: the log has {_some(now)}, which had {example!r} "
+            f"({reason}); write the ids alike."
+        )
+    return (
+        f"{len(new):,} of {len(now):,} {what} are new, and some are known ones written otherwise: {folder} has "
+        f"{example!r} ({reason})."
+    )
+
+
 def _some(keys: pl.Series) -> str:
     return ", ".join(repr(key[:40]) for key in keys.head(3).to_list())
 

@@ -6,7 +6,7 @@ items.npz       the item table                  tensorboard/    the same as metr
 checkpoints/    best and last                   train.log       what the terminal showed
 damaged/        checkpoints set aside           summary.json    the result, whenever training stops
 calibration.json, predictions.parquet           what mmctr predict adds
-.lock           held by the process that trains
+trackers.json   by what MLflow and W&B know it  .lock           held by the process that trains
 """
 
 from __future__ import annotations
