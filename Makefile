@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check -c .ci/constraints.txt
 MOVIELENS := data/prepared/movielens
 
-.PHONY: demo test soak gpu lint docs clean
+.PHONY: demo test test-slow soak gpu lint docs clean
 
 $(VENV)/installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -34,6 +34,9 @@ demo: $(VENV)/installed $(MOVIELENS)/embedded
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
+
+test-slow: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder -m slow
 
 soak: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -q -s -m soak tests

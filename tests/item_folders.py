@@ -34,6 +34,7 @@ def write_folder(folder: Path, titles: list[str | None], training: int | None = 
             "embedding": None,
         }
         manifest |= {"splits": {"train": {"rows": 100, "history_p90": 10}}, "tags": True, "side": [], "weight": False}
+        manifest |= {"items": 30}
         (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
 

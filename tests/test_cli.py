@@ -146,6 +146,7 @@ def start(config, *args, cwd):
     )
 
 
+@pytest.mark.slow
 def test_an_interrupted_process_saves_says_how_to_go_on_and_does(config_file, tmp_path):
     """Ctrl-C, then SIGTERM to the process that goes on, then to the end."""
     train = {"epochs": 100_000, "eval_every": 50, "patience": 100_000, "lr_factor": 1.0}

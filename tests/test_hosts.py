@@ -66,6 +66,7 @@ def test_processes_that_read_different_data_stop_and_say_which():
         assert out.splitlines()[-1] == "Processes 0 and 1 read different data: items; give all the same files.", err
 
 
+@pytest.mark.slow
 def test_two_processes_interrupted_and_resumed_equal_one_uninterrupted(dataset, tmp_path):
     """A preemption notice reaches one of the two; both save and leave what both can load."""
     # Each process compiles for itself.
@@ -112,6 +113,48 @@ def test_two_processes_interrupted_and_resumed_equal_one_uninterrupted(dataset, 
     moments = [moments_of(tmp_path / name) for name in ("one", "two")]
     for x, y in zip(*map(jax.tree.leaves, moments), strict=True):
         np.testing.assert_allclose(x, y, atol=0.02 * max(np.abs(y).max(), 1e-3))
+
+
+SHORT = """
+import sys
+from mmctr_jax.devices import hosts
+hosts._SILENT = 4
+from mmctr_jax.cli import run
+run("train", sys.argv[1:])
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_without_a_word_ends_the_others_and_the_run_resumes(dataset, tmp_path):
+    """One is stopped, then one is killed: each time the other says so in a sentence, and soon."""
+    change = merged(QUICK, {"train": {"batch_size": 62, "eval_batch_size": 31, "patience": 10000, "lr_factor": 1.0}})
+    config, run = tmp_path / "tiny.yaml", tmp_path / "run"
+    config.write_text(yaml.safe_dump(merged(raw_config(dataset), change)))
+    environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count=2 {SOON}"}
+    ends = []
+    for lost, sign, words in (
+        (0, signal.SIGSTOP, "process 0 has given no sign"),
+        (1, signal.SIGKILL, "be reached any"),
+    ):
+        hosts = ["--coordinator", f"127.0.0.1:{free_port()}", "--num-processes", "2", "--process-id"]
+        command = [sys.executable, "-c", SHORT, "--config", str(config), "--run-dir", str(run), "train.epochs=10000"]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "env": environment, "cwd": ROOT}
+        both = [subprocess.Popen([*command, "--resume", *hosts, str(i)], **pipes) for i in range(2)]
+        metrics, before = run / "metrics.jsonl", len(ends) and ends[-1]
+        deadline = time.monotonic() + 120
+        while not (metrics.exists() and metrics.read_text().count("validation") > before):
+            assert all(process.poll() is None for process in both) and time.monotonic() < deadline
+            time.sleep(0.05)
+        both[lost].send_signal(sign)
+        said, _ = both[1 - lost].communicate(timeout=60)
+        both[lost].kill()
+        both[lost].communicate()
+        assert both[1 - lost].returncode == 1 and words in said.splitlines()[-1] and "--resume" in said, said
+        ends.append(metrics.read_text().count("validation"))
+    epochs = int(ends[-1]) + 3
+    resumed = start(run, config, 4, f"train.epochs={epochs}", "--resume")
+    said, _ = resumed.communicate(timeout=120)
+    assert resumed.returncode == 0 and "Resuming at step" in said, said
 
 
 def moments_of(directory):

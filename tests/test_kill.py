@@ -1,5 +1,6 @@
 """Killed at any moment and resumed, a training ends in the same model, records and predictions."""
 
+import pytest
 import yaml
 from kills import shown_phase, soak
 from synthetic import QUICK, merged, raw_config, write_dataset
@@ -16,6 +17,7 @@ TINY = merged(
 AIMS = ("cache build", "compilation", "evaluation", 35, "checkpoint write")
 
 
+@pytest.mark.slow
 def test_killed_anywhere_and_resumed_it_ends_as_if_left_alone(tmp_path):
     data = write_dataset(tmp_path / "data", rows=1500)
     config = tmp_path / "tiny.yaml"

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from mmctr_jax.config import load_config
 from mmctr_jax.errors import InputError
 from mmctr_jax.prepare import encoding, samples
+from mmctr_jax.prepare.folder import config_text
 from mmctr_jax.prepare.log import sorted_log
 from mmctr_jax.prepare.negatives import NegativeSampler
 from mmctr_jax.prepare.options import Options
@@ -480,6 +481,15 @@ def test_the_ready_config_is_one_that_training_takes(tmp_path):
     assert data.train.rows == len(out.table("train")) and data.items.features.num_items == len(
         pl.read_parquet(out.folder / "item_info.parquet")
     )
+
+
+def test_from_a_million_ids_on_tables_are_stepped_by_rows(tmp_path):
+    manifest = run_prepare(tmp_path, make_log(), options(), side=["device"]).manifest
+    (tmp_path / "few.yaml").write_text(config_text(manifest))
+    (tmp_path / "many.yaml").write_text(config_text(manifest | {"items": 999_999}))  # and its devices and levels
+    few, many = (load_config(tmp_path / f"{name}.yaml").train for name in ("few", "many"))
+    assert few.tables is None and many.tables.optimizer == "adam"
+    assert many.model_copy(update={"tables": None}) == few
 
 
 def test_the_manifest_counts_what_the_files_hold(tmp_path):

@@ -45,6 +45,7 @@ def predictor(run):
     return Predictor.load(str(run))
 
 
+@pytest.mark.slow
 def test_the_page_of_the_docs(tmp_path, monkeypatch):
     write_shop(tmp_path, users=60, shown=20, items=60)
     arguments = ["interactions", "day1.csv", "--items", "items.csv", "--label", "clicked", "--split", "user"]
@@ -58,6 +59,7 @@ def test_the_page_of_the_docs(tmp_path, monkeypatch):
     assert len(names["best"]) == 40 and names["retrieved"].shape == (3, 10)
 
 
+@pytest.mark.slow
 def test_the_notebook_runs(tmp_path, monkeypatch):
     """In a kernel of its own, from the folder of the documentation."""
     nbformat = pytest.importorskip("nbformat", reason="needs nbformat: pip install '.[notebook]'")
@@ -239,6 +241,7 @@ def test_a_cache_folder_that_cannot_be_used_changes_nothing_that_is_read(dataset
     assert without.fingerprint == kept.fingerprint and np.array_equal(without.item, kept.item)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_being_trained_is_never_called_damaged(dataset, tmp_path, caplog):
     raw = merged(raw_config(dataset), QUICK | {"train": {"epochs": 12, "eval_every": 1, "patience": 999}})
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(raw))

@@ -89,6 +89,7 @@ def test_losses_and_moments_are_those_of_replicated_ones(both):
     assert len(filling) == 4_608 - ITEMS and not filling.any()
 
 
+@pytest.mark.slow
 def test_whole_gradients_momentum_and_average_are_split_likewise(items):
     """Of an optimiser that is not narrowed; in proportion to the gradients, so parameters can be compared, too."""
     settings = {
@@ -131,7 +132,7 @@ def test_it_scores_the_same_and_its_checkpoint_fits_other_numbers_of_devices(bot
     expected = make_score(config, mesh)(whole.params, {}, rows, table)
     np.testing.assert_allclose(make_score(split_config, mesh)(split.params, {}, rows, split_table), expected, atol=1e-3)
     with RunDirectory(tmp_path).checkpoints(writable=True) as checkpoints:
-        checkpoints.save(split, {"plateau": {"best_step": 4}}, 4, 4)
+        checkpoints.save(split.parts(), {"plateau": {"best_step": 4}}, 4, 4)
     for devices in (1, 2):
         fewer = make_mesh(jax.devices()[:devices])
         like = abstract_state(split_config, split_table, fewer)

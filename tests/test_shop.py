@@ -112,6 +112,7 @@ def test_the_config_reads_its_own_files(shop):
     assert set(np.unique(data.train.side["city"])) <= {hash_id(f"city {i}", 50) for i in range(12)}
 
 
+@pytest.mark.slow
 def test_three_days(shop):
     cache = f"data.cache_dir={shop / 'cache'}"
     previous = None

@@ -26,7 +26,7 @@ from mmctr_jax.prediction.predictor import restore_best
 from mmctr_jax.runs.directory import RunDirectory
 from mmctr_jax.training.data import load_training_data
 from mmctr_jax.training.loop import train
-from mmctr_jax.training.step import init_state
+from mmctr_jax.training.step import init_state, make_predicting
 from mmctr_jax.training.warm_start import warm_started
 
 TODAY = [f"b{i:03}" for i in range(1, 41)]
@@ -185,14 +185,15 @@ def test_known_ids_keep_weights_and_moments_and_new_ones_begin_fresh(days):
     before = run.read_config()
     _, params, _ = restore_best(days / "run", before, put_items(run.read_items(), mesh, before), mesh)
     known = before.features.table_sizes
-    for path, ours in jax.tree_util.tree_leaves_with_path(warm.predicting_params):
-        name, theirs, new = path[-1].key, params, fresh.predicting_params
+    predicting = make_predicting(data.config, mesh)
+    for path, ours in jax.tree_util.tree_leaves_with_path(predicting(warm)):
+        name, theirs, new = path[-1].key, params, predicting(fresh)
         for key in path:
             theirs, new = theirs[key.key], new[key.key]
         rows = known.get(name, len(ours))
         np.testing.assert_array_equal(ours[:rows], theirs[:rows])
         np.testing.assert_array_equal(ours[rows:], new[rows:])
-    assert warm.predicting_params["embedding"]["item_id"].shape[0] > known["item_id"]
+    assert warm.params["embedding"]["item_id"].shape[0] > known["item_id"]
     moments = [x for x in jax.tree.leaves(warm.opt_state) if x.ndim == 2]
     assert moments and all(np.abs(x).max() > 0 for x in moments) and int(warm.step) == 0
 
@@ -233,6 +234,7 @@ def test_a_column_of_the_row_and_one_of_the_item_are_not_one_feature(tmp_path):
         prepare(tmp_path, "today", "--item-numeric", "price")
 
 
+@pytest.mark.slow
 def test_a_daily_job_of_three_days(days, tmp_path):
     """prepare --like, train --init-from, predict --original-ids: as docs/daily.md has it."""
     write_day(tmp_path, "third", [*LATER, "c001", "c002"], 3)

@@ -159,6 +159,7 @@ def test_this_reference_is_the_released_one(case):
                 np.testing.assert_allclose(after[name], file[f"after5/{name}"], rtol=0, atol=1e-8)
 
 
+@pytest.mark.slow
 @settings(
     max_examples=5,
     deadline=None,

@@ -66,6 +66,7 @@ def server(tmp_path_factory):
         process.wait(30)
 
 
+@pytest.mark.slow
 def test_mlflow_has_settings_and_records_of_a_run_that_was_resumed(data, server, tmp_path, monkeypatch):
     from mlflow import MlflowClient
 
@@ -101,6 +102,7 @@ def logged(file: bytes) -> list[bytes]:
     return found
 
 
+@pytest.mark.slow
 def test_wandb_offline_has_the_records(data, tmp_path, monkeypatch):
     pytest.importorskip("wandb", reason="wandb is not installed")
     from wandb.proto import wandb_internal_pb2

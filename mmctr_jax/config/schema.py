@@ -10,7 +10,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from mmctr_jax.config.differences import Marker
 from mmctr_jax.features import Features
 from mmctr_jax.models import MODELS
-from mmctr_jax.optimization import AnyOptimizer, AnySchedule, WeightDecay
+from mmctr_jax.optimization import AnyOptimizer, AnyRowOptimizer, AnySchedule, WeightDecay
 from mmctr_jax.optimization.optimizers import Adam
 from mmctr_jax.optimization.schedules import OnPlateau
 from mmctr_jax.optimization.weight_decay import DecayRate
@@ -102,6 +102,10 @@ class TrainConfig(Settings):
     optimizer: AnyOptimizer = Adam()
     """What turns gradients into steps: adam, adamw, adagrad, lamb, lion or sgd. Arguments go beside the name, as in
     `{name: sgd, momentum: 0.9}`; they are optax's, with its defaults."""
+    tables: AnyRowOptimizer | None = None
+    """An optimiser of the embedding tables alone, which reads and writes the rows of a batch and no others, so that a
+    step costs the same however large they are: adam, lazy_adam, rowwise_adagrad or sgd. Arguments go beside the name,
+    as in `{optimizer: adam, learning_rate: 1e-3}`. null: `optimizer` steps them too, every row in every step."""
     schedule: AnySchedule = OnPlateau()
     """How the learning rate changes: plateau, constant, warmup or cosine. Arguments go beside the name, as in
     `{name: cosine, warmup_epochs: 0.5}`. `patience` ends the training whatever the schedule."""
@@ -123,6 +127,15 @@ class TrainConfig(Settings):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _rows_alone_have_gradients(self) -> TrainConfig:
+        if self.tables and self.embedding_l2:
+            raise ValueError(
+                "train.embedding_l2 is a gradient of every row, and train.tables steps those of a batch alone; use "
+                "train.weight_decay.tables"
+            )
+        return self
+
     @property
     def resolved(self) -> TrainConfig:
         """With the schedule's null fields filled in: what a run keeps, and compares when it is resumed."""
@@ -132,6 +145,11 @@ class TrainConfig(Settings):
     def decay_rate(self) -> DecayRate:
         """The weight decay of each parameter."""
         return self.weight_decay.rate(self.optimizer.weight_decay)
+
+    @property
+    def table_decay(self) -> float:
+        """That of embedding tables which `tables` steps."""
+        return self.weight_decay.tables or 0.0
 
 
 def _model_name(raw: Any) -> Any:

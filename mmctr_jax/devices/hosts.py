@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
+import re
 import sys
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import jax
 import numpy as np
@@ -17,6 +20,7 @@ from mmctr_jax.console import log
 from mmctr_jax.errors import InputError
 
 _TELL_AFTER, _PATIENCE = 10, 300  # seconds
+_SILENT = 25  # seconds without a sign of life after which a process is given up; JAX itself would wait for 100
 _ENVIRONMENT = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
@@ -43,10 +47,69 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
             raise InputError(f"The process id {process_id} is not in 0 … {num_processes - 1}.")
     try:
         with _waiting(coordinator, num_processes, process_id):
-            jax.distributed.initialize(coordinator, num_processes, process_id, initialization_timeout=2 * _PATIENCE)
+            jax.distributed.initialize(
+                coordinator,
+                num_processes,
+                process_id,
+                initialization_timeout=2 * _PATIENCE,
+                heartbeat_timeout_seconds=2 * _SILENT + 10,  # for what our own watch cannot see
+            )
     except (RuntimeError, ValueError, KeyError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"Cannot connect the processes of this run: {reason}.") from None
+    threading.Thread(target=_watch_others, daemon=True).start()
+
+
+def _watch_others() -> None:
+    """Gives up, in a sentence, once another process has been silent: killed, stopped, or cut off.
+
+    Each writes a number into the run's key-value store, which process 0 has, and reads those of the others.
+    """
+    from jax._src import distributed  # JAX has no other door to the store
+
+    state = distributed.global_state
+    heard = dict.fromkeys(range(state.num_processes), time.monotonic())
+    over = threading.Event()
+
+    def listen() -> None:
+        last: dict[int, str] = {}
+        with suppress(Exception):  # where the store is gone, so is process 0, and JAX ends this one
+            for beat in itertools.count():
+                state.client.key_value_set(f"mmctr/alive/{state.process_id}", str(beat), allow_overwrite=True)
+                heard[0] = time.monotonic()  # it answered
+                for i in heard:
+                    with suppress(jax.errors.JaxRuntimeError):  # not written yet
+                        now = state.client.key_value_try_get(f"mmctr/alive/{i}")
+                        if now != last.get(i):
+                            last[i], heard[i] = now, time.monotonic()
+                time.sleep(_SILENT / 10)
+        over.set()
+
+    threading.Thread(target=listen, daemon=True).start()
+    while not over.wait(_SILENT / 10):
+        for i, since in heard.items():
+            if time.monotonic() - since > _SILENT:
+                give_up(f"process {i} has given no sign of life for {_SILENT} s")
+
+
+_LOST = re.compile("gloo|nccl|connection (closed|reset|refused)|socket closed|heartbeat|coordination", re.IGNORECASE)
+
+
+def give_up_if_lost(error: Exception) -> None:
+    """Ends this process, in a sentence, if the error is that another one cannot be reached."""
+    if jax.process_count() > 1 and _LOST.search(str(error)):
+        give_up("another process cannot be reached any more")
+
+
+def give_up(reason: str) -> None:
+    """Ends this process at once, with exit code 1: to leave in order it would wait for those that are gone."""
+    log.error(
+        f"error: {reason}; its own log may say why. Start the processes of this run again with --resume: they go on "
+        "from the last checkpoint."
+    )
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
 
 
 @contextmanager

@@ -78,7 +78,7 @@ def torch_to_jax(checkpoint: Path, config: Config, out: Path) -> int:
     run = RunDirectory(out)
     with run.lock():
         with run.checkpoints(writable=True) as checkpoints:
-            checkpoints.save(state, {"plateau": {"best_step": 0}}, step=0, best_step=0)
+            checkpoints.save(state.parts(), {"plateau": {"best_step": 0}}, step=0, best_step=0)
         run.write_start(config, items, {"item_info": items.fingerprint}, converted=converted)
     return sum(x.size for x in jax.tree.leaves(params))
 

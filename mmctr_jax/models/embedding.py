@@ -129,11 +129,22 @@ class EmbeddingLayer(nn.Module):
 
     def lookup(self, name: str, ids: jax.Array) -> jax.Array:
         """(…) ids → (…, E) rows of a table; zero for id 0."""
-        return lookup(self.table(name), ids, self.dtype)
+        return lookup(self.table(name), self._places(name, ids), self.dtype)
 
     def mean(self, name: str, ids: jax.Array) -> jax.Array:
         """(…, L) lists of ids → (…, E) means of a table's rows over the ids that are not 0."""
-        return mean_of_tags(self.table(name), ids, self.dtype)
+        return mean_of_tags(self.table(name), self._places(name, ids), self.dtype)
+
+    def _places(self, name: str, ids: jax.Array) -> jax.Array:
+        """Where the rows of these ids are in what there is of the table: the rows of a collection `rows`, or all.
+
+        Whoever asks for the collection `lookups` gets the ids of each lookup. Row 0 is always the padding's.
+        """
+        if not self.is_initializing():
+            self.sow("lookups", "ids", {name: ids})
+        if self.has_variable("rows", name):
+            return jnp.searchsorted(self.get_variable("rows", name), ids).astype(ids.dtype)
+        return ids
 
     def project(self, name: str, vectors: jax.Array, ids: jax.Array) -> jax.Array:
         """(…, dim) frozen vectors of the items `ids` (…) through the feature's learned square map, if it has one."""

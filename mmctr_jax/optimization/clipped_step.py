@@ -31,11 +31,17 @@ def update(
 
     clip_norm: of all gradients together. Returns: new parameters, new state, and the norm before clipping.
     """
+    grads, norm = clipped(grads, clip_norm)
+    with jax.named_scope("optimizer"):
+        params, opt_state = optimizer.update(grads, opt_state, params, learning_rate, add, decay_rate)
+    return params, opt_state, norm
+
+
+def clipped(grads: Any, clip_norm: float) -> tuple[Any, jax.Array]:
+    """The gradients, scaled down to the norm `clip_norm` of all together; and their norm before."""
     with jax.named_scope("clipping"):
         norm = jnp.sqrt(squares_by_group(grads).sum())
         # The 1e-6 is that of torch's clip_grad_norm_, which the reference uses; optax's own clipping has none.
         scale = jnp.minimum(1.0, clip_norm / (norm + 1e-6))
     with jax.named_scope("optimizer"):
-        grads = jax.tree.map(lambda g: g * scale, grads)
-        params, opt_state = optimizer.update(grads, opt_state, params, learning_rate, add, decay_rate)
-    return params, opt_state, norm
+        return jax.tree.map(lambda g: g * scale, grads), norm

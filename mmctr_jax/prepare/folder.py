@@ -71,6 +71,15 @@ def by_size(rows: int) -> tuple[int, float]:
     return (256, 3.0) if rows < 200_000 else (1024, 0.5)
 
 
+_MANY_IDS = 10**6  # from which a step that passes over all rows of all tables is slower than one that looks for its own
+
+
+def _ids(manifest: dict[str, Any]) -> int:
+    """Rows of all embedding tables together."""
+    columns = [f for place in ("side", "clicks", "item_features") for f in manifest.get(place, [])]
+    return manifest["items"] + manifest["tags"] + sum(f.get("vocab_size") or 0 for f in columns)
+
+
 def _flow(settings: dict[str, Any]) -> str:
     """Settings on one line of YAML."""
     parts = {
@@ -101,6 +110,9 @@ def config_text(manifest: dict[str, Any]) -> str:
         column, dim = manifest["embedding"]["column"], manifest["embedding"]["dim"]
         item_features.append(f"    - {{kind: embedding, name: {column}, dim: {dim}}}")
     batch_size, weight_decay = by_size(manifest["splits"]["train"]["rows"])
+    tables = (
+        ["  tables: adam # a step reads and writes the rows of its batch alone"] if _ids(manifest) >= _MANY_IDS else []
+    )
     files = ("train", "valid", "test", "test_labels", "item_info")
     lines = [
         "# Written by `mmctr prepare`; yours to change.",
@@ -123,6 +135,7 @@ def config_text(manifest: dict[str, Any]) -> str:
         f"  batch_size: {batch_size}",
         "  learning_rate: 1e-3",
         f"  weight_decay: {{tables: {weight_decay:g}}}",
+        *tables,
         "  ema: 0.99",
         "  epochs: 10",
         "  patience: 2",

@@ -27,6 +27,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from mmctr_jax.console import log
+from mmctr_jax.devices.hosts import give_up_if_lost
 from mmctr_jax.errors import InputError, TrainingError
 from mmctr_jax.runs.state import TrainState
 
@@ -125,11 +126,13 @@ class Checkpoints:
 
     # Saving
 
-    def save(self, state: TrainState, progress: dict[str, Any], step: int, best_step: int | None) -> None:
-        """Starts saving; returns once the state may be donated to the next step. Raises TrainingError."""
-        parts = state.parts()
+    def save(self, parts: dict[str, Any], progress: dict[str, Any], step: int, best_step: int | None) -> None:
+        """Starts saving `TrainState.parts`; returns once the state may be donated to the next step.
+
+        Raises: TrainingError.
+        """
         sums = {name: _sums(part) for name, part in parts.items()}
-        parts["progress"] = _seal({"progress": progress, "sums": sums})
+        parts = parts | {"progress": _seal({"progress": progress, "sums": sums})}
         with self._writing(), _each_array_by_one_device():
             self._orbax.save_checkpointables_async(step, parts, force=True, metrics={"best_step": best_step})
 
@@ -143,6 +146,7 @@ class Checkpoints:
         try:
             yield
         except Exception as error:  # of many kinds
+            give_up_if_lost(error)
             raise TrainingError(
                 f"A checkpoint cannot be written in {self.folder} ({_reason(error)}); {self.kept}. Make room or make "
                 "the folder writable, then go on with --resume."

@@ -104,7 +104,8 @@ def check_tables_fit_devices(config: Config) -> None:
 
 
 def _copies(train: TrainConfig) -> int:
-    """Arrays of a table's size: itself, its gradient, what the optimiser keeps of it, and its average."""
+    """Arrays of a table's size: itself, its gradient (not with `tables`), what its optimiser keeps, and its average."""
     table = jax.ShapeDtypeStruct((3, 2), np.float32)
-    kept = jax.tree.leaves(jax.eval_shape(train.optimizer.init, {"table": table}))
-    return 2 + sum(x.shape == table.shape for x in kept) + (train.ema is not None)
+    init = train.tables.init if train.tables else lambda table: train.optimizer.init({"table": table})
+    kept = jax.tree.leaves(jax.eval_shape(init, table))
+    return (1 if train.tables else 2) + sum(x.shape == table.shape for x in kept) + (train.ema is not None)

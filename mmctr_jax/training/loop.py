@@ -18,7 +18,7 @@ from mmctr_jax.console import Progress, log, log_to_file, show, shown
 from mmctr_jax.data.items import fingerprint
 from mmctr_jax.data.loader import batches_per_epoch, train_batches
 from mmctr_jax.devices.flags import plain_jax
-from mmctr_jax.devices.hosts import check_equal_on_all_hosts, raising_on_all_hosts
+from mmctr_jax.devices.hosts import check_equal_on_all_hosts, give_up_if_lost, raising_on_all_hosts
 from mmctr_jax.devices.sharding import make_mesh, on_devices, put_items, share
 from mmctr_jax.errors import FailedError, TrainingError
 from mmctr_jax.files import writing
@@ -38,7 +38,7 @@ from mmctr_jax.training.data import (
 )
 from mmctr_jax.training.plateau import Plateau
 from mmctr_jax.training.scoring import make_score
-from mmctr_jax.training.step import all_finite, init_state, make_train_step
+from mmctr_jax.training.step import all_finite, init_state, make_predicting, make_train_step
 from mmctr_jax.training.stopwatch import Stopwatch
 from mmctr_jax.training.warm_start import check_continues, warm_started
 
@@ -163,6 +163,7 @@ def _failures_explained(run: RunDirectory, checkpoints: Checkpoints) -> Iterator
             "that, then go on with --resume."
         ) from None
     except jax.errors.JaxRuntimeError as error:
+        give_up_if_lost(error)
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         raise FailedError(
@@ -189,6 +190,7 @@ class _Trainer:
         self.mesh = make_mesh()
         self.items = put_items(data.items.table, self.mesh, config)
         self.train_step = make_train_step(config, self.mesh)
+        self.predicting = make_predicting(config, self.mesh)
         self.score = make_score(config, self.mesh)
         self.state = init_state(config, self.items, self.mesh)
         self.position, self.stopwatch = Position(), Stopwatch()
@@ -332,7 +334,8 @@ class _Trainer:
     def _validate(self) -> None:
         train, valid, step = self.config.train, self.data.valid, self.position.step
         with Progress("Validating", valid.rows, "rows") as bar:
-            logits = self.score(self.state.predicting_params, self.state.batch_stats, valid, self.items, bar.advance)
+            params = self.predicting(self.state)
+            logits = self.score(params, self.state.batch_stats, valid, self.items, bar.advance)
         broken = np.count_nonzero(~np.isfinite(logits))
         if broken:
             raise self._diverged(f"{broken:,} of {valid.rows:,} validation logits are not finite")
@@ -369,7 +372,8 @@ class _Trainer:
             "plateau": asdict(self.plateau),
             "best_metrics": self.best_metrics,
         }
-        self.checkpoints.save(self.state, progress, self.position.step, self.plateau.best_step)
+        parts = self.state.parts(self.predicting(self.state))
+        self.checkpoints.save(parts, progress, self.position.step, self.plateau.best_step)
 
     def _restore(self) -> None:
         restored = self.checkpoints.restore_newest(like=self.state)

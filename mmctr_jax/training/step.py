@@ -1,6 +1,5 @@
 """One training step and one scoring step, jitted over the mesh."""
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -18,8 +17,10 @@ from mmctr_jax.features import Features
 from mmctr_jax.models import Model, build_model, live
 from mmctr_jax.optimization import clipped_step
 from mmctr_jax.optimization.norms import squares_by_group
+from mmctr_jax.optimization.rows import average_share
 from mmctr_jax.optimization.weight_decay import group_of
 from mmctr_jax.runs.state import TrainState
+from mmctr_jax.training.tables import RowTables
 
 _COMPUTE_DTYPE = {"float32": jnp.float32, "tf32": jnp.float32, "bfloat16": jnp.bfloat16}
 # "highest" keeps float32 products float32 on GPUs too, whose default is TF32.
@@ -60,8 +61,7 @@ def moving_average(averaged: Any, params: Any, steps: jax.Array, decay: float) -
 
     averaged: the same up to the step before; of no consequence at the first. steps: () int32, from 1.
     """
-    # (1 − decay) over 1 − decay^steps, the sum of the weights so far, in a way that float32 bears.
-    share = (1 - decay) / -jnp.expm1(steps * math.log(decay))
+    share = average_share(steps, decay)
     return jax.tree.map(lambda a, p: a + share.astype(p.dtype) * (p - a), averaged, params)
 
 
@@ -82,11 +82,12 @@ def _variables(config: Config, items: dict[str, jax.Array], rng: jax.Array) -> A
     return variables | {"params": filled(variables["params"], config.train.sharding)}
 
 
-def _init(config: Config, items: dict[str, jax.Array], key: jax.Array) -> TrainState:
+def _init(config: Config, mesh: Mesh, items: dict[str, jax.Array], key: jax.Array) -> TrainState:
     init_rng, rng = jax.random.split(key)
     variables = _variables(config, items, init_rng)
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
-    opt_state = clipped_step.init(params, config.train.optimizer)
+    init = config.train.optimizer.init
+    opt_state = RowTables(config, mesh).init(params, init) if config.train.tables else init(params)
     averaged = None if config.train.ema is None else jax.tree.map(jnp.copy, params)
     return TrainState(params, batch_stats, opt_state, jnp.zeros((), jnp.int32), rng, averaged)
 
@@ -97,7 +98,7 @@ def init_state(config: Config, items: dict[str, jax.Array], mesh: Mesh) -> Train
     with jax.ensure_compile_time_eval():
         key = np.asarray(jax.random.PRNGKey(config.train.seed))
     # The seed is no part of the program, which is therefore compiled once for all seeds.
-    return jax.jit(partial(_init, config), out_shardings=places)(items, key)
+    return jax.jit(partial(_init, config, mesh), out_shardings=places)(items, key)
 
 
 def abstract_state(config: Config, items: dict[str, jax.Array], mesh: Mesh) -> TrainState:
@@ -106,7 +107,8 @@ def abstract_state(config: Config, items: dict[str, jax.Array], mesh: Mesh) -> T
     def place(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placed(x.shape, mesh, config.train.sharding))
 
-    return jax.tree.map(place, jax.eval_shape(partial(_init, config), items, jax.ShapeDtypeStruct((2,), jnp.uint32)))
+    key = jax.ShapeDtypeStruct((2,), jnp.uint32)
+    return jax.tree.map(place, jax.eval_shape(partial(_init, config, mesh), items, key))
 
 
 def parameter_shapes(config: Config, items: dict[str, jax.Array]) -> Any:
@@ -123,6 +125,7 @@ def make_train_step(config: Config, mesh: Mesh) -> Callable:
     train, leading = config.train, live.leading_columns(config.features, config.model)
     on_cpu = mesh.devices.flat[0].platform == "cpu"
     cut_live, add_live = (live.cut, live.add) if on_cpu else (live.cut_at_once, live.add_at_once)
+    tables = RowTables(config, mesh) if train.tables else None
 
     def in_place(tree):
         places = jax.tree.map(lambda x: placed(x.shape, mesh, train.sharding), tree)
@@ -147,10 +150,15 @@ def make_train_step(config: Config, mesh: Mesh) -> Callable:
         key = jax.lax.optimization_barrier(jax.random.fold_in(state.rng, state.step))
         if small != config:
             params = jax.tree.map(cut, params, parameter_shapes(small, items))
+        given = {"batch_stats": state.batch_stats}
+        if tables:
+            named = tables.named(model, given | {"params": params}, batch, items, key)
+            params = tables.with_rows(params, tables.read(state, named))
+            given["rows"] = {"embedding": named}
 
         def objective(params):
             logits, updates = model.apply(
-                {"params": params, "batch_stats": state.batch_stats},
+                given | {"params": params},
                 batch,
                 items,
                 train=True,
@@ -171,27 +179,41 @@ def make_train_step(config: Config, mesh: Mesh) -> Callable:
         if train.embedding_l2 or train.net_l2:
             penalties = jax.grad(l2_penalty)(params, train.embedding_l2, train.net_l2)
             grads = jax.tree.map(jnp.add, grads, penalties)
+        norms = jnp.sqrt(squares_by_group(grads))
+        grads, norm = clipped_step.clipped(grads, train.clip_norm)
+        rest, of_rest = (tables.without(state), tables.apart(grads)[1]) if tables else (state, grads)
         add = partial(add_live, leading=leading)
         if train.sharding == "fsdp":
-            grads, add = jax.tree.map(widen, grads, state.params), jnp.add
-        params, opt_state, norm = clipped_step.update(
-            grads,
-            state.opt_state,
-            state.params,
-            learning_rate,
-            train.clip_norm,
-            add,
-            train.optimizer,
-            train.decay_rate,
-        )
-        step, averaged = state.step + 1, state.averaged
+            of_rest, add = jax.tree.map(widen, of_rest, rest.params), jnp.add
+        with jax.named_scope("optimizer"):
+            params, opt_state = train.optimizer.update(
+                of_rest, rest.opt_state, rest.params, learning_rate, add, train.decay_rate
+            )
+        step, averaged = state.step + 1, rest.averaged
         if averaged is not None:
             averaged = moving_average(averaged, params, step, train.ema)
-        state = TrainState(params, batch_stats, opt_state, step, state.rng, averaged)
-        metrics = {"loss": loss, "grad_norm": norm, "group_norms": jnp.sqrt(squares_by_group(grads))}
-        return in_place(state), whole(metrics)
+        rest = TrainState(params, batch_stats, opt_state, step, state.rng, averaged)
+        if tables:
+            with jax.named_scope("tables"):
+                rest = tables.step(state, named, tables.apart(grads)[0], learning_rate, rest)
+        return in_place(rest), whole({"loss": loss, "grad_norm": norm, "group_norms": norms})
 
     return jax.jit(train_step, donate_argnums=0)
+
+
+def make_predicting(config: Config, mesh: Mesh) -> Callable:
+    """`state → params`: the weights that are validated, and that score: averaged ones if there are any."""
+    tables = RowTables(config, mesh) if config.train.tables else None
+
+    def weights(state: TrainState) -> Any:
+        return state.params if state.averaged is None else state.averaged
+
+    @jax.jit
+    def caught_up(state: TrainState) -> Any:
+        places = jax.tree.map(lambda x: placed(x.shape, mesh, config.train.sharding), state.params)
+        return jax.lax.with_sharding_constraint(weights(tables.caught_up(state)), places)
+
+    return lambda state: caught_up(state) if state.rows_lag else weights(state)
 
 
 @jax.jit

@@ -16,6 +16,7 @@ from mmctr_jax.runs.directory import RunDirectory
 from mmctr_jax.runs.state import TrainState
 from mmctr_jax.training.data import TrainingData
 from mmctr_jax.training.step import abstract_state, parameter_shapes
+from mmctr_jax.training.tables import RowTables, since_step_0
 
 
 def check_continues(run: RunDirectory, data: TrainingData) -> None:
@@ -43,13 +44,16 @@ def warm_started(fresh: TrainState, run: RunDirectory, mesh: Mesh) -> TrainState
             raise InputError(f"--init-from {run} has no checkpoint yet; let it reach its first one.")
         step = checkpoints.best_step or checkpoints.last_step
         old, _ = checkpoints.restore(step, like)
+    if old.rows_lag:
+        old = jax.jit(RowTables(config, mesh).caught_up)(old)
+    predicting = old.params if old.averaged is None else old.averaged
     known = config.features.table_sizes
     averaged = fresh.averaged
     if averaged is not None:
-        averaged = _merged(averaged, old.predicting_params, known, run)
-    params = _merged(fresh.params, old.params if fresh.averaged is not None else old.predicting_params, known, run)
+        averaged = _merged(averaged, predicting, known, run)
+    params = _merged(fresh.params, old.params if fresh.averaged is not None else predicting, known, run)
     try:
-        moments = _merged(fresh.opt_state, old.opt_state, known, run)
+        moments = since_step_0(_merged(fresh.opt_state, old.opt_state, known, run))
     except InputError:
         moments = fresh.opt_state
         log.warning(f"{run} was trained with another optimiser: what this one keeps of gradients begins anew.")
