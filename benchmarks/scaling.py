@@ -72,7 +72,7 @@ def _batch(folder: Path) -> None:
 def _items(folder: Path) -> None:
     print("embeddings of 16, frozen vectors of 128, batch 1024, histories of 8 clicks\n")
     table = Table("train.tables", "items", "GB of state and items", "ms a step", "times that of 10,000 items")
-    for optimizer in ("null", "lazy_adam", "rowwise_adagrad"):
+    for optimizer in ("null", "adam", "rowwise_adagrad"):
         base = None
         for items in (10**4, 10**5, 10**6, 10**7):
             overrides = f"features.num_items={items}", "train.batch_size=1024", "train.length_buckets=[8]", *SMALL
@@ -124,7 +124,7 @@ def _tables(folder: Path) -> None:
     table = Table(*head, "s to compile")
     for items in (10**7, 10**8, 10**9):
         for devices in (8, 64):
-            for tables in ("null", "lazy_adam", "rowwise_adagrad"):
+            for tables in ("null", "adam", "rowwise_adagrad"):
                 mesh = make_mesh(jax.devices()[:devices])
                 overrides = "train.batch_size=4096", "train.sharding=fsdp", f"features.num_items={items}"
                 config = published_config(*overrides, "train.ema=0.99", f"train.tables={tables}")

@@ -98,6 +98,7 @@ def on_eight_devices(dataset, tmp_path_factory):
     return config, folder / "whole", folder / "begun"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, 2, 4])
 def test_a_run_begun_on_eight_devices_goes_on_with_fewer(on_eight_devices, tmp_path, monkeypatch, devices):
     config, directory, begun = on_eight_devices

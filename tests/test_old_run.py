@@ -51,6 +51,7 @@ def test_it_predicts_what_it_predicted(old):
     np.testing.assert_allclose(scores("now.csv"), scores("expected/calibrated.csv"), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_it_resumes_where_it_stopped(old):
     """With the same batches, dropout and moments: the same losses and scores, to rounding."""
     config = load_config("config.yaml", ["train.epochs=5"])

@@ -170,6 +170,7 @@ FLAGS = {
 }
 
 
+@pytest.mark.slow
 def test_a_guest_in_a_process_with_other_flags_that_prints_and_leaves_all_as_it_was(dataset, tmp_path):
     raw = merged(raw_config(dataset), QUICK | {"train": {"epochs": 1}})
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(raw))

@@ -60,6 +60,7 @@ def upload(store, path: Path, key: str) -> None:
             stream.write(file.read_bytes())
 
 
+@pytest.mark.slow
 def test_a_training_and_its_predictions_are_those_of_local_files(store, tmp_path, capsys):
     data = write_dataset(tmp_path / "data")
     upload(store, data, "day one")

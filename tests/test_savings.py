@@ -234,6 +234,7 @@ def test_the_state_is_updated_in_place(optimised):
     assert memory.temp_size_in_bytes < sum(x.nbytes for x in jax.tree.leaves(state.params))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [4, 2])
 def test_eight_devices_exchange_the_gradients_once_and_nothing_else(width, optimised):
     """The compiled step's collectives: one all-reduce of all gradients, with the loss and the batch's weight; of a

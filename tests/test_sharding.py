@@ -78,6 +78,7 @@ def both(items):
     return trained(items, "replicated", 8), trained(items, "fsdp", 8)
 
 
+@pytest.mark.slow
 def test_losses_and_moments_are_those_of_replicated_ones(both):
     """Not the parameters: where a gradient is rounding alone (keys' biases), Adam makes whole steps of it."""
     (_, _, _, whole, losses), (_, _, _, split, again) = both
@@ -109,6 +110,7 @@ def test_whole_gradients_momentum_and_average_are_split_likewise(items):
         assert table.addressable_shards[0].data.shape[0] * 8 == 4_608 and not np.asarray(table)[ITEMS:].any()
 
 
+@pytest.mark.slow
 def test_large_tensors_are_on_each_device_in_part(both, items):
     (_, _, _, whole, _), (_, _, table, split, _) = both
 
@@ -126,6 +128,7 @@ def test_large_tensors_are_on_each_device_in_part(both, items):
     assert count_parameters(whole.params) > 16_000
 
 
+@pytest.mark.slow
 def test_it_scores_the_same_and_its_checkpoint_fits_other_numbers_of_devices(both, tmp_path):
     (config, mesh, table, whole, _), (split_config, _, split_table, split, _) = both
     rows = make_split(40)

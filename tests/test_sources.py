@@ -304,6 +304,7 @@ def program(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
 
 
+@pytest.mark.slow
 def test_the_program_from_a_csv_to_a_folder(tmp_path):
     rows = [f"u{i % 7},i{i * i * 31 % 97},{i},{int(i % 3 == 0)}" for i in range(200)]
     (tmp_path / "clicks.csv").write_text("user,item,time,clicked\n" + "\n".join(rows) + "\n")

@@ -50,6 +50,7 @@ def test_a_training_takes_any_standard_output(stream, dataset, tmp_path, monkeyp
         bar.advance(3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["{} >&- 2>&-", "PYTHONIOENCODING=ascii {} | true"])
 def test_the_program_does_its_work_where_output_has_nowhere_to_go(how, dataset, tmp_path):
     config = tmp_path / "tiny.yaml"

@@ -209,6 +209,7 @@ def test_another_model_is_refused_before_anything_is_written(days, capsys):
     assert not (days / "other").exists() and not (days / "other2").exists()
 
 
+@pytest.mark.slow
 def test_stopped_before_its_first_checkpoint_a_run_still_begins_with_the_weights(days, monkeypatch, capsys):
     from mmctr_jax.training import loop
 

@@ -271,14 +271,13 @@ def stepped(
 ) -> Rows:
     """The rows after the step that is number `step`, from 1, with their gradients in it.
 
-    learning_rate: () float32, of this step; those since `seen` are caught up with at this one, too.
+    rows: as of the step before (`caught_up`). decay: the rate of decoupled weight decay. learning_rate: () float32.
     """
-    seen, rows = _seen(rows, step), caught_up(rows, step - 1, optimizer, learning_rate, decay, ema)
     lost, kept = optimizer.step(grads_UxE, rows.kept, step, learning_rate)
     value, average = rows.value * (1 - learning_rate * decay) - lost, rows.average
     if average is not None:
         average += average_share(step, ema) * (value - average)
-    return Rows(value, average, seen, kept)
+    return Rows(value, average, _seen(rows, step), kept)
 
 
 def _seen(rows: Rows, step: jax.Array) -> jax.Array:

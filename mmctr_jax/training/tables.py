@@ -119,7 +119,7 @@ class RowTables:
         rate, step = learning_rate * self.rate, state.step + 1
 
         def stepped(table: Rows, ids_U: jax.Array, grads_UxE: jax.Array) -> Rows:
-            rows = by_row.rows_at(table, ids_U)
+            rows = self._caught_up(by_row.rows_at(table, ids_U), state, self.ema)
             rows = by_row.stepped(rows, grads_UxE, step, self.optimizer, rate, self.decay, self.ema)
             return by_row.with_rows(table, ids_U, rows)
 
