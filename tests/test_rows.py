@@ -231,6 +231,15 @@ def test_a_step_makes_nothing_of_a_tables_size(large_items, optimised):
     assert rows.memory_analysis().temp_size_in_bytes < LARGE * 4 / 2
 
 
+def test_rows_are_caught_up_with_in_the_memory_of_few_of_them(large_items, optimised):
+    change = merged(QUICK, large(tables="adam", weight_decay={"tables": 0.5}))
+    config, mesh = resolved_config(change), make_mesh(jax.devices()[:1])
+    state = init_state(config, put_items(large_items, mesh, config), mesh)
+    program = jax.jit(RowTables(config, mesh).caught_up).lower(state).compile()
+    shares = 132 * 4  # bytes of a row's momentum, step by step
+    assert program.memory_analysis().temp_size_in_bytes < LARGE * shares / 2
+
+
 def test_split_tables_are_stepped_where_their_rows_are(large_items, optimised):
     """The same losses and weights as on one device; an eighth of the state on each, and rows alone are exchanged."""
     batches = [large_batch(seed) for seed in range(4)]

@@ -23,6 +23,8 @@ from mmctr_jax.runs.state import TrainState
 
 Tables = dict[str, jax.Array]
 
+_ROWS_AT_ONCE = 2**13  # that are caught up with: each takes some hundred numbers, of the steps that momentum lasts
+
 
 class RowTables:
     """The tables of a config with `train.tables`, in states of its training.
@@ -134,7 +136,18 @@ class RowTables:
 
     def caught_up(self, state: TrainState) -> TrainState:
         """The state with all rows as of its last step."""
-        tables = {name: self._caught_up(table, state, self.ema) for name, table in self._tables(state).items()}
+
+        def one(row: Rows) -> Rows:
+            row = self._caught_up(jax.tree.map(lambda x: x[None], row), state, self.ema)
+            return jax.tree.map(lambda x: x[0], row)
+
+        def whole(table: Rows) -> Rows:
+            return jax.lax.map(one, table, batch_size=min(_ROWS_AT_ONCE, len(table.value)))
+
+        tables = {
+            name: (self._on_parts(whole, table, P("data")) if self._is_split(table) else whole)(table)
+            for name, table in self._tables(state).items()
+        }
         return self._with_tables(self.without(state), tables, state.opt_state.get("learning_rate"))
 
     def _with_tables(self, rest: TrainState, tables: dict[str, Rows], rate: jax.Array | None) -> TrainState:
