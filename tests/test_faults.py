@@ -4,15 +4,20 @@ import json
 import resource
 import shutil
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from same_run import assert_same_run
 from synthetic import QUICK, config_for, merged
 
+from mmctr_jax.console import log
 from mmctr_jax.devices.sharding import make_mesh
 from mmctr_jax.errors import InputError, TrainingError
+from mmctr_jax.runs import checkpoint
+from mmctr_jax.runs.checkpoint import Checkpoints
 from mmctr_jax.runs.recorder import read_records
 from mmctr_jax.training import loop as training
 from mmctr_jax.training.loop import train
@@ -52,6 +57,19 @@ def test_no_room_for_a_checkpoint(whole, tmp_path):
     assert "no checkpoint was made yet" in str(error.value) and "--resume" in str(error.value)
     train(config, tmp_path / "run", resume=True)
     assert_same_run(tmp_path / "run", directory)
+
+
+def test_a_disk_that_is_full_for_a_while_is_waited_for(tmp_path, monkeypatch, caplog):
+    free = [0, 3, 100]
+    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda folder: SimpleNamespace(free=free.pop(0)))
+    monkeypatch.setattr(checkpoint, "_LOOK", 1)
+    monkeypatch.setattr(log, "propagate", True)
+    parts = {"model": {"w": jnp.arange(20.0)}, "optimizer": {"step": jnp.int32(3)}}
+    with Checkpoints(tmp_path / "kept", tmp_path / "damaged", writable=True) as checkpoints:
+        checkpoints.save(parts, {"plateau": {"best_step": 3}}, 3, 3)
+        checkpoints.wait()
+        assert checkpoints.steps == [3] and not free
+    assert "kept has 0.00 GB free" in caplog.text and "10 more minutes at most" in caplog.text
 
 
 def test_no_room_for_a_later_checkpoint(whole, begun, tmp_path):

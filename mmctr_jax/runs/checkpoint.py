@@ -13,6 +13,7 @@ import gc
 import hashlib
 import json
 import os
+import shutil
 import sys
 import time
 import warnings
@@ -54,6 +55,7 @@ class _KeepBestAndLast:
         return [c is checkpoints[-1] or c.step == best for c in checkpoints]
 
 
+_WAIT, _LOOK = 600, 10  # seconds: for room on a disk that is full, and between two looks
 _TRIES = 20  # to read the best checkpoint of a run that is still training
 
 
@@ -131,10 +133,24 @@ class Checkpoints:
 
         Raises: TrainingError.
         """
+        self._wait_for_room(sum(x.nbytes for x in jax.tree.leaves(parts)))
         sums = {name: _sums(part) for name, part in parts.items()}
         parts = parts | {"progress": _seal({"progress": progress, "sums": sums})}
         with self._writing(), _each_array_by_one_device():
             self._orbax.save_checkpointables_async(step, parts, force=True, metrics={"best_step": best_step})
+
+    def _wait_for_room(self, size: int) -> None:
+        """Waits while the disk is full, as shared ones are for a while; in the end lets the writing find out."""
+        for waited in range(0, _WAIT, _LOOK):
+            free = shutil.disk_usage(self.folder.parent).free
+            if free >= 0.9 * size:  # which numbers that compress badly are compressed to
+                return
+            if waited % (6 * _LOOK) == 0:
+                log.warning(
+                    f"{self.folder} has {free / 1e9:.2f} GB free, and a checkpoint needs {size / 1e9:.2f}: make room. "
+                    f"Training waits, {(_WAIT - waited) / 60:.0f} more minutes at most."
+                )
+            time.sleep(_LOOK)
 
     def wait(self) -> None:
         """Until all that was saved is on disk. Raises TrainingError."""
