@@ -14,12 +14,12 @@ from jax.sharding import Mesh
 
 from benchmarks.flops import N
 from benchmarks.generate import made_up_batch, made_up_items, made_up_split, split_of
-from benchmarks.harness import Table, seconds
+from benchmarks.harness import Action, Table, in_turns, seconds
 from benchmarks.published import LEARNING_RATE, MeasuredModel, published_config
 from mmctr_jax.config import Config
 from mmctr_jax.data.loader import train_batches
 from mmctr_jax.devices.collectives import collectives
-from mmctr_jax.devices.sharding import make_mesh, on_devices, placed, put_items, put_replicated, split_rows
+from mmctr_jax.devices.sharding import make_mesh, on_devices, placed, put_batch, put_items, put_replicated, split_rows
 from mmctr_jax.models.matching import MatchingSettings
 from mmctr_jax.training.step import abstract_state, init_state, make_train_step
 
@@ -31,7 +31,7 @@ SMALL = (
 
 def main(argv: list[str]) -> None:
     measures = {"length": _length, "batch": _batch, "items": _items, "devices": _devices, "sharding": _sharding}
-    measures |= {"tables": _tables}
+    measures |= {"rows": _rows, "tables": _tables}
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run scaling")
     parser.add_argument("--against", choices=list(measures), required=True)
     args = parser.parse_args(argv)
@@ -114,6 +114,31 @@ def _sharding(folder: Path) -> None:
         sizes, exchanged, _ = _program(config, items, mesh, 8)
         cells = ", ".join(f"{kind} {4 * n / 1e9:.2f}" for kind, n in exchanged.items())
         table.row(sharding, *(f"{size:.2f}" for size in sizes), cells)
+
+
+def _rows(folder: Path) -> None:
+    """Optimisers of tables beside one another, in turns; clicks by Zipf's law, so that rows are named again."""
+    print("the matching model, ids 64 wide, an average of weights, weight decay of the tables; ms a step\n")
+    optimizers = "null", "adam", "lazy_adam"
+    table, rng = Table("batch", "clicks", "items", *optimizers), np.random.default_rng(0)
+    for batch_size, clicks, items in ((256, 32, 10**4), (1024, 8, 10**4), (1024, 8, 10**5), (1024, 8, 10**6)):
+        batches = [made_up_batch(batch_size, clicks) for _ in range(8)]
+        for batch in batches:
+            for name in ("history", "item"):
+                drawn = rng.zipf(1.3, batch[name].shape) % (items - 1) + 1
+                batch[name] = drawn.astype(np.int32)
+        item_table = made_up_items(items)
+
+        def steps(optimizer: str, batches: list = batches, item_table: dict = item_table) -> Action:
+            overrides = "train.ema=0.99", "train.weight_decay.tables=0.5", f"train.tables={optimizer}"
+            config = published_config(f"features.num_items={len(item_table['item_tags'])}", *overrides)
+            config = config.model_copy(update={"model": MatchingSettings(embedding_dim=64, max_history=N)})
+            model = MeasuredModel(config, item_table)
+            ready = [put_batch(batch, model.mesh) for batch in batches]
+            return lambda: [model.step(batch) for batch in ready][-1].block_until_ready()
+
+        times = in_turns(*map(steps, optimizers), times=5)
+        table.row(batch_size, clicks, f"{items:,}", *(f"{time / len(batches) * 1e3:.0f}" for time in times))
 
 
 def _tables(folder: Path) -> None:

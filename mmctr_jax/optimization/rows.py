@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from pydantic import model_validator
 
@@ -121,10 +122,15 @@ class RowAdam(_Adam):
         if not self.b1:
             return None
         seen = jnp.maximum(seen_U, 1)[:, None].astype(kept["mu"].dtype)  # of no consequence before a row's first step
-        i = jnp.arange(1, self._steps_carried + 1, dtype=seen.dtype)
-        unbias_1 = jnp.expm1(seen * _log(self.b1)) / jnp.expm1((seen + i) * _log(self.b1))
-        unbias_2 = jnp.expm1((seen + i) * _log(self.b2)) / jnp.expm1(seen * _log(self.b2))
-        return Carried(self._direction(kept, seen), jnp.exp(i * self._log_ratio) * unbias_1 * jnp.sqrt(unbias_2))
+        i = np.arange(1, self._steps_carried + 1)
+
+        def unbias(b: float) -> jax.Array:
+            """1 - b to the power of seen + i, over that of seen; without an exponential of each."""
+            ratio = jnp.asarray(1 - b**i, seen.dtype) / -jnp.expm1(seen * _log(b))
+            return 1 + ratio * b**seen
+
+        shares = jnp.asarray(np.exp(i * self._log_ratio), seen.dtype)
+        return Carried(self._direction(kept, seen), shares * jnp.sqrt(unbias(self.b2)) / unbias(self.b1))
 
 
 class LazyAdam(_Adam):
@@ -234,7 +240,8 @@ def caught_up(
     if carried is not None:
         i = jnp.arange(1, carried.shares_UxJ.shape[1] + 1, dtype=n.dtype)
         shares = jnp.where(i <= n, carried.shares_UxJ, 0)
-        lost = (shares * jnp.exp(jnp.maximum(n - i, 0) * log_q)).sum(axis=1, keepdims=True)
+        shrunk = jnp.exp(jnp.maximum(n - i, 0) * log_q) if decay else 1
+        lost = (shares * shrunk).sum(axis=1, keepdims=True)
         value -= learning_rate * lost * carried.direction_UxE
     if average is not None:
         # Adam's kind of mean, (1 - d)/(1 - dᵗ) Σ dᵗ⁻ᵏ pₖ; n of its t values are those of the steps to catch up with.
