@@ -120,4 +120,7 @@ def test_prepared_files_hold_what_the_columns_hold(of_log, of_items, seed):
         later = pl.read_parquet(folder / "again" / "train.parquet").filter(pl.col("label") == 1)
         assert later.drop("clicks_level").equals(train.drop("clicks_level"))
         tables = [pl.read_parquet(there / "item_feature.parquet") for there in (out, folder / "again")]
-        assert tables[0].equals(tables[1].head(len(tables[0])))
+        for before, after in zip(tables[0], tables[1].head(len(tables[0])), strict=True):
+            if not before.equals(after):  # a value that only items outside of training had is numbered the day after
+                numbers = list(zip(before, after, strict=True))
+                assert all(x == y or (x == 0 and y > before.max()) for x, y in numbers), before.name
