@@ -36,6 +36,40 @@ def make_batch(rng, lengths=LENGTHS, width=MAX_HISTORY):
     }
 
 
+def features_of_many(items):
+    """The tiny config's features, of so many items."""
+    return {
+        "num_items": items,
+        "item_features": [
+            {"kind": "tags", "name": "item_tags", "vocab_size": TAGS},
+            {"kind": "embedding", "name": "item_emb_d8", "dim": DIM},
+        ],
+    }
+
+
+def table_of_many(items):
+    rng = np.random.default_rng(0)
+    table = {
+        "item_tags": rng.integers(0, TAGS, (items, 3), dtype=np.int32),
+        "item_emb_d8": rng.standard_normal((items, DIM)).astype(np.float32),
+    }
+    for values in table.values():
+        values[0] = 0
+    return table
+
+
+def batch_of_many(items, length, seed):
+    """16 rows of full histories."""
+    rng = np.random.default_rng(seed)
+    return {
+        "history": rng.integers(1, items, (16, length), dtype=np.int32),
+        "item": rng.integers(1, items, 16, dtype=np.int32),
+        "side": dict(zip(SIDES, rng.integers(0, 11, (2, 16), dtype=np.int32), strict=True)),
+        "label": rng.integers(0, 2, 16).astype(np.float32),
+        "weight": np.ones(16, np.float32),
+    }
+
+
 def rows_of(batch, rows):
     """Some rows of a batch, in this order."""
     return jax.tree.map(lambda values: values[rows], batch)

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from batches import SIDES, make_batch, make_items
+from batches import batch_of_many, features_of_many, make_batch, make_items, table_of_many
 from same_run import assert_same_run
-from synthetic import DIM, QUICK, TAGS, config_for, merged, resolved_config
+from synthetic import DIM, QUICK, config_for, merged, resolved_config
 from test_training import StopAt
 
 from mmctr_jax.devices.collectives import collectives
@@ -184,37 +184,16 @@ LARGE = 400_000
 
 
 def large(**train):
-    features = {
-        "num_items": LARGE,
-        "item_features": [
-            {"kind": "tags", "name": "item_tags", "vocab_size": TAGS},
-            {"kind": "embedding", "name": "item_emb_d8", "dim": DIM},
-        ],
-    }
-    return {"features": features, "train": {"length_buckets": [], "ema": 0.9} | train}
+    return {"features": features_of_many(LARGE), "train": {"length_buckets": [], "ema": 0.9} | train}
 
 
 def large_batch(seed):
-    rng = np.random.default_rng(seed)
-    return {
-        "history": rng.integers(1, LARGE, (16, 10), dtype=np.int32),
-        "item": rng.integers(1, LARGE, 16, dtype=np.int32),
-        "side": dict(zip(SIDES, rng.integers(0, 11, (2, 16), dtype=np.int32), strict=True)),
-        "label": rng.integers(0, 2, 16).astype(np.float32),
-        "weight": np.ones(16, np.float32),
-    }
+    return batch_of_many(LARGE, 10, seed)
 
 
 @pytest.fixture(scope="module")
 def large_items():
-    rng = np.random.default_rng(0)
-    table = {
-        "item_tags": rng.integers(0, TAGS, (LARGE, 3), dtype=np.int32),
-        "item_emb_d8": rng.standard_normal((LARGE, DIM)).astype(np.float32),
-    }
-    for values in table.values():
-        values[0] = 0
-    return table
+    return table_of_many(LARGE)
 
 
 def compiled(change, items, devices):

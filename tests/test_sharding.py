@@ -3,9 +3,9 @@
 import jax
 import numpy as np
 import pytest
-from batches import SIDES, make_split
+from batches import batch_of_many, features_of_many, make_split, table_of_many
 from jax.sharding import PartitionSpec as P
-from synthetic import DIM, TAGS, resolved_config
+from synthetic import DIM, resolved_config
 
 from mmctr_jax.devices.sharding import make_mesh, placed, put_batch, put_items
 from mmctr_jax.runs.directory import RunDirectory
@@ -18,13 +18,7 @@ ITEMS = 4_201  # more than fit in a whole number of rows for each device
 
 def config_with(sharding, **train):
     change = {
-        "features": {
-            "num_items": ITEMS,
-            "item_features": [
-                {"kind": "tags", "name": "item_tags", "vocab_size": TAGS},
-                {"kind": "embedding", "name": "item_emb_d8", "dim": DIM},
-            ],
-        },
+        "features": features_of_many(ITEMS),
         "model": {"dcn": {"cross_layers": 1, "deep": [16]}},
         "train": {"sharding": sharding, "length_buckets": [2], "embedding_l2": 1e-4, "batch_size": 16} | train,
     }
@@ -33,25 +27,7 @@ def config_with(sharding, **train):
 
 @pytest.fixture(scope="module")
 def items():
-    rng = np.random.default_rng(0)
-    table = {
-        "item_tags": rng.integers(0, TAGS, (ITEMS, 3), dtype=np.int32),
-        "item_emb_d8": rng.standard_normal((ITEMS, DIM)).astype(np.float32),
-    }
-    for values in table.values():
-        values[0] = 0
-    return table
-
-
-def batch(length, seed):
-    rng = np.random.default_rng(seed)
-    return {
-        "history": rng.integers(1, ITEMS, (16, length), dtype=np.int32),
-        "item": rng.integers(1, ITEMS, 16, dtype=np.int32),
-        "side": dict(zip(SIDES, rng.integers(0, 11, (2, 16), dtype=np.int32), strict=True)),
-        "label": rng.integers(0, 2, 16).astype(np.float32),
-        "weight": np.ones(16, np.float32),
-    }
+    return table_of_many(ITEMS)
 
 
 def trained(items, sharding, devices, **train):
@@ -59,7 +35,7 @@ def trained(items, sharding, devices, **train):
     on_device = put_items(items, mesh, config)
     state, step, losses = init_state(config, on_device, mesh), make_train_step(config, mesh), []
     for i, length in enumerate((10, 2, 10, 2)):
-        state, metrics = step(state, put_batch(batch(length, i), mesh), on_device, np.float32(0.01))
+        state, metrics = step(state, put_batch(batch_of_many(ITEMS, length, i), mesh), on_device, np.float32(0.01))
         losses.append(float(metrics["loss"]))
     return config, mesh, on_device, state, losses
 

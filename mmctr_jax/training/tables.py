@@ -74,9 +74,7 @@ class RowTables:
         """
         collections = ["batch_stats", "losses", "lookups"]
         _, found = model.apply(variables, batch, items, train=True, rngs={"dropout": key}, mutable=collections)
-        every: dict[str, list[jax.Array]] = {
-            name: [jnp.zeros(1, jnp.int32)] for name in self.apart(variables["params"])[0]
-        }
+        every = {name: [jnp.zeros(1, jnp.int32)] for name in self.sizes}
         for lookup in found["lookups"]["embedding"]["ids"]:
             for name, ids in lookup.items():
                 every[name].append(jax.lax.with_sharding_constraint(ids.ravel(), replicated(self.mesh)))
