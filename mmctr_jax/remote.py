@@ -1,4 +1,4 @@
-"""Files by URL: copied to this machine's cache, and read there.
+"""Files by URL: copied to this machine and read there; or, where many machines work, read and written in place.
 
 Whatever reads files asks `local` for their path, so that a URL may stand wherever a path may, and all checks of files
 are those of the copies. Credentials are those of the environment (AWS_ACCESS_KEY_ID …, as the store's own tools know).
@@ -9,8 +9,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 from urllib.parse import quote
 
 from mmctr_jax.console import Progress
@@ -18,6 +21,7 @@ from mmctr_jax.errors import InputError
 from mmctr_jax.files import replacing, writing
 
 if TYPE_CHECKING:
+    from pyarrow import NativeFile
     from pyarrow.fs import FileInfo, FileSystem
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)  # a Path has one slash where a URL has two
@@ -49,6 +53,39 @@ def local(path: str | Path) -> Path:
 
     Raises: InputError if there is nothing at the URL, if it cannot be read, or if it holds credentials.
     """
+    place = _place(path)
+    if isinstance(place, Path):
+        return place
+    with place.read():
+        return _copied(*place.opened(), place.shown, place.scheme)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """What a URL names."""
+
+    scheme: str
+    url: str
+    shown: str  # without what it may hold besides
+
+    def opened(self) -> tuple[FileSystem, str]:
+        """The store, and the path there."""
+        from pyarrow.fs import FileSystem
+
+        return FileSystem.from_uri(self.url)
+
+    @contextmanager
+    def read(self) -> Iterator[None]:
+        """Raises: InputError where the block cannot read what it names."""
+        try:
+            yield
+        except (OSError, ValueError, NotImplementedError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:300].rstrip(".")
+            raise InputError(f"The URL {self.shown} cannot be read: {reason}.") from None
+
+
+def _place(path: str | Path) -> Path | _Place:
+    """The path on this machine, or what a URL names. Raises: InputError if it cannot be read, or holds credentials."""
     found = _URL.fullmatch(str(path))
     if not found:
         return Path(path)
@@ -63,17 +100,93 @@ def local(path: str | Path) -> Path:
     shown, url = url.split("?")[0], quote(url, safe="/%:?=&,+!$'()*;~[]")
     if scheme in ("gs", "gcs") and "retry_limit_seconds" not in url:  # Arrow's is 15 minutes
         url += ("&" if "?" in url else "?") + f"retry_limit_seconds={_PATIENCE}"
-    try:
-        return _copied(url, shown, scheme)
-    except (OSError, ValueError, NotImplementedError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:300].rstrip(".")
-        raise InputError(f"The URL {shown} cannot be read: {reason}.") from None
+    return _Place(scheme, url, shown)
 
 
-def _copied(url: str, shown: str, scheme: str) -> Path:
-    from pyarrow.fs import FileSelector, FileSystem, FileType
+def shown(path: str | Path) -> str:
+    """The path, or the URL as people write it, without what it may hold besides."""
+    place = _place(path)
+    return str(place) if isinstance(place, Path) else place.shown
 
-    store, root = FileSystem.from_uri(url)
+
+def opened(path: Path) -> Path | NativeFile:
+    """What pyarrow reads a file from, in place. Raises: InputError if it is a URL that cannot be opened."""
+    place = _place(path)
+    if isinstance(place, Path):
+        return place
+    with place.read():
+        store, file = place.opened()
+        return store.open_input_file(file)
+
+
+def files_in(url: Path) -> dict[Path, int]:
+    """The files in a folder by URL, or the one file that it names, and their sizes; by name, hidden ones left out.
+
+    Raises: InputError if there is none.
+    """
+    from pyarrow.fs import FileSelector, FileType
+
+    place = _place(url)
+    with place.read():
+        store, root = place.opened()
+        info = store.get_file_info(root)
+        if info.type == FileType.File:
+            return {url: info.size}
+        found = store.get_file_info(FileSelector(root, allow_not_found=True))
+    files = sorted(
+        (url / file.base_name, file.size)
+        for file in found
+        if file.type == FileType.File and not file.base_name.startswith((".", "_"))
+    )
+    if not files:
+        raise InputError(f"There is nothing at {place.shown}; check the URL.")
+    return dict(files)
+
+
+def exists(url: Path) -> bool:
+    """Whether there is anything at a URL. Raises: InputError if that cannot be told."""
+    from pyarrow.fs import FileSelector, FileType
+
+    place = _place(url)
+    with place.read():
+        store, path = place.opened()
+        if store.get_file_info(path).type != FileType.NotFound:
+            return True
+        return bool(store.get_file_info(FileSelector(path, allow_not_found=True)))
+
+
+@contextmanager
+def writing_file(path: Path) -> Iterator[IO[bytes] | NativeFile]:
+    """A stream into a file that is whole once the block ends well, by path or URL; its folder is made.
+
+    Raises: OSError if it cannot be written.
+    """
+    place = _place(path)
+    if isinstance(place, Path):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(place) as temporary, temporary.open("wb") as stream:
+            yield stream
+        return
+    store, file = place.opened()
+    store.create_dir(file.rsplit("/", 1)[0], recursive=True)
+    with store.open_output_stream(file) as stream:
+        yield stream
+
+
+def remove(path: Path) -> None:
+    """Removes a folder, by path or URL, if it is there."""
+    place = _place(path)
+    if isinstance(place, Path):
+        shutil.rmtree(place, ignore_errors=True)
+        return
+    with suppress(OSError):
+        store, folder = place.opened()
+        store.delete_dir(folder)
+
+
+def _copied(store: FileSystem, root: str, shown: str, scheme: str) -> Path:
+    from pyarrow.fs import FileSelector, FileType
+
     info, place = store.get_file_info(root), cache_folder() / scheme
     if info.type == FileType.NotFound:
         raise InputError(f"There is nothing at {shown}; check the URL.")

@@ -1,9 +1,12 @@
 """From a log to samples: histories are the past, training knows of nothing later, negatives are no clicks."""
 
 import hashlib
+import itertools
 import json
 import os
+import tempfile
 from collections import Counter, defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +19,14 @@ from hypothesis import strategies as st
 from mmctr_jax.config import load_config
 from mmctr_jax.errors import InputError
 from mmctr_jax.prepare import encoding, samples
+from mmctr_jax.prepare.draws import mixed
 from mmctr_jax.prepare.folder import config_text
-from mmctr_jax.prepare.log import sorted_log
+from mmctr_jax.prepare.log import all_keys, in_order, sorted_log
 from mmctr_jax.prepare.negatives import NegativeSampler
 from mmctr_jax.prepare.options import Options
 from mmctr_jax.prepare.pipeline import prepare
 from mmctr_jax.prepare.source import Source
+from mmctr_jax.prepare.totals import LocalShards, Shard
 from mmctr_jax.training.data import load_training_data
 
 
@@ -313,11 +318,15 @@ def test_negatives_are_training_items_that_the_user_never_clicks(tmp_path, split
             assert min(places.values()) > 0.7 * max(places.values()) and len(places) == 4
 
 
+def keys(samples, seed=1):
+    return mixed(np.arange(samples, dtype=np.uint64), seed)
+
+
 def test_negatives_follow_popularity_to_the_power_alpha():
     clicks = np.array([0, 1, 10, 100, 1000, 0])
     for alpha in (0.0, 0.75, 1.0):
-        sampler = NegativeSampler(clicks, np.array([1]), np.array([4]), alpha, seed=1)
-        drawn = np.bincount(sampler.draw(np.zeros(20_000, int), 1, (0, 0))[:, 0], minlength=6) / 20_000
+        sampler = NegativeSampler(clicks, np.array([1]), np.array([4]), alpha)
+        drawn = np.bincount(sampler.draw(np.zeros(20_000, int), 1, keys(20_000))[:, 0], minlength=6) / 20_000
         share = np.array([0, 1, 10**alpha, 100**alpha, 1000**alpha, 0])
         np.testing.assert_allclose(drawn, share / share.sum(), atol=0.015)
         assert drawn[0] == drawn[5] == 0
@@ -326,11 +335,11 @@ def test_negatives_follow_popularity_to_the_power_alpha():
 def test_negatives_of_one_sample_do_not_depend_on_other_samples():
     rng = np.random.default_rng(0)
     clicks, user, item = rng.integers(1, 50, 30), rng.integers(0, 9, 60), rng.integers(0, 30, 60)
-    sampler = NegativeSampler(clicks, user, item, 0.75, seed=1)
+    sampler = NegativeSampler(clicks, user, item, 0.75)
     samples = rng.integers(0, 9, 100)
     others = np.where(np.arange(100) == 50, samples, (samples + 1) % 9)
-    assert (sampler.draw(samples, 3, (0, 1))[50] == sampler.draw(others, 3, (0, 1))[50]).all()
-    assert (sampler.draw(samples, 3, (0, 1)) != sampler.draw(samples, 3, (0, 2))).any()
+    assert (sampler.draw(samples, 3, keys(100))[50] == sampler.draw(others, 3, keys(100))[50]).all()
+    assert (sampler.draw(samples, 3, keys(100)) != sampler.draw(samples, 3, keys(100, 2))).any()
 
 
 @settings(max_examples=60, deadline=None)
@@ -338,8 +347,8 @@ def test_negatives_of_one_sample_do_not_depend_on_other_samples():
 def test_who_leaves_few_items_gets_all_of_them(items, count, seed, data):
     mine = data.draw(st.sets(st.integers(0, items - 1)))
     clicks = 10 ** np.arange(items)  # what is left may be drawn very rarely
-    sampler = NegativeSampler(clicks, np.full(len(mine), 3), np.array(sorted(mine), int), 1.0, seed)
-    for row in sampler.draw(np.array([3, 3]), count, (0, 0)):
+    sampler = NegativeSampler(clicks, np.full(len(mine), 3), np.array(sorted(mine), int), 1.0)
+    for row in sampler.draw(np.array([3, 3]), count, keys(2, seed)):
         drawn = [int(i) for i in row if i >= 0]
         assert len(drawn) == len(set(drawn)) == min(count, items - len(mine)) and not set(drawn) & mine
 
@@ -534,15 +543,77 @@ def test_popularity_counts_clicks_alone_and_samples_clicks_alone(tmp_path):
 def test_chunks_are_joined_without_a_seam(tmp_path, monkeypatch):
     whole = run_prepare(tmp_path, make_log(), options(), "whole")
     monkeypatch.setattr(samples, "_ROWS_PER_CHUNK", 20)
-    draw, streams = NegativeSampler.draw, []
+    draw, drawn_by = NegativeSampler.draw, []
     monkeypatch.setattr(
-        NegativeSampler, "draw", lambda self, user, n, stream: streams.append(stream) or draw(self, user, n, stream)
+        NegativeSampler, "draw", lambda self, user, n, keys: drawn_by.append(keys) or draw(self, user, n, keys)
     )
     pieces = run_prepare(tmp_path, make_log(), options(), "pieces")
-    assert len(set(streams)) == len(streams) > 10  # each draws numbers of its own
+    each = np.concatenate(drawn_by)
+    assert len(drawn_by) > 10 and len(np.unique(each)) == len(each)  # each sample draws numbers of its own
     for split in ("train", "valid", "test"):  # `table` checks the test file's ID
-        a, b = whole.table(split), pieces.table(split)
-        assert a.filter(label=1).drop("ID", strict=False).equals(b.filter(label=1).drop("ID", strict=False))
+        assert whole.table(split).equals(pieces.table(split))
+
+
+def in_shards(source: Source, users_in_each: list[int], seed: int) -> LocalShards:
+    """The source's log, cut before the users with these places in their order."""
+    users, shards = in_order(source.log["user"].unique()), []
+    for first, end in itertools.pairwise([0, *users_in_each, len(users)]):
+        some = source.log.filter(pl.col("user").is_in(users[first:end].implode()))
+        if len(some):
+            shards.append(Shard(*sorted_log(replace(source, log=some)), seed))
+    return LocalShards(shards)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    cuts=st.lists(st.integers(1, 39), min_size=1, max_size=4, unique=True).map(sorted),
+    changed=st.fixed_dictionaries(
+        {},
+        optional={
+            "split": st.sampled_from(["user", "time", "last"]),
+            "negatives": st.sampled_from([None, 1, 3]),
+            "per_user": st.just(2),
+            "min_item_clicks": st.just(9),
+            "min_value_count": st.just(30),
+            "clicks": st.just("all"),
+            "since": st.just(40.0),
+        },
+    ),
+)
+def test_a_log_in_shards_gives_the_same_samples(cuts, changed):
+    rng = np.random.default_rng(1)
+    log = make_log(non_clicks=True)
+    log = log.with_columns(
+        weight=pl.Series(rng.random(len(log)) + 0.5),
+        price=pl.Series(rng.random(len(log))),
+        likes=pl.Series(rng.random(len(log)) < 0.3),
+        click_price=pl.Series(rng.random(len(log))),
+        item_seq_bought=pl.Series(rng.random(len(log)) < 0.2),
+        interests=pl.Series([["a", "b", "c"][: rng.integers(0, 4)] for _ in range(len(log))], dtype=pl.List(pl.String)),
+    )
+    source = Source(
+        log,
+        make_items(),
+        [],
+        side=["device"],
+        numeric=["price"],
+        lists=["interests"],
+        labels={"likes": 0.3},
+        clicks={"price": "numeric", "gap": "numeric"},
+        histories={"bought": "action"},
+        item_numeric=["price"],
+    )
+    opts = options(**changed)
+    with tempfile.TemporaryDirectory() as folder:
+        prepare("interactions", source, opts, Path(folder) / "whole")
+        prepare("interactions", source, opts, Path(folder) / "parts", shards=in_shards(source, cuts, opts.seed))
+        whole, parts = (Prepared(Path(folder) / name) for name in ("whole", "parts"))
+        assert whole.manifest | {"folder": ""} == parts.manifest | {"folder": ""}
+        for split in ("train", "valid", "test"):
+            assert whole.table(split).equals(parts.table(split))
+            assert (parts.folder / f"{split}.parquet" / "_SUCCESS").exists()
+        for file in [whole.folder / "item_info.parquet", *(whole.folder / "vocabularies").iterdir()]:
+            assert file.read_bytes() == (parts.folder / file.relative_to(whole.folder)).read_bytes()
 
 
 def test_another_seed_is_another_draw(tmp_path):
@@ -570,8 +641,8 @@ def test_a_repeated_row_is_its_click(tmp_path):
 
 def test_numbers_keep_their_order_when_other_ids_come(tmp_path):
     log = pl.DataFrame({"user": [1, 2, 3], "item": ["x", "10", "9"], "time": [1, 2, 3]})
-    catalogue_ids = pl.DataFrame({"item": [2, 10]})
-    assert sorted_log(Source(log, catalogue_ids, []))[0].items.to_list() == ["2", "9", "10", "x"]
+    items = sorted_log(Source(log, log.select("item")[:0], []))[0].items
+    assert all_keys(items, pl.Series([2, 10])).to_list() == ["2", "9", "10", "x"]
 
 
 def test_users_with_too_little_history_are_not_held_out(tmp_path):

@@ -19,6 +19,7 @@ from mmctr_jax.embed.item_file import read_item_file
 from mmctr_jax.embed.precomputed import file_and_column, precomputed_part
 from mmctr_jax.errors import InputError
 from mmctr_jax.prepare import microlens
+from mmctr_jax.prepare.draws import mixed
 from mmctr_jax.prepare.interactions import Columns, read
 from mmctr_jax.prepare.negatives import NegativeSampler
 from mmctr_jax.prepare.raw_values import as_tags, as_times, check_items_match
@@ -154,8 +155,8 @@ def test_times_without_one_meaning_are_refused(tmp_path, values, words):
 
 
 def test_days_as_times_are_warned_of(tmp_path, capsys):
-    from mmctr_jax.prepare.dataset import build_dataset
     from mmctr_jax.prepare.options import Options
+    from mmctr_jax.prepare.pipeline import prepare
 
     rng = np.random.default_rng(0)
     days = np.sort(rng.integers(0, 40, 300))
@@ -163,7 +164,8 @@ def test_days_as_times_are_warned_of(tmp_path, capsys):
         f"{u},{i},2024-01-{d % 28 + 1:02}\n" for u, i, d in zip(days % 9, rng.integers(0, 50, 300), days, strict=True)
     )
     (tmp_path / "l.csv").write_text("user,item,time\n" + rows)
-    build_dataset(read(tmp_path / "l.csv", None, Columns()), Options(split="user", negatives=1, valid=0.2, test=0.2))
+    source = read(tmp_path / "l.csv", None, Columns())
+    prepare("interactions", source, Options(split="user", negatives=1, valid=0.2, test=0.2), tmp_path / "out")
     assert "clicks are at the same time as another one of their user" in capsys.readouterr().out
 
 
@@ -356,7 +358,9 @@ def test_who_clicked_nearly_everything_gets_what_is_left():
     item = np.concatenate([clicked, rng.integers(0, items, 900)])
     popular = np.bincount(item, minlength=items)
     popular[:5] += 10**6
-    drawn = NegativeSampler(popular, user, item, 0.75, 1).draw(np.zeros(50, int), 4, (0, 0))
+    drawn = NegativeSampler(popular, user, item, 0.75).draw(
+        np.zeros(50, int), 4, mixed(np.arange(50, dtype=np.uint64), 1)
+    )
     left = set(range(items - 3, items))
     for row in drawn:
         assert set(row[row >= 0]) == left and (row == -1).sum() == 1

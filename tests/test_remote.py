@@ -1,6 +1,8 @@
 """URLs where paths may stand, on an S3 server that others wrote: read whole, kept, made again when they change."""
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -97,6 +99,58 @@ def test_a_log_is_prepared_from_there(store, tmp_path):
         assert (tmp_path / "here" / file).read_bytes() == (tmp_path / "there" / file).read_bytes()
 
 
+def test_a_folder_is_prepared_into_the_store_and_trained_from_there(store, tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    log = {"user": rng.integers(0, 40, 900), "item": rng.integers(0, 30, 900), "time": np.arange(900)}
+    pl.DataFrame(log).write_parquet(tmp_path / "log.parquet")
+    arguments = ["interactions", str(tmp_path / "log.parquet"), "--negatives", "1", "--out"]
+    assert prepare_command.main([*arguments, str(tmp_path / "shop")]) == 0
+    assert prepare_command.main([*arguments, "s3://shop/days/shop"]) == 0
+    with pytest.raises(InputError, match="Output folder s3://shop/days/shop exists"):
+        prepare_command.main([*arguments, "s3://shop/days/shop"])
+    for name in ("train.parquet", "test_labels.parquet", "item_info.parquet", "vocabularies/user_id.parquet"):
+        with store.open_input_stream(f"shop/days/shop/{name}") as stream:
+            assert stream.read() == (tmp_path / "shop" / name).read_bytes()
+    monkeypatch.chdir(tmp_path)
+    few = ["train.epochs=1", "model.embedding_dim=4", "train.ema=null"]
+    assert train_command.main(["--config", "s3://shop/days/shop/shop.yaml", *few, "--run-dir", "run"]) == 0
+    assert "s3://shop/days/shop/valid.parquet" in (tmp_path / "run" / "config.yaml").read_text()
+
+
+def test_what_fails_leaves_nothing_in_the_store(store, tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    log = {"user": rng.integers(0, 40, 900), "item": rng.integers(0, 30, 900), "time": np.arange(900)}
+    pl.DataFrame(log).write_parquet(tmp_path / "log.parquet")
+    monkeypatch.setattr("mmctr_jax.prepare.folder.write", lambda *_: (_ for _ in ()).throw(OSError("no room")))
+    with pytest.raises(InputError, match="s3://shop/out cannot be written: no room"):
+        prepare_command.main(["interactions", str(tmp_path / "log.parquet"), "--out", "s3://shop/out"])
+    assert store.get_file_info("shop/out").type == pyarrow.fs.FileType.NotFound
+
+
+@pytest.mark.slow
+def test_on_spark_from_store_to_store(store, tmp_path):
+    pytest.importorskip("pyspark", reason="pyspark is not installed (extra: spark)")
+    rng = np.random.default_rng(0)
+    log = pl.DataFrame({"user": rng.integers(0, 40, 900), "item": rng.integers(0, 30, 900), "time": np.arange(900)})
+    (tmp_path / "log").mkdir()
+    for part in range(3):
+        log.slice(300 * part, 300).write_parquet(tmp_path / "log" / f"{part}.parquet")
+    upload(store, tmp_path / "log", "raw/log")
+    options = ["--negatives", "1", "--ignore", "*", "--out"]
+    assert prepare_command.main(["interactions", str(tmp_path / "log"), *options, str(tmp_path / "here")]) == 0
+    there = ["interactions", "s3://shop/raw/log", "--engine", "spark", *options, "s3://shop/there"]
+    environment = os.environ | {"PYSPARK_SUBMIT_ARGS": "--master local[2] pyspark-shell"}
+    found = subprocess.run([sys.executable, "-m", "mmctr_jax", "prepare", *there], env=environment, capture_output=True)
+    assert found.returncode == 0, found.stderr[-2000:]
+    for split in ("train", "test", "test_labels"):
+        assert pl.read_parquet(part_files(f"s3://shop/there/{split}.parquet")).equals(
+            pl.read_parquet(tmp_path / "here" / f"{split}.parquet")
+        )
+    names = [file.path for file in store.get_file_info(pyarrow.fs.FileSelector("shop", recursive=True))]
+    assert "shop/there/train.parquet/_SUCCESS" in names and not any("_log_" in name for name in names)
+    assert SECRET not in (found.stdout + found.stderr).decode()
+
+
 def test_copies_are_made_again_when_the_original_changes_and_kept_when_not(store, tmp_path):
     for name, rows in (("a", 3), ("b", 2)):
         pl.DataFrame({"x": np.arange(rows)}).write_parquet(tmp_path / f"{name}.parquet")
@@ -161,17 +215,11 @@ def test_files_of_this_machine_are_read_where_they_are(tmp_path):
     assert part_files(f"file://{tmp_path}/a.parquet") == [tmp_path / "a.parquet"]
 
 
-def test_nothing_is_written_by_url(tmp_path, monkeypatch):
+def test_runs_and_predictions_are_not_written_by_url(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for command, arguments in (
-        (prepare_command, ["interactions", "log.csv", "--out", "s3://shop/out"]),
-        (
-            train_command,
-            ["--config", str(Path(__file__).parents[1] / "configs/quickstart.yaml"), "--run-dir", "s3://b/r"],
-        ),
-    ):
-        with pytest.raises(InputError, match="is a URL, and files are written to this machine alone"):
-            command.main(arguments)
+    config = str(Path(__file__).parents[1] / "configs/quickstart.yaml")
+    with pytest.raises(InputError, match="is a URL, and files are written to this machine alone"):
+        train_command.main(["--config", config, "--run-dir", "s3://b/r"])
     data = write_dataset(tmp_path / "data")
     raw = raw_config(data)
     raw["train"]["epochs"] = 1

@@ -1,14 +1,21 @@
 """mmctr prepare SOURCE PATH --out DIR"""
 
+from __future__ import annotations
+
 import argparse
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mmctr_jax import interrupt
 from mmctr_jax.prepare import interactions, microlens, movielens
 from mmctr_jax.prepare.options import Options
-from mmctr_jax.prepare.source import SourceKind, comma_separated
+from mmctr_jax.prepare.source import Source, SourceKind, comma_separated
 from mmctr_jax.remote import local
+
+if TYPE_CHECKING:
+    from mmctr_jax.prepare.totals import Shards
 
 SOURCES = {"microlens": microlens.KIND, "movielens": movielens.KIND, "interactions": interactions.KIND}
 
@@ -23,24 +30,33 @@ def main(arguments: list[str]) -> int:
         from mmctr_jax.prepare.pipeline import check_free, moment, prepare
 
     check_free(args.out)
-    args.path = local(args.path)
+    on_spark = getattr(args, "engine", "local") == "spark"
+    if not on_spark:  # whose machines read it in place
+        args.path = local(args.path)
     if getattr(args, "items", None):
         args.items = local(args.items)
     options = Options(**{f.name: getattr(args, f.name) for f in fields(Options) if hasattr(args, f.name)})
     args.earlier = earlier = read_earlier(args.like) if args.like else None
-    source = SOURCES[args.source].read(args)
-    if not hasattr(args, "negatives") and source.has_non_clicks:
-        options = replace(options, negatives=None)
-    if args.from_time is not None:
-        options = replace(options, since=moment(args.from_time, source))
-    manifest = prepare(args.source, source, options, args.out, earlier)
+    with _on_spark(args) if on_spark else nullcontext((SOURCES[args.source].read(args), None)) as (source, shards):
+        if not hasattr(args, "negatives") and source.has_non_clicks:
+            options = replace(options, negatives=None)
+        if args.from_time is not None:
+            options = replace(options, since=moment(args.from_time, source))
+        manifest = prepare(args.source, source, options, args.out, earlier, shards)
     for note in manifest["notes"]:
         log.info(f"Note: {note}")
     log.info(
         f"Prepared {manifest['interactions']:,} interactions of {manifest['users']:,} users with "
-        f"{manifest['items']:,} items. Next: mmctr train --config {args.out / f'{args.out.name}.yaml'}"
+        f"{manifest['items']:,} items. Next: mmctr train --config {manifest['folder']}/{args.out.name}.yaml"
     )
     return 0
+
+
+def _on_spark(args: argparse.Namespace) -> AbstractContextManager[tuple[Source, Shards]]:
+    from mmctr_jax.prepare.spark import reading
+
+    earlier = args.earlier.columns if args.earlier else None
+    return reading(args.path, args.items, interactions.columns_of(args), earlier, args.out, args.seed)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -17,6 +17,7 @@ from mmctr_jax.config import yaml
 from mmctr_jax.config.explain import explain
 from mmctr_jax.config.schema import Config
 from mmctr_jax.errors import InputError
+from mmctr_jax.remote import local
 
 
 def set_field(raw: dict, key: str, value: Any, where: str) -> None:
@@ -117,7 +118,7 @@ def read_settings(path: str | Path, overrides: list[str] | tuple[str, ...] = ())
 
     Raises: InputError if a file cannot be read, or an override is none.
     """
-    raw = _read_raw(Path(path))
+    raw = _read_raw(local(path))
     if isinstance(raw, dict):
         for override in overrides:
             _apply_override(raw, override)

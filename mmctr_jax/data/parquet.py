@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from mmctr_jax.errors import InputError
 from mmctr_jax.hashing import hash_id
-from mmctr_jax.remote import local
+from mmctr_jax.remote import local, opened
 
 _ROWS_PER_READ = 65_536
 _UNREADABLE = (pa.ArrowException, OSError, ValueError)  # the last for names that are not UTF-8
@@ -81,7 +81,7 @@ def _refuse_others(path: Path, others: list[Path], files: list[Path]) -> None:
 
 def _open(file: Path) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(file, page_checksum_verification=True)
+        return pq.ParquetFile(opened(file), page_checksum_verification=True)
     except _UNREADABLE as error:
         raise InputError(f"{file} cannot be read as Parquet: {_first_line(error)}.") from None
 
@@ -312,9 +312,20 @@ def read_uniform(files: list[Path], columns: list[str]) -> dict[str, pa.ChunkedA
     for chunk in read_columns(files, columns):
         for name in columns:
             parts[name].append(_decoded(chunk[name].array))
-    schemas = [_open(file).schema_arrow for file in files]
     whole = {}
-    for name, arrays in parts.items():
+    for name, kind in uniform_types(files, columns).items():
+        arrays = parts[name]
+        try:
+            whole[name] = pa.chunked_array([array.cast(kind) for array in arrays], kind)
+        except pa.ArrowException as error:
+            raise InputError(f"{files[0]}: column {name} cannot be read as {kind}: {_first_line(error)}.") from None
+    return whole
+
+
+def uniform_types(files: list[Path], columns: list[str]) -> dict[str, pa.DataType]:
+    """Each column's type that holds what all files have. Raises: InputError if there is none."""
+    schemas, types = [_open(file).schema_arrow for file in files], {}
+    for name in columns:
         found = dict.fromkeys(_plain(schema.field(name).type) for schema in schemas)
         kind = next(iter(found))
         for other in found:
@@ -322,11 +333,26 @@ def read_uniform(files: list[Path], columns: list[str]) -> dict[str, pa.ChunkedA
             if kind is None:
                 kinds = " and ".join(map(str, found))
                 raise InputError(f"{files[0].parent}: column {name} is {kinds} in its part files; give it one type.")
-        try:
-            whole[name] = pa.chunked_array([array.cast(kind) for array in arrays], kind)
-        except pa.ArrowException as error:
-            raise InputError(f"{files[0]}: column {name} cannot be read as {kind}: {_first_line(error)}.") from None
-    return whole
+        types[name] = kind
+    return types
+
+
+def row_groups(files: list[Path]) -> list[tuple[Path, int, int]]:
+    """The files' row groups: file, number in it, rows. Raises: InputError if a file cannot be read."""
+    groups = []
+    for file in files:
+        metadata = _open(file).metadata
+        groups += [(file, group, metadata.row_group(group).num_rows) for group in range(metadata.num_row_groups)]
+    return groups
+
+
+def read_row_group(file: Path, group: int, types: dict[str, pa.DataType]) -> dict[str, pa.ChunkedArray]:
+    """Columns of a row group, as `uniform_types` has them. Raises: InputError if it cannot be read."""
+    try:
+        table = _open(file).read_row_group(group, list(types))
+        return {name: table[name].cast(kind) for name, kind in types.items()}
+    except _UNREADABLE as error:
+        raise InputError(f"{file} cannot be read as Parquet: {_first_line(error)}.") from None
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import polars as pl
@@ -17,63 +19,81 @@ from mmctr_jax.prepare.encoding import (
     Numbers,
     encode_items,
     numbers_of,
-    respelled,
-    vocabulary,
+    vocabulary_of,
 )
-from mmctr_jax.prepare.log import Log, sorted_log
+from mmctr_jax.prepare.log import all_keys
 from mmctr_jax.prepare.options import Options
-from mmctr_jax.prepare.samples import Histories, candidates, most_recent
+from mmctr_jax.prepare.raw_values import check_ids_go_on, check_items_match
 from mmctr_jax.prepare.source import Source
-from mmctr_jax.prepare.split import SPLITS, TRAIN, split_log
+from mmctr_jax.prepare.split import SPLITS, find_cuts
+from mmctr_jax.prepare.totals import Look, Selection, Shards, Totals, count, look
 
 _MANY_NEW = 0.2  # share of values that an earlier vocabulary lacks, from which on it is warned of
-_SAMPLES_OF_GAPS = 20_000  # enough for quantiles
+_OTHER_UNIT = 100  # times the earlier times, from which on times are in another unit; seconds grow slowly
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What the samples of a user are made from, besides the user's interactions."""
+
+    selection: Selection
+    item_id: np.ndarray  # (n,) int64 numbers of the selection's items; 0 for those that are dropped
+    clicks: np.ndarray  # (V + 1,) clicks in training, by item
+    levels: dict[str, np.ndarray]  # (V + 1,) of each column of items
+    side: dict[str, pl.DataFrame]  # name → vocabulary of a feature of rows or clicks
+    respelled: bool  # whether these are an earlier preparation's, which may have spelled values otherwise
+    numbering: Numbering  # of all vocabularies and levels
 
 
 @dataclass(frozen=True)
 class Dataset:
     """A source split and numbered. Users are 1 … U, items 1 … V, those in training first."""
 
-    log: Log  # with these numbers for users and items
-    rows: list[np.ndarray]  # by split: the interactions that become samples, as row numbers of `log`
-    clicks: np.ndarray  # (V + 1,) clicks in training, by item
+    tables: Tables
+    user_id: list[np.ndarray]  # by shard, (U,) int64 numbers of its users
     items: EncodedItems
     users: pl.DataFrame  # vocabulary of the source's user ids
     item_ids: pl.DataFrame  # vocabulary of the source's item ids
-    side: dict[str, pl.DataFrame]  # name → vocabulary of a feature of rows or clicks
     numbers: dict[str, Numbers]  # name → how a model takes it, of rows, clicks and items
+    longest: dict[str, int]  # of each list
+    times: dict[str, float]  # their unit and size
+    totals: Totals
     counts: dict[str, int]  # what the manifest says of sizes and losses
-    numbering: Numbering  # of all vocabularies and levels
 
 
-def build_dataset(source: Source, options: Options, earlier: Earlier | None = None) -> Dataset:
-    """Sorts, splits and numbers; the training part alone decides numbers, levels and vocabularies.
+def build_dataset(shards: Shards, source: Source, options: Options, earlier: Earlier | None = None) -> Dataset:
+    """Splits and numbers; the training part alone decides numbers, levels and vocabularies.
 
     What an earlier preparation has numbered keeps its numbers; what it had not comes after that.
     Raises: InputError if source and options leave nothing to train or score.
     """
-    log, repeated = sorted_log(source)
-    _tell_of_ties(log)
-    may = candidates(log, options)
-    part = split_log(log, may & log.click, options)
-    keys = log.items
-    clicks = np.bincount(log.item[log.click & (part == TRAIN)], minlength=len(keys))
-    kept_items = clicks >= options.min_item_clicks
-    all_rows = len(log.user)
-    if not kept_items.all():
-        kept = kept_items[log.item]
-        log, part = log.select(kept), part[kept]
-        may = candidates(log, options)  # histories are shorter now
-    rows = [most_recent(log, np.flatnonzero(may & (part == code)), options.per_user) for code in range(len(SPLITS))]
-    _check_rows(log, rows, options)
+    seen = shards.total(partial(look, options=options, lists=source.lists))
+    users = pl.concat(_by_shard(seen.users))
+    times = {"unit": source.time_unit, "median": float(np.median(np.abs(seen.times.values.astype(np.float64))))}
+    _check_goes_on(source, options, earlier, seen, users, times)
+    _tell_of_ties(seen)
+    keys = all_keys(seen.items.values, source.items["item"])
+    cuts = find_cuts(seen.recent.values, np.concatenate(_by_shard(seen.keys)), options)
+    selection = Selection(options, keys, cuts)
+    with_ids = [*source.side, *source.lists]
+    with_ids += [f"click_{name}" for name, kind in source.clicks.items() if kind == "categorical"]
+    counting = partial(count, with_gaps="gap" in source.clicks)
+    kept_items = np.ones(len(keys), bool)
+    if options.min_item_clicks:
+        clicks = shards.total(partial(counting, selection=selection, categorical=[], earlier={})).clicks
+        kept_items = clicks >= options.min_item_clicks
+        selection = replace(selection, kept=kept_items)
+    vocabularies = {name: earlier.side[name] for name in with_ids} if earlier else {}
+    totals = shards.total(partial(counting, selection=selection, categorical=with_ids, earlier=vocabularies))
+    _tell_of_new_values(totals)
+    _check_rows(totals, options)
 
-    training = part == TRAIN
-    item_count = np.bincount(log.item[training], minlength=len(keys))
-    user_count = np.bincount(log.user[training], minlength=len(log.users))
+    item_count, clicks = totals.item_rows, totals.clicks
+    user_count, present = (np.concatenate(_by_shard(found)) for found in (totals.user_rows, totals.present))
     known_items, known_users = (earlier.items, earlier.users) if earlier else (None, None)
     item_id = numbers_after(keys, item_count > 0, kept_items, known_items)
-    present = np.bincount(log.user, minlength=len(log.users)) > 0
-    user_id = numbers_after(log.users, user_count > 0, present, known_users)
+    user_id = numbers_after(users, user_count > 0, present > 0, known_users)
     first_new = len(known_items) + 1 if earlier else 1
     training_items = first_new - 1 + int(((item_count > 0) & (item_id >= first_new)).sum())
     by_number = np.zeros(max(int(item_id.max(initial=0)) + 1, first_new), np.int64)
@@ -88,74 +108,84 @@ def build_dataset(source: Source, options: Options, earlier: Earlier | None = No
     of_items = source.item_side, source.item_numeric
     items = encode_items(keys, item_id, source.items, by_number, training_items, options, known, *of_items)
     item_ids = with_known(_all_values(item_id, keys, item_count), known_items)
-    with_ids = [*source.side, *source.lists]
-    with_ids += [f"click_{name}" for name, kind in source.clicks.items() if kind == "categorical"]
-    if earlier:
-        log = _respelled(log, with_ids, earlier)
-    side = {name: _side(name, log.side[name].filter(training), earlier, options) for name in with_ids}
+    side = vocabularies or {
+        name: vocabulary_of(totals.values[name].frame, options.min_value_count) for name in with_ids
+    }
     named = {"item_id": item_ids, "item_tags": items.tags} | side | items.categories
     before = earlier.numbering if earlier else {}
     numbering = {name: grown(values["value"], before.get(name)) for name, values in named.items()}
-    numeric = {name: values[training] for name, values in log.numeric.items()}
-    if "gap" in source.clicks:
-        numeric["click_gap"] = _gaps(log, rows[TRAIN], options) / source.time_unit
+    numeric = {name: found.values for name, found in totals.numbers.items()}
+    if totals.gaps:
+        numeric["click_gap"] = np.concatenate([np.zeros(0), *totals.gaps.values]) / source.time_unit
     numbers = {
         name: earlier.numbers(name) if earlier else numbers_of(values, options.bins) for name, values in numeric.items()
     } | items.numbers
     numbering |= {f"{name}_level": grown(found, before.get(f"{name}_level")) for name, found in items.bounds.items()}
     numbering |= {name: grown(found.described, before.get(name)) for name, found in numbers.items()}
     return Dataset(
-        log=replace(log, user=user_id[log.user], item=item_id[log.item]),
-        rows=rows,
-        clicks=by_number,
+        tables=Tables(selection, item_id, by_number, items.levels, side, earlier is not None, numbering),
+        user_id=np.split(user_id, np.cumsum([len(found) for found in _by_shard(seen.users)])[:-1]),
         items=items,
-        users=with_known(_all_values(user_id, log.users, user_count), known_users),
+        users=with_known(_all_values(user_id, users, user_count), known_users),
         item_ids=item_ids.with_columns(clicks=pl.Series(by_number[item_ids["id"].to_numpy()])),
-        side=side,
         numbers=numbers,
+        longest={name: max(_by_shard(found)) for name, found in seen.longest.items()},
+        times=times,
+        totals=totals,
         counts={
-            "interactions": len(source.log),
-            "repeated_interactions": repeated,
-            "interactions_of_rare_items": all_rows - len(log.user),
+            "interactions": seen.rows + seen.repeated,
+            "repeated_interactions": seen.repeated,
+            "interactions_of_rare_items": seen.rows - totals.rows,
             "rare_items": int((~kept_items).sum()),
             "items_the_source_says_nothing_of": items.unknown,
             "training_items": training_items,
             **(_new_values(items, item_ids, earlier) if earlier else {}),
         },
-        numbering=numbering,
     )
 
 
-def _side(name: str, values: pl.Series, earlier: Earlier | None, options: Options) -> pl.DataFrame:
-    """The vocabulary of a row's feature: the earlier one's, if there is one, as a model's tables have their size."""
-    if earlier:
-        return earlier.side[name]
-    values = values.explode() if isinstance(values.dtype, pl.List) else values
-    return vocabulary(values, options.min_value_count)
+def _by_shard(found: dict[int, T]) -> list[T]:
+    return [found[number] for number in sorted(found)]
 
 
-def _respelled(log: Log, names: list[str], earlier: Earlier) -> Log:
-    """The log with values as the earlier preparation spelled them. Says how many rows have values new to it."""
-    side = dict(log.side)
-    for name in names:
-        values, known = side[name], earlier.side[name]
-        if isinstance(values.dtype, pl.List):
-            each = values.explode()
-        else:
-            each = side[name] = respelled(values, known)
-        new = each.filter(each.is_not_null() & ~each.is_in(known["value"].implode()))
-        if len(new):
-            share = len(new) / max(len(each) - each.null_count(), 1)
+def _check_goes_on(
+    source: Source, options: Options, earlier: Earlier | None, seen: Look, users: pl.Series, times: dict[str, float]
+) -> None:
+    """Says where ids of the log are not as an earlier preparation or the file of items writes them.
+
+    Raises: InputError where none of them is, or where times have another unit than earlier ones.
+    """
+    items, known = seen.items.values, source.items["item"]
+    if source.compared and (warning := check_items_match(items, known, *source.compared)):
+        say.warning(warning)
+    if not earlier:
+        return
+    then = earlier.manifest.get("times")  # an earlier version kept none
+    if "gap" in source.clicks and then and (problem := _other_times(then, times)):
+        raise InputError(f"--like {earlier.folder}: {problem}, and the feature gap is a time; give times as there.")
+    for name, ids, before in (("users", users, earlier.users), ("items", items, earlier.items)):
+        if warning := check_ids_go_on(ids, before["value"], name, earlier.folder):
+            say.warning(warning)
+
+
+def _other_times(then: dict[str, float], now: dict[str, float]) -> str | None:
+    """What is wrong where times have another unit than an earlier log's; None: nothing is."""
+    if then["unit"] != now["unit"]:
+        return f"times were {'dates' if then['unit'] > 1 else 'numbers'} there and are not here"
+    larger = max(then["median"], now["median"]) / max(min(then["median"], now["median"]), 1)
+    if now["unit"] == 1 and larger >= _OTHER_UNIT:
+        return f"times are {now['median']:g} here and were {then['median']:g} there, as in another unit"
+    return None
+
+
+def _tell_of_new_values(totals: Totals) -> None:
+    """Says what share of the values an earlier preparation does not know."""
+    for name, new in totals.new_values.items():
+        if new:
+            share = new / totals.known_values[name]
             tell = say.warning if share >= _MANY_NEW else say.info
-            tell(f"{share:.1%} of the values of {name} are new, such as {new[0]!r}; they count as unknown.")
-    return replace(log, side=side)
-
-
-def _gaps(log: Log, rows: np.ndarray, options: Options) -> np.ndarray:
-    """The times from clicks to samples, of samples spread evenly over these rows."""
-    some = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _SAMPLES_OF_GAPS)).astype(int))]
-    offsets, clicked = Histories(log).places(some, options.history)
-    return (np.repeat(log.time[some], np.diff(offsets)) - log.time[clicked]).astype(np.float64)
+            example = totals.example[name].values[0]
+            tell(f"{share:.1%} of the values of {name} are new, such as {example!r}; they count as unknown.")
 
 
 def _new_values(items: EncodedItems, item_ids: pl.DataFrame, earlier: Earlier) -> dict[str, int]:
@@ -167,31 +197,28 @@ def _new_values(items: EncodedItems, item_ids: pl.DataFrame, earlier: Earlier) -
     return counts
 
 
-def _tell_of_ties(log: Log) -> None:
+def _tell_of_ties(seen: Look) -> None:
     """Warns where many clicks have no order, as where times are dates."""
-    same = (np.diff(log.user) == 0) & (np.diff(log.time) == 0)
-    tied = (np.append(same, False) | np.append(False, same)) & log.click
-    if 20 * tied.sum() > log.click.sum():
-        alone = int(((Histories(log).lengths == 0) & log.click).sum())
+    if 20 * seen.tied > seen.clicks:
         say.warning(
-            f"{tied.sum():,} of {log.click.sum():,} clicks are at the same time as another one of their user, as "
-            f"where times are dates. A history holds clicks of strictly earlier times, so such clicks are not in each "
-            f"other's, and {alone:,} clicks without an earlier one are no samples; give finer times if there are any."
+            f"{seen.tied:,} of {seen.clicks:,} clicks are at the same time as another one of their user, as "
+            "where times are dates. A history holds clicks of strictly earlier times, so such clicks are not in each "
+            f"other's, and {seen.alone:,} clicks without an earlier one are no samples; give finer times if "
+            "there are any."
         )
 
 
-def _check_rows(log: Log, rows: list[np.ndarray], options: Options) -> None:
+def _check_rows(totals: Totals, options: Options) -> None:
     """Raises: InputError if a split has no samples, or, with the log's own labels, only one kind of them."""
-    for name, in_split in zip(SPLITS, rows, strict=True):
-        if not len(in_split):
+    for name, samples, clicked in zip(SPLITS, totals.samples, totals.clicked, strict=True):
+        if not samples:
             raise InputError(
                 f"--split {options.split} leaves no rows for {name}; choose another split, larger shares "
                 "(--valid, --test), or a smaller --min-history."
             )
-        labels = log.click[in_split]
-        if options.negatives is None and labels.all() | ~labels.any():
+        if options.negatives is None and clicked in (0, samples):
             raise InputError(
-                f"Every label of {name} is {int(labels[0])}; choose another split or larger shares, "
+                f"Every label of {name} is {int(clicked > 0)}; choose another split or larger shares, "
                 "or let non-clicks be sampled with --negatives NUMBER."
             )
 

@@ -30,7 +30,11 @@ def numbers_from_one(first: np.ndarray, rest: np.ndarray) -> np.ndarray:
 
 def vocabulary(values: pl.Series, least: int) -> pl.DataFrame:
     """`id` (from 1), `value`, `count` of the values seen at least `least` times, the most frequent first."""
-    counts = values.drop_nulls().cast(pl.String).to_frame("value").group_by("value").len("count")
+    return vocabulary_of(values.drop_nulls().cast(pl.String).to_frame("value").group_by("value").len("count"), least)
+
+
+def vocabulary_of(counts: pl.DataFrame, least: int) -> pl.DataFrame:
+    """`vocabulary` of counted values: columns value and count."""
     counts = counts.filter(pl.col("count") >= least).sort("count", "value", descending=[True, False])
     return counts.select(
         pl.int_range(1, len(counts) + 1, dtype=pl.Int64).alias("id"), "value", pl.col("count").cast(pl.Int64)

@@ -32,6 +32,11 @@ def config_path(folder: Path, manifest: dict[str, Any]) -> Path:
     return folder / f"{Path(manifest['folder']).name}.yaml"
 
 
+def is_manifest(path: Path) -> bool:
+    """Whether a file in a prepared folder is its manifest."""
+    return path.name == _MANIFEST
+
+
 def write(where: Path, manifest: dict[str, Any]) -> None:
     """Writes manifest and config into `where`, which is or will become the manifest's `folder`."""
     write_atomically(config_path(where, manifest), config_text(manifest))
@@ -97,7 +102,7 @@ def _feature(settings: dict[str, Any], reasons: dict[str, str]) -> str:
 
 def config_text(manifest: dict[str, Any]) -> str:
     """The YAML of a training config for the folder: the model that won on real clicks, see docs/accuracy.md."""
-    folder = Path(manifest["folder"])
+    folder, name = manifest["folder"], Path(manifest["folder"]).name
     p90 = manifest["splits"]["train"]["history_p90"]
     longest = min(max(4, -(-p90 // 4) * 4), manifest["options"]["history"], 32)
     item_features = ["    - {kind: tags, name: item_tags}"] if manifest["tags"] else []
@@ -116,10 +121,10 @@ def config_text(manifest: dict[str, Any]) -> str:
     files = ("train", "valid", "test", "test_labels", "item_info")
     lines = [
         "# Written by `mmctr prepare`; yours to change.",
-        f"#   mmctr train --config {folder / f'{folder.name}.yaml'}",
-        f"#   mmctr predict --ckpt runs/{folder.name}",
+        f"#   mmctr train --config {folder}/{name}.yaml",
+        f"#   mmctr predict --ckpt runs/{name}",
         "data:",
-        *(f"  {name}: {json.dumps(str(folder / f'{name}.parquet'), ensure_ascii=False)}" for name in files),
+        *(f"  {file}: {json.dumps(f'{folder}/{file}.parquet', ensure_ascii=False)}" for file in files),
         "features:",
         *(["  weight: weight"] if manifest["weight"] else []),
         *([f"  labels: {_flow(manifest['labels'])}"] if manifest.get("labels") else []),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,15 @@ from mmctr_jax.prepare.raw_values import (
     as_numbers,
     as_tags,
     as_times,
-    check_items_match,
+    form_of_lists,
+    form_of_times,
     is_category,
-    is_clock,
     is_fractions,
     refuse_duplicates,
     refuse_row,
 )
 from mmctr_jax.prepare.source import Source, SourceKind, comma_separated, pairs
+from mmctr_jax.prepare.sums import Sum
 from mmctr_jax.prepare.text_files import NULL_WORDS, TextFormat
 
 _NOT_OPTIONS = ("numeric", "text_format")
@@ -49,10 +50,20 @@ def read(path: Path, items: Path | None, columns: Columns, earlier: dict[str, An
             name = "levels" if field == "numeric" else option(field)
             raise InputError(f"--{name} names a column of the item file; name that file with --items.")
     columns, reasons = with_proposals(path, items, columns)
-    log, time_unit = _read_log(path, columns, earlier)
+    frame = read_table(path, log_columns(path, columns), columns.text_format)
+    log, facts = typed_log(frame, path, columns, earlier)
+    facts.check(path, columns, earlier)
+    return source_of(log, path, items, columns, facts.time_unit, reasons)
+
+
+def source_of(
+    log: pl.DataFrame, path: Path, items: Path | None, columns: Columns, time_unit: float, reasons: dict[str, str]
+) -> Source:
+    """The source with a log, or with its columns alone, and the file of items, which is read here.
+
+    Raises: InputError where its values are not as they must be.
+    """
     item_table = _read_items(items, columns) if items else pl.DataFrame({"item": log["item"].head(0)})
-    if items and (warning := check_items_match(log["item"], item_table["item"], path, items)):
-        say.warning(warning)
     if twice := {name for _, name in columns.named} & {*columns.item_side, *columns.item_numbers}:
         raise InputError(f"Column {min(twice)} is a feature of rows and of items; rename it in one of the two files.")
     return Source(
@@ -77,6 +88,7 @@ def read(path: Path, items: Path | None, columns: Columns, earlier: dict[str, An
         item_texts=list(columns.text),
         reasons=reasons,
         time_unit=time_unit,
+        compared=(path, items) if items else None,
     )
 
 
@@ -108,8 +120,8 @@ def _check_names(columns: list[tuple[str, str]], path: Path) -> None:
         seen[name] = said
 
 
-def _read_log(path: Path, columns: Columns, earlier: dict[str, Any] | None) -> tuple[pl.DataFrame, float]:
-    """The log, and the unit that gaps between its times are given in: seconds, where times are dates or ISO text."""
+def log_columns(path: Path, columns: Columns) -> dict[str, str]:
+    """What to read: name in the table → column of the log. Raises: InputError for names that features cannot have."""
     for said, name in columns.named:
         if name in (columns.label, columns.weight):
             raise InputError(f"--{said} {name}: it is the label or the weight; leave it out here.")
@@ -118,11 +130,49 @@ def _read_log(path: Path, columns: Columns, earlier: dict[str, Any] | None) -> t
     wanted |= {name: column for name, column in (("click", columns.label), ("weight", columns.weight)) if column}
     wanted |= {f"{option} {name}": name for option, name in columns.named}
     wanted |= {f"clicks {name}": name for name in columns.click_features if name != "gap"}
-    wanted |= {f"history {name}": name for name, _ in columns.histories}
+    return wanted | {f"history {name}": name for name, _ in columns.histories}
+
+
+@dataclass(frozen=True)
+class Facts(Sum):
+    """What a log must be known to hold before it is worked on."""
+
+    rows: int
+    clicks: int
+    histories: dict[str, int]  # interactions in each second history
+    forms: dict[str, dict[str, int]]  # column → what its values were taken for → how many rows
+
+    @property
+    def time_unit(self) -> float:
+        """The unit that gaps between times are given in: seconds, where times are dates or ISO text."""
+        return 1.0 if "numbers" in self.forms["time"] else 1e9
+
+    def check(self, path: Path, columns: Columns, earlier: dict[str, Any] | None) -> None:
+        """Raises: InputError for a log without rows, clicks, or a history that was asked for, or of mixed columns."""
+        if not self.rows:
+            raise InputError(f"{path} has no rows.")
+        if columns.label and not self.clicks:
+            raise InputError(f"{path}: every {columns.label} is 0; there is no click to learn from.")
+        for name, value in columns.histories:
+            if not self.histories[value] and earlier is None:  # a day may be without
+                raise InputError(f"{path}: --histories {name}={value}: no row of column {name} is {value!r}.")
+        for name, forms in self.forms.items():
+            if len(forms) > 1:
+                found = " in one part and ".join(sorted(forms))
+                raise InputError(f"{path}: column {name} is {found} in another; write it alike.")
+
+
+def typed_log(
+    frame: pl.DataFrame, path: Path, columns: Columns, earlier: dict[str, Any] | None
+) -> tuple[pl.DataFrame, Facts]:
+    """A log, or a part of one, as `Source.log`.
+
+    Args:
+      frame: columns by `log_columns`.
+      path: for messages.
+    Raises: InputError on values that are not as they must be.
+    """
     text = columns.text_format
-    frame = read_table(path, wanted, text)
-    if not len(frame):
-        raise InputError(f"{path} has no rows.")
     log = {
         "user": as_keys(frame["user"], path, columns.user, text),
         "item": as_keys(frame["item"], path, columns.item, text),
@@ -130,8 +180,6 @@ def _read_log(path: Path, columns: Columns, earlier: dict[str, Any] | None) -> t
     }
     if columns.label:
         log["click"] = as_labels(frame["click"], path, columns.label, text)
-        if not log["click"].any():
-            raise InputError(f"{path}: every {columns.label} is 0; there is no click to learn from.")
     if columns.weight:
         weights = as_numbers(frame["weight"], path, columns.weight, text=text)
         log["weight"] = weights.cast(pl.Float32)
@@ -164,14 +212,20 @@ def _read_log(path: Path, columns: Columns, earlier: dict[str, Any] | None) -> t
             )
     for name, value in columns.histories:
         same = (_categories(frame[f"history {name}"], path, name) == value).fill_null(False)
-        if not same.any() and earlier is None:  # a day may be without
-            raise InputError(f"{path}: --histories {name}={value}: no row of column {name} is {value!r}.")
         if f"item_seq_{value}" in log or "/" in value or not value.isprintable():
             raise InputError(
                 f"--histories {name}={value}: item_seq_{value} is no name for a column, or is there twice."
             )
         log[f"item_seq_{value}"] = same
-    return pl.DataFrame(log), 1e9 if is_clock(frame["time"], text) else 1.0
+    forms = {"time": form_of_times(frame["time"], text)}
+    forms |= {f"click_{n}": str(log[f"click_{n}"].dtype) for n in columns.click_features if n != "gap"}
+    forms |= {name: form_of_lists(frame[f"lists {name}"], columns.tag_separator) for name in columns.lists}
+    return pl.DataFrame(log), Facts(
+        rows=len(frame),
+        clicks=int(log["click"].sum()) if columns.label else len(frame),
+        histories={value: int(log[f"item_seq_{value}"].sum()) for _, value in columns.histories},
+        forms={name: {form: len(frame)} for name, form in forms.items() if form and len(frame)},
+    )
 
 
 def _categories(values: pl.Series, path: Path, name: str) -> pl.Series:
@@ -229,6 +283,11 @@ def _read_items(path: Path, columns: Columns) -> pl.DataFrame:
 
 
 def _read_arguments(args: argparse.Namespace) -> Source:
+    return read(args.path, args.items, columns_of(args), args.earlier.columns if args.earlier else None)
+
+
+def columns_of(args: argparse.Namespace) -> Columns:
+    """The columns as the options name them, or as those of an earlier preparation."""
     given = {field.name: getattr(args, field.name) for field in fields(Columns) if field.name not in _NOT_OPTIONS}
     given["item_key"] = args.item_key or args.item
     earlier = args.earlier.columns if args.earlier else None
@@ -236,7 +295,7 @@ def _read_arguments(args: argparse.Namespace) -> Source:
         given = _as_earlier(given, earlier, args.items)
     numeric = tuple(name for name in args.levels if name != "clicks")
     text = TextFormat(args.separator, args.decimal, args.quote or None, args.header, args.null_words, args.encoding)
-    return read(args.path, args.items, Columns(**given, numeric=numeric, text_format=text), earlier)
+    return Columns(**given, numeric=numeric, text_format=text)
 
 
 def _as_earlier(given: dict[str, Any], columns: dict[str, Any], items: Path | None) -> dict[str, Any]:
@@ -265,6 +324,8 @@ def _as_earlier(given: dict[str, Any], columns: dict[str, Any], items: Path | No
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    where = "where the work is done: here, or on Spark, as spark-submit or SPARK_HOME say (default: %(default)s)"
+    parser.add_argument("--engine", choices=("local", "spark"), default="local", help=where)
     add = parser.add_argument_group("columns of the log").add_argument
     add("--user", default=Columns.user, metavar="COLUMN", help="user ids (default: %(default)s)")
     add("--item", default=Columns.item, metavar="COLUMN", help="item ids (default: %(default)s)")

@@ -15,7 +15,7 @@ class Log:
     """R interactions, sorted by user, then time, then place in the source. Users and items are numbered from 0."""
 
     users: pl.Series  # (U,) the source's ids, in order
-    items: pl.Series  # (V,) the source's ids, in order, of the log and of the table of items
+    items: pl.Series  # (V,) the source's ids, in order
     user: np.ndarray  # (R,) int32
     item: np.ndarray  # (R,) int32
     time: np.ndarray  # (R,) int64 or float64
@@ -23,6 +23,10 @@ class Log:
     weight: np.ndarray | None  # (R,) float32
     side: dict[str, pl.Series]  # name → (R,) the source's values (`Source.values`)
     numeric: dict[str, np.ndarray]  # name → (R,) float64, NaN where unknown (`Source.numbers`)
+
+    def with_items(self, items: pl.Series) -> Log:
+        """The log with items numbered by their place in another list, which has all of them."""
+        return replace(self, items=items, item=_codes(self.items.cast(items.dtype), items)[self.item])
 
     def select(self, rows: np.ndarray) -> Log:
         """The log with these rows alone. rows: (R,) bool."""
@@ -42,12 +46,8 @@ def sorted_log(source: Source) -> tuple[Log, int]:
     Returns: the log, and how many rows it lost.
     """
     frame = source.log
-    users = _in_order(frame["user"].unique())
-    keys, more = frame["item"], source.items["item"]
-    if keys.dtype != more.dtype:
-        keys, more = keys.cast(pl.String), more.cast(pl.String)
-    items = _in_order(pl.concat([keys.unique(), more]).unique())
-    user, item, time = _codes(frame["user"], users), _codes(keys, items), frame["time"].to_numpy()
+    users, items = in_order(frame["user"].unique()), in_order(frame["item"].unique())
+    user, item, time = _codes(frame["user"], users), _codes(frame["item"], items), frame["time"].to_numpy()
     order = np.lexsort((time, user))
     click = frame["click"].to_numpy() if "click" in frame.columns else np.ones(len(frame), bool)
     weight = frame["weight"].to_numpy().astype(np.float32)[order] if "weight" in frame.columns else None
@@ -57,13 +57,24 @@ def sorted_log(source: Source) -> tuple[Log, int]:
     return _without_repetitions(log)
 
 
-def _in_order(ids: pl.Series) -> pl.Series:
+def all_keys(one: pl.Series, other: pl.Series) -> pl.Series:
+    """Two lists of ids as one, in order; as text, where one of them is."""
+    if one.dtype != other.dtype:
+        one, other = one.cast(pl.String), other.cast(pl.String)
+    return in_order(pl.concat([one, other]).unique())
+
+
+def in_order(ids: pl.Series) -> pl.Series:
     """Numbers first, by their value even where other ids make all of them text; then the others."""
     if ids.dtype != pl.String:
         return ids.sort()
+    return pl.DataFrame({"id": ids, "number": whole_number(ids)}).sort("number", "id", nulls_last=True)["id"]
+
+
+def whole_number(ids: pl.Series) -> pl.Series:
+    """The number that text is, if it is a whole one as numbers are written; otherwise null."""
     numbers = ids.cast(pl.Int64, strict=False)
-    numbers = pl.select(pl.when(numbers.cast(pl.String) == ids).then(numbers)).to_series()
-    return pl.DataFrame({"id": ids, "number": numbers}).sort("number", "id", nulls_last=True)["id"]
+    return pl.select(pl.when(numbers.cast(pl.String) == ids).then(numbers)).to_series()
 
 
 def _codes(values: pl.Series, known: pl.Series) -> np.ndarray:

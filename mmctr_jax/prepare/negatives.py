@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from mmctr_jax.prepare.draws import mixed, uniform
+
 _ATTEMPTS = 20  # for all samples at once; one that is still incomplete then draws from a list of what is left
 _TRIES = 100  # to draw from that list something that the sample does not have yet
 
@@ -16,35 +18,35 @@ def user_item_keys(user: np.ndarray, item: np.ndarray, items: int) -> np.ndarray
 class NegativeSampler:
     """Draws items by popularity^alpha among those clicked in training, never one that the user clicks at any time.
 
-    What is drawn for a sample depends on seed, stream and the sample's place in the chunk, not on other samples.
+    What is drawn for a sample depends on its key, the popularity and the user's clicks, not on other samples.
     """
 
-    def __init__(self, clicks: np.ndarray, user: np.ndarray, item: np.ndarray, alpha: float, seed: int):
+    def __init__(self, clicks: np.ndarray, user: np.ndarray, item: np.ndarray, alpha: float):
         """Prepares to draw.
 
         Args:
           clicks: (V,) clicks in training, by item: the popularity.
-          user, item: (C,) all clicks, at any time.
+          user, item: (C,) all clicks of the users that are drawn for, at any time.
         """
         self._share = np.where(clicks > 0, clicks.astype(np.float64) ** alpha, 0.0)
         self._cumulated = np.cumsum(self._share)
         self._items = len(clicks)
         keys = np.unique(user_item_keys(user, item, self._items))
         self._clicked = np.append(keys, np.iinfo(np.int64).max)  # whatever is looked for, something is not below it
-        self._seed = seed
 
-    def draw(self, user: np.ndarray, count: int, stream: tuple[int, int]) -> np.ndarray:
+    def draw(self, user: np.ndarray, count: int, keys: np.ndarray) -> np.ndarray:
         """(samples, count) int64 items, distinct within a row; -1 where fewer than `count` are left to draw for a user.
 
         Args:
           user: (samples,).
-          stream: two numbers that differ from call to call, such as split and chunk.
+          keys: (samples,) uint64, see `draws`.
         """
         drawn = np.full((len(user), count), -1, np.int64)
         open_rows = np.arange(len(user))
+        slots = np.arange(count)
         for attempt in range(_ATTEMPTS):
-            random = np.random.default_rng([self._seed, *stream, attempt]).random(drawn.shape)
-            candidates = np.searchsorted(self._cumulated, random[open_rows] * self._cumulated[-1], side="right")
+            random = uniform(mixed(keys[open_rows, None], attempt * count + slots))
+            candidates = np.searchsorted(self._cumulated, random * self._cumulated[-1], side="right")
             free = ~self._is_clicked(user[open_rows], candidates)
             found = drawn[open_rows]
             for slot in range(count):
@@ -60,8 +62,7 @@ class NegativeSampler:
         for row in open_rows[by_user]:
             if free is None or free[0] != user[row]:
                 free = (user[row], *self._free(int(user[row])))
-            random = np.random.default_rng([self._seed, *stream, _ATTEMPTS + int(row)])
-            _fill(drawn[row], *free[1:], random)
+            _fill(drawn[row], *free[1:], np.random.default_rng([_ATTEMPTS, int(keys[row])]))
         return drawn
 
     def _free(self, user: int) -> tuple[np.ndarray, np.ndarray]:

@@ -8,35 +8,40 @@ import os
 import platform
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 import mmctr_jax
-from mmctr_jax.console import log
 from mmctr_jax.errors import InputError
 from mmctr_jax.files import sha256, writing
 from mmctr_jax.prepare import folder
 from mmctr_jax.prepare.columns import option
 from mmctr_jax.prepare.dataset import Dataset, build_dataset
 from mmctr_jax.prepare.earlier import Earlier
+from mmctr_jax.prepare.log import sorted_log
 from mmctr_jax.prepare.options import Options
-from mmctr_jax.prepare.raw_values import as_times, check_ids_go_on, is_clock
+from mmctr_jax.prepare.raw_values import as_times, is_clock
 from mmctr_jax.prepare.source import Source
+from mmctr_jax.prepare.totals import LocalShards, Shard, Shards
 from mmctr_jax.prepare.writing import write_items, write_samples
-from mmctr_jax.remote import refuse_remote
+from mmctr_jax.remote import exists, files_in, is_remote, remove, shown, writing_file
 
 _PACKAGES = ("polars", "pyarrow", "numpy")
 _LONGEST = 16  # of a row's lists, in the config
-_OTHER_UNIT = 100  # times the earlier times, from which on times are in another unit; seconds grow slowly
 
 
 def check_free(out: Path) -> None:
     """Raises: InputError if the output folder exists or cannot be made. To be called before a long reading begins."""
-    refuse_remote(out, "--out")
     if not str(out).isprintable():
         raise InputError(f"--out {ascii(str(out))} holds characters that cannot be printed; name another folder.")
+    if is_remote(out):
+        if exists(out):
+            raise InputError(f"Output folder {shown(out)} exists; remove it or name another with --out.")
+        return
     try:
         if out.exists() or out.is_symlink():
             raise InputError(f"Output folder {out} exists; remove it or name another with --out.")
@@ -47,17 +52,20 @@ def check_free(out: Path) -> None:
         raise InputError(f"Output folder {out} cannot be made: {there} cannot be written; name another with --out.")
 
 
-def prepare(kind: str, source: Source, options: Options, out: Path, earlier: Earlier | None = None) -> dict[str, Any]:
+def prepare(
+    kind: str, source: Source, options: Options, out: Path, earlier: Earlier | None = None, shards: Shards | None = None
+) -> dict[str, Any]:
     """Writes the new folder `out`, whole or not at all; the same input gives the same bytes.
 
     Args:
       kind: of the source, for the manifest.
       earlier: whose numbers, levels, popularity and vectors the new folder goes on with.
+      shards: the source's log, if it is elsewhere; None: `source.log`.
     Returns: the manifest.
     Raises: InputError if `out` exists or cannot be written, or if source and options leave nothing to train or score.
     """
     check_free(out)
-    if not len(source.log):
+    if shards is None and not len(source.log):
         raise InputError(f"{source.files[0]} has no rows.")
     if options.split == "time" and not source.has_times:
         raise InputError("--split time needs times, and this source only has each user's order; choose user or last.")
@@ -65,23 +73,42 @@ def prepare(kind: str, source: Source, options: Options, out: Path, earlier: Ear
         raise InputError("--negatives logged: the log has no non-clicks (label 0); give a number to sample instead.")
     if earlier:
         options = _like(earlier, source, options)
-        for name, known in (("user", earlier.users), ("item", earlier.items)):
-            if warning := check_ids_go_on(source.log[name], known["value"], f"{name}s", earlier.folder):
-                log.warning(warning)
-    dataset = build_dataset(source, options, earlier)
-    with writing(out, "correct that, or name another with --out"):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name[:100]}_", dir=out.parent))
-        try:
-            temporary.chmod(0o755)  # mkdtemp's own is for this user alone
-            write_items(temporary, dataset, earlier)
-            splits = write_samples(temporary, dataset, source, options)
-            manifest = _manifest(out, kind, source, options, dataset, splits, earlier)
-            folder.write(temporary, manifest)
-            os.replace(temporary, out)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    shards = shards or LocalShards([Shard(*sorted_log(source), options.seed)])
+    dataset = build_dataset(shards, source, options, earlier)
+    with writing(shown(out), "correct that, or name another with --out"), _whole(out) as (here, there):
+        write_items(here, dataset, earlier)
+        splits = write_samples(there, shards, dataset, source, options)
+        manifest = _manifest(out, kind, source, options, dataset, splits, earlier, shards.whole)
+        folder.write(here, manifest)
     return manifest
+
+
+@contextmanager
+def _whole(out: Path) -> Iterator[tuple[Path, Path]]:
+    """Where to write on this machine, and where all machines can, so that `out` appears whole or not at all.
+
+    At a URL, the manifest comes last; without one, it is no prepared folder.
+    """
+    parent = None if is_remote(out) else out.parent.absolute()
+    if parent:
+        parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name[:100]}_", dir=parent))
+    try:
+        temporary.chmod(0o755)  # mkdtemp's own is for this user alone
+        yield temporary, temporary if parent else out
+        if parent:
+            os.replace(temporary, out)
+            return
+        files = [file for file in temporary.rglob("*") if file.is_file()]
+        for file in sorted(files, key=folder.is_manifest):
+            with file.open("rb") as read, writing_file(out / file.relative_to(temporary)) as written:
+                shutil.copyfileobj(read, written)
+    except BaseException:
+        if not parent:
+            remove(out)
+        raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def moment(text: str, source: Source) -> float:
@@ -101,9 +128,6 @@ def _like(earlier: Earlier, source: Source, options: Options) -> Options:
 
     Raises: InputError if other features are asked for.
     """
-    times = earlier.manifest.get("times")  # an earlier version kept none
-    if "gap" in source.clicks and times and (problem := _other_times(times, _times(source))):
-        raise InputError(f"--like {earlier.folder}: {problem}, and the feature gap is a time; give times as there.")
     for name, now in source.columns.items():
         then = earlier.columns[name]
         if name in ("item_lists", "item_texts"):  # tags and texts may come from elsewhere
@@ -120,21 +144,6 @@ def _like(earlier: Earlier, source: Source, options: Options) -> Options:
     return dataclasses.replace(options, levels=earlier.levels, bins=then["bins"])
 
 
-def _times(source: Source) -> dict[str, float]:
-    """The unit of times, and their size."""
-    return {"unit": source.time_unit, "median": float(source.log["time"].cast(pl.Float64).abs().median() or 0)}
-
-
-def _other_times(then: dict[str, float], now: dict[str, float]) -> str | None:
-    """What is wrong where times have another unit than an earlier log's; None: nothing is."""
-    if then["unit"] != now["unit"]:
-        return f"times were {'dates' if then['unit'] > 1 else 'numbers'} there and are not here"
-    larger = max(then["median"], now["median"]) / max(min(then["median"], now["median"]), 1)
-    if now["unit"] == 1 and larger >= _OTHER_UNIT:
-        return f"times are {now['median']:g} here and were {then['median']:g} there, as in another unit"
-    return None
-
-
 def _manifest(
     out: Path,
     kind: str,
@@ -143,12 +152,14 @@ def _manifest(
     dataset: Dataset,
     splits: dict[str, dict[str, Any]],
     earlier: Earlier | None,
+    hashed: bool,
 ) -> dict[str, Any]:
+    """The manifest. hashed: whether the source's files are read once more, for their digests."""
     return {
         "format": folder.FORMAT,
-        "folder": str(out),
+        "folder": shown(out),
         "source": kind,
-        "files": [_describe(file) for file in source.files],
+        "files": [_describe(file, hashed) for file in source.files],
         "options": dataclasses.asdict(options) | {"clicks": "new" if options.only_new else "all"},
         **dataset.counts,
         "splits": splits,
@@ -161,8 +172,8 @@ def _manifest(
         "reasons": source.reasons,
         "numbers": {name: dataclasses.asdict(found) for name, found in dataset.numbers.items()},
         "level_bounds": dataset.items.bounds,
-        "times": _times(source),
-        "weight": dataset.log.weight is not None,
+        "times": dataset.times,
+        "weight": "weight" in source.log.columns,
         "embedding": earlier.manifest["embedding"] if earlier else None,
         "known_items": len(earlier.items) if earlier else 0,
         "fitted_items": earlier.fitted_items if earlier else dataset.counts["training_items"],
@@ -180,7 +191,7 @@ def _features(
     before = {feature["name"]: feature.get("length") for feature in earlier.manifest["side"]} if earlier else {}
 
     def categorical(name: str) -> dict[str, Any]:
-        return {"name": name, "vocab_size": len(dataset.side[name]) + 1}
+        return {"name": name, "vocab_size": len(dataset.tables.side[name]) + 1}
 
     def numeric(name: str) -> dict[str, Any]:
         return {"kind": "numeric", "name": name} | dataclasses.asdict(dataset.numbers[name])
@@ -189,7 +200,7 @@ def _features(
     side += [{"name": f"{name}_level", "vocab_size": options.bins + 1} for name in options.levels]
     side += [numeric(name) for name in source.numeric]
     for name in source.lists:
-        longest = min(max(int(dataset.log.side[name].list.len().fill_null(0).max() or 0), 1), _LONGEST)
+        longest = min(max(dataset.longest[name], 1), _LONGEST)
         side.append({"kind": "tags"} | categorical(name) | {"length": before.get(name) or longest})
     side += [{"name": name, "hash": size} for name, size in source.hashed.items()]
     side += [{"kind": "items", "name": f"item_seq_{name}", "length": _LONGEST} for name in source.histories]
@@ -200,5 +211,7 @@ def _features(
     return {"side": side, "clicks": clicks, "item_features": of_items + [numeric(name) for name in source.item_numeric]}
 
 
-def _describe(file: Path) -> dict[str, Any]:
-    return {"name": file.name, "bytes": file.stat().st_size, "sha256": sha256(file).hexdigest()}
+def _describe(file: Path, hashed: bool) -> dict[str, Any]:
+    size = files_in(file)[file] if is_remote(file) else file.stat().st_size
+    described = {"name": file.name, "bytes": size}
+    return described | ({"sha256": sha256(file).hexdigest()} if hashed else {})

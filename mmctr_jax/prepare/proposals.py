@@ -24,7 +24,7 @@ _BUCKETS = 2**17
 _TELLS = 0.9  # AUC of one column, from which on it seems to be known only after the click
 _BINS = 64
 _CHANCE = 1e-9  # of so many clicks in a row
-_LABELS = ("label", "labels", "click", "clicked", "clicks", "is_click", "is_clicked")
+LABELS = ("label", "labels", "click", "clicked", "clicks", "is_click", "is_clicked")
 _SAMPLE = 200_000  # rows that the AUC is found on
 
 
@@ -101,7 +101,7 @@ def _refuse_unnamed_label(path: Path, columns: Columns) -> None:
     if not {columns.user, columns.item, columns.time} <= set(present):
         return  # what is missing is told of when the log is read
     for name in present:
-        if name.lower() in _LABELS and name not in (*columns.of_log, *columns.ignore):
+        if name.lower() in LABELS and name not in (*columns.of_log, *columns.ignore):
             found = read_table(path, {name: name}, columns.text_format)[name].drop_nulls()
             values = pl.Series([], dtype=pl.String) if found.dtype.is_nested() else found.cast(pl.String)
             if len(values) and set(values.unique().str.to_lowercase()) <= {"0", "1", "true", "false"}:

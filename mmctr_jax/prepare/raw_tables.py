@@ -47,7 +47,7 @@ def read_table(
     """
     files = table_files(path)
     if not is_text(files[0]):
-        _require(path, common_columns(files), columns, text)
+        require_columns(path, common_columns(files), columns, text)
         table = pa.table(read_uniform(files, list(dict.fromkeys(columns.values()))))
         return pl.from_arrow(pa.table({name: table[column] for name, column in columns.items()}))
     try:
@@ -57,7 +57,7 @@ def read_table(
             if len(present) != len(header):
                 raise InputError(f"{path} has {len(present)} columns, {len(header)} are expected: {', '.join(header)}.")
             frame, present = frame.rename(dict(zip(present, header, strict=True))), header
-        _require(path, present, columns, text)
+        require_columns(path, present, columns, text)
         read = frame.select(pl.col(column).alias(name) for name, column in columns.items()).collect(engine="streaming")
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise _unreadable(path, error, text) from None
@@ -75,7 +75,8 @@ def column_names(path: Path, text: TextFormat = PLAIN) -> list[str]:
         raise _unreadable(path, error, text) from None
 
 
-def _require(path: Path, present: list[str], columns: dict[str, str], text: TextFormat) -> None:
+def require_columns(path: Path, present: list[str], columns: dict[str, str], text: TextFormat) -> None:
+    """Raises: InputError for the first column that is not there. columns: as those of `read_table`."""
     for column in columns.values():
         if column not in present:
             why = explain_missing_column(path, column, text) if is_text(path) else None

@@ -133,6 +133,16 @@ def is_clock(values: pl.Series, text: TextFormat = PLAIN) -> bool:
     return len(first) > 0 and first.cast(pl.Float64, strict=False).null_count() > 0
 
 
+def form_of_times(values: pl.Series, text: TextFormat = PLAIN) -> str:
+    """What `as_times` takes these for."""
+    if not is_clock(values, text):
+        return "numbers"
+    if values.dtype != pl.String:
+        return "dates"
+    zone = values.drop_nulls().head(1).str.strip_chars().str.extract_groups(_ISO).struct.field("zone")
+    return "dates with a time zone" if zone.is_not_null().any() else "dates without a time zone"
+
+
 def is_fractions(values: pl.Series) -> bool:
     """Whether text is numbers, some of them with fractions."""
     known = values.drop_nulls()
@@ -222,10 +232,8 @@ def _split(values: pl.Series, path: Path, column: str, separator: str | None) ->
     known = values.drop_nulls().str.strip_chars()
     known = known.filter(known != "")
     if separator is None and len(known):
-        for begin, end in _LIST_MARKS:
-            listed = known.str.starts_with(begin) & known.str.ends_with(end)
-            if 2 * listed.sum() > len(known):
-                return _written_lists(values, path, column, begin)
+        if begin := _mark(known):
+            return _written_lists(values, path, column, begin)
         if not known.str.contains("|", literal=True).any():
             for other in (",", ";", "/", "\x01", "\t", "#"):
                 count = known.str.contains(other, literal=True).sum()
@@ -237,6 +245,23 @@ def _split(values: pl.Series, path: Path, column: str, separator: str | None) ->
                         f"--tag-separator {other!r} if it separates tags, or --tag-separator '|' if it does not."
                     )
     return values.str.split(separator or "|")
+
+
+def _mark(known: pl.Series) -> str | None:
+    """How lists begin that text without nulls holds as text; None: it does not."""
+    for begin, end in _LIST_MARKS:
+        if 2 * (known.str.starts_with(begin) & known.str.ends_with(end)).sum() > len(known):
+            return begin
+    return None
+
+
+def form_of_lists(values: pl.Series, separator: str | None) -> str | None:
+    """What `as_tags` takes these for; None where nothing tells."""
+    if values.dtype != pl.String or separator is not None:
+        return "lists"
+    known = values.drop_nulls().str.strip_chars()
+    known = known.filter(known != "")
+    return None if not len(known) else "lists written as text" if _mark(known) else "text with separators"
 
 
 def _written_lists(values: pl.Series, path: Path, column: str, begin: str) -> pl.Series:

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from mmctr_jax.prepare.draws import mixed, uniform
 from mmctr_jax.prepare.log import Log
 from mmctr_jax.prepare.negatives import NegativeSampler, user_item_keys
 from mmctr_jax.prepare.options import Options
 
 _ROWS_PER_CHUNK = 32_768  # interactions, each with its negatives: a row group
+_PLACE = 2**32  # the click's place among its negatives: a number that no draw of a negative has
 
 
 class Histories:
@@ -102,7 +104,8 @@ def most_recent(log: Log, rows: np.ndarray, count: int | None) -> np.ndarray:
 def sample_tables(
     log: Log,
     rows: np.ndarray,
-    code: int,
+    keys: np.ndarray,
+    user_id: np.ndarray,
     histories: Histories,
     sampler: NegativeSampler,
     given: RowValues,
@@ -114,19 +117,20 @@ def sample_tables(
     the order of rows says nothing about the label.
 
     Args:
+      log: items are those of the prepared files.
       rows: (n,) the interactions, as row numbers of `log`.
-      code: of the split; other splits draw other negatives.
+      keys: (R,) uint64 of each interaction, which negatives are drawn by.
+      user_id: (U,) of the users.
     Yields: the number of interactions in the chunk, and their table: user_id, item_seq, item_id, what is given, weight
       (if the log has it), label.
     """
-    for chunk, start in enumerate(range(0, len(rows), _ROWS_PER_CHUNK)):
+    for start in range(0, len(rows), _ROWS_PER_CHUNK):
         row = rows[start : start + _ROWS_PER_CHUNK]
         target, label = log.item[row].astype(np.int64), log.click[row].astype(np.int64)
         if options.negatives:
-            drawn = sampler.draw(log.user[row], options.negatives, (code, chunk))
+            drawn = sampler.draw(log.user[row], options.negatives, keys[row])
             group = np.concatenate([target[:, None], drawn], axis=1)  # the click first
-            random = np.random.default_rng([options.seed, code, chunk, 2**32 - 1])
-            place = random.integers(0, group.shape[1], len(group))
+            place = (uniform(mixed(keys[row], _PLACE)) * group.shape[1]).astype(np.int64)
             every = np.arange(len(group))
             group[every, 0], group[every, place] = group[every, place], group[every, 0]
             label = (np.arange(group.shape[1]) == place[:, None]).astype(np.int64)
@@ -134,7 +138,7 @@ def sample_tables(
             row, target, label = np.repeat(row, there.sum(axis=1)), group[there], label[there]
         offsets, clicked = histories.places(row, options.history)
         columns = {
-            "user_id": log.user[row].astype(np.int64),
+            "user_id": user_id[log.user[row]],
             "item_seq": _lists(offsets, log.item[clicked].astype(np.int64)),
             "item_id": target,
             **{name: _taken(values, row) for name, values in given.rows.items()},

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,8 @@ class Source:
     time_unit: float = 1.0  # of `time`, in the unit that gaps are given in
     notes: list[str] = field(default_factory=list)  # what users of the prepared files must know
     has_times: bool = True  # false: `time` counts a user's clicks and says nothing across users
+    compared: tuple[Path, Path] | None = None  # log and file of items, where their ids may be written otherwise
+    non_clicks: bool | None = None  # whether some items were shown and not clicked; None: as `log` has it
 
     @property
     def columns(self) -> dict[str, Any]:
@@ -78,7 +80,13 @@ class Source:
     @property
     def has_non_clicks(self) -> bool:
         """Whether the log says of some item that it was shown and not clicked."""
+        if self.non_clicks is not None:
+            return self.non_clicks
         return "click" in self.log.columns and not self.log["click"].all()
+
+    def without_rows(self) -> Source:
+        """What is known of the source's columns."""
+        return replace(self, log=self.log.head(0), items=self.items.head(0))
 
 
 def pairs(text: str) -> tuple[tuple[str, str], ...]:

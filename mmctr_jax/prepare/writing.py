@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +18,17 @@ import pyarrow.parquet as pq
 from mmctr_jax.console import Progress, log
 from mmctr_jax.data.numbering import with_numbering
 from mmctr_jax.prepare import encoding
-from mmctr_jax.prepare.dataset import Dataset
+from mmctr_jax.prepare.dataset import Dataset, Tables
 from mmctr_jax.prepare.earlier import Earlier
+from mmctr_jax.prepare.log import Log
 from mmctr_jax.prepare.negatives import NegativeSampler
 from mmctr_jax.prepare.options import Options
 from mmctr_jax.prepare.samples import Histories, RowValues, sample_tables
 from mmctr_jax.prepare.source import Source
 from mmctr_jax.prepare.split import SPLITS
+from mmctr_jax.prepare.sums import Sum
+from mmctr_jax.prepare.totals import Shard, Shards, keys_of_rows, respelled_column
+from mmctr_jax.remote import opened, writing_file
 
 _NEW = 0.01  # share of a split's clicks on items new to it, above which a warning is given
 
@@ -32,8 +40,8 @@ def write_items(out: Path, dataset: Dataset, earlier: Earlier | None = None) -> 
     """
     vocabularies = {"user_id": dataset.users, "item_id": dataset.item_ids, "item_tags": dataset.items.tags}
     (out / "vocabularies").mkdir()
-    for name, values in (vocabularies | dataset.side | dataset.items.categories).items():
-        table = _without_large_types(values.to_arrow())
+    for name, values in (vocabularies | dataset.tables.side | dataset.items.categories).items():
+        table = without_large_types(values.to_arrow())
         pq.write_table(table, out / "vocabularies" / f"{name}.parquet", write_page_checksum=True)
     features = dataset.items.features
     _write(features.to_arrow(), out / "item_feature.parquet", dataset)
@@ -48,8 +56,8 @@ def write_items(out: Path, dataset: Dataset, earlier: Earlier | None = None) -> 
 
 
 def _write(table: pa.Table, path: Path, dataset: Dataset) -> None:
-    table = _without_large_types(table)
-    table = table.cast(with_numbering(table.schema, dataset.numbering))
+    table = without_large_types(table)
+    table = table.cast(with_numbering(table.schema, dataset.tables.numbering))
     pq.write_table(table, path, compression="zstd", write_page_checksum=True)
 
 
@@ -69,108 +77,155 @@ def _vectors_of(earlier: Earlier, items: int) -> Iterator[tuple[pa.Field, pa.Arr
             yield field, pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), width)
 
 
-def write_samples(out: Path, dataset: Dataset, source: Source, options: Options) -> dict[str, dict[str, Any]]:
-    """Writes train, valid, test and test_labels .parquet; returns numbers that describe each split, by its name."""
-    interactions = dataset.log
-    histories = Histories(interactions)
-    clicked = interactions.user[interactions.click], interactions.item[interactions.click]
-    sampler = NegativeSampler(dataset.clicks, *clicked, options.alpha, options.seed)
-    given = _row_values(dataset, source)
+def write_samples(
+    out: Path, shards: Shards, dataset: Dataset, source: Source, options: Options
+) -> dict[str, dict[str, Any]]:
+    """Writes train, valid, test and test_labels; returns numbers that describe each split, by its name."""
+    writer = Writer(out, dataset.tables, source.without_rows(), shards.whole)
+    written = shards.each(writer, dataset.user_id)
+    if not shards.whole:
+        rows = [found["test"].rows for found in written]
+        shards.each(writer.number, list(zip(np.cumsum([0, *rows[:-1]]).tolist(), rows, strict=True)))
+        for name in (*SPLITS, "test_labels"):
+            with writing_file(out / f"{name}.parquet" / "_SUCCESS"):
+                pass
     described = {}
     for code, name in enumerate(SPLITS):
-        rows = dataset.rows[code]
-        chunks = sample_tables(interactions, rows, code, histories, sampler, given, options)
-        with Progress(f"Writing {name}", len(rows), "interactions") as progress:
-            found = _write_split(out, name, chunks, ["label", *source.labels], dataset, progress)
-        kept = np.minimum(histories.lengths[rows], options.history)
-        on_new = int((dataset.clicks[interactions.item[rows[interactions.click[rows]]]] == 0).sum())
-        missing = len(rows) * (1 + (options.negatives or 0)) - found["rows"]
-        described[name] = found | {
-            "users": len(np.unique(interactions.user[rows])),
-            "history_mean": round(float(kept.mean()), 3),
-            "history_p50": int(np.quantile(kept, 0.5)),
-            "history_p90": int(np.quantile(kept, 0.9)),
-            "clicks_on_items_not_clicked_in_training": on_new,
+        found = reduce(add, (of_shard[name] for of_shard in written))
+        lengths, samples = dataset.totals.lengths[code], int(dataset.totals.samples[code])
+        missing = samples * (1 + (options.negatives or 0)) - found.rows
+        described[name] = {
+            "rows": found.rows,
+            "positives": found.positives,
+            "users": int(dataset.totals.users[code]),
+            "history_mean": round(lengths.mean(), 3),
+            "history_p50": lengths.quantile(0.5),
+            "history_p90": lengths.quantile(0.9),
+            "clicks_on_items_not_clicked_in_training": found.on_new,
             "missing_negatives": missing,
         }
-        log.info(f"{name}: {found['rows']:,} rows, {found['positives']:,} of them clicks")
+        log.info(f"{name}: {found.rows:,} rows, {found.positives:,} of them clicks")
         if missing:
             log.warning(f"{name} has {missing:,} negatives fewer than asked for: some users clicked nearly every item.")
-        if options.negatives and on_new > _NEW * found["positives"]:
+        if options.negatives and found.on_new > _NEW * found.positives:
             log.warning(
-                f"{on_new:,} clicks of {name} are on items that were never clicked in training, and sampled negatives "
-                "never are: such rows give their label away, and the AUC flatters. With real non-clicks (--label) it "
-                "would not."
+                f"{found.on_new:,} clicks of {name} are on items that were never clicked in training, and sampled "
+                "negatives never are: such rows give their label away, and the AUC flatters. With real non-clicks "
+                "(--label) it would not."
             )
     return described
 
 
-def _row_values(dataset: Dataset, source: Source) -> RowValues:
+@dataclass(frozen=True)
+class Written(Sum):
+    """What was written of a split."""
+
+    rows: int = 0
+    positives: int = 0
+    on_new: int = 0  # clicks on items that were not clicked in training
+
+
+@dataclass(frozen=True)
+class Writer:
+    """Writes the samples of shards: into one file for each split, or into a part file of each shard."""
+
+    out: Path
+    tables: Tables
+    source: Source  # without rows
+    whole: bool
+
+    def __call__(self, number: int, shard: Shard, user_id: np.ndarray) -> dict[str, Written]:
+        """Writes a shard's samples. user_id: (U,) the numbers of its users. Returns: what was written, by split."""
+        interactions, _, rows_of = self.tables.selection.of(shard)
+        keys = keys_of_rows(interactions, shard.keys)
+        interactions = replace(interactions, item=self.tables.item_id[interactions.item])
+        options = self.tables.selection.options
+        histories, given = Histories(interactions), _row_values(interactions, self.tables, self.source)
+        clicked = interactions.user[interactions.click], interactions.item[interactions.click]
+        sampler = NegativeSampler(self.tables.clicks, *clicked, options.alpha)
+        written = {}
+        for name, rows in zip(SPLITS, rows_of, strict=True):
+            chunks = sample_tables(interactions, rows, keys, user_id, histories, sampler, given, options)
+            with Progress(f"Writing {name}", len(rows), "interactions") if self.whole else nullcontext() as progress:
+                found = self._write_split(number, name, chunks, progress)
+            clicks = interactions.item[rows[interactions.click[rows]]]
+            written[name] = replace(found, on_new=int((self.tables.clicks[clicks] == 0).sum()))
+        return written
+
+    def path(self, name: str, number: int) -> Path:
+        """Where a shard's rows of a split, or their labels, go."""
+        file = self.out / f"{name}.parquet"
+        return file if self.whole else file / f"part-{number:05}.parquet"
+
+    def _write_split(
+        self, number: int, name: str, chunks: Iterator[tuple[int, pa.Table]], progress: Progress | None
+    ) -> Written:
+        """Writes one split, the labels of the test split to a file of their own."""
+        label_columns, written = ["label", *self.source.labels], Written()
+        with ExitStack() as stack:
+            writers: dict[str, pq.ParquetWriter] = {}
+
+            def write(name: str, table: pa.Table, **settings: str) -> None:
+                if name not in writers:
+                    stream = stack.enter_context(writing_file(self.path(name, number)))
+                    schema = with_numbering(table.schema, self.tables.numbering)
+                    writers[name] = stack.enter_context(
+                        pq.ParquetWriter(stream, schema, write_page_checksum=True, **settings)
+                    )
+                writers[name].write_table(table)
+
+            for interactions, table in chunks:
+                label = table["label"]
+                if name == "test":
+                    ids = pa.array(np.arange(written.rows, written.rows + table.num_rows))
+                    write("test_labels", table.select(label_columns).add_column(0, "ID", ids))
+                    table = table.drop_columns(label_columns).add_column(0, "ID", ids)
+                write(name, table, compression="zstd")
+                if progress:
+                    progress.advance(interactions)
+                written += Written(table.num_rows, int(label.to_numpy().sum()))
+        return written
+
+    def number(self, number: int, _: Shard, place: tuple[int, int]) -> None:
+        """Numbers the test rows of a shard. place: the first one's number, and how many they are."""
+        first, rows = place
+        for name in ("test", "test_labels") if first and rows else ():
+            path = self.path(name, number)
+            table = pq.read_table(opened(path), page_checksum_verification=True)
+            table = table.set_column(0, "ID", pa.array(np.arange(first, first + rows)))
+            with writing_file(path) as stream:
+                compression = "zstd" if name == "test" else "snappy"
+                pq.write_table(table, stream, compression=compression, write_page_checksum=True)
+
+
+def _row_values(log: Log, tables: Tables, source: Source) -> RowValues:
     """What samples have besides users, items and labels."""
-    log = dataset.log
+    values = dict(log.side)
+    if tables.respelled:
+        values |= {name: respelled_column(values[name], known) for name, known in tables.side.items()}
     rows: dict[str, np.ndarray | pa.Array] = {
-        name: encoding.ids_of(log.side[name], dataset.side[name]) for name in source.side
+        name: encoding.ids_of(values[name], tables.side[name]) for name in source.side
     }
     rows |= {name: log.numeric[name].astype(np.float32) for name in source.numeric}
     rows |= {
-        name: encoding.encode_lists(log.side[name], dataset.side[name]).to_arrow().cast(pa.list_(pa.int64()))
+        name: encoding.encode_lists(values[name], tables.side[name]).to_arrow().cast(pa.list_(pa.int64()))
         for name in source.lists
     }
-    rows |= {name: log.side[name].to_arrow().cast(pa.string()) for name in source.hashed}
+    rows |= {name: values[name].to_arrow().cast(pa.string()) for name in source.hashed}
     clicks = {}
     for name, kind in source.clicks.items():
         column = f"click_{name}"
         if kind == "categorical":
-            clicks[name] = encoding.ids_of(log.side[column], dataset.side[column])
+            clicks[name] = encoding.ids_of(values[column], tables.side[column])
         elif name != "gap":
             clicks[name] = log.numeric[column].astype(np.float32)
-    second = {name: Histories(log, log.side[f"item_seq_{name}"].to_numpy()) for name in source.histories}
+    second = {name: Histories(log, values[f"item_seq_{name}"].to_numpy()) for name in source.histories}
     gap = source.time_unit if "gap" in source.clicks else None
-    labels = {name: log.side[name].to_numpy() for name in source.labels}
-    return RowValues(rows, dataset.items.levels, clicks, second, labels, gap)
+    labels = {name: values[name].to_numpy() for name in source.labels}
+    return RowValues(rows, tables.levels, clicks, second, labels, gap)
 
 
-def _write_split(
-    out: Path,
-    name: str,
-    chunks: Iterator[tuple[int, pa.Table]],
-    label_columns: list[str],
-    dataset: Dataset,
-    progress: Progress,
-) -> dict[str, int]:
-    """Writes one split, the labels of the test split to a file of their own; returns `rows` and `positives`."""
-    rows = positives = 0
-    writer = labels = None
-    try:
-        for interactions, table in chunks:
-            label = table["label"]
-            if name == "test":
-                ids = pa.array(np.arange(rows, rows + table.num_rows))
-                known = table.select(label_columns).add_column(0, "ID", ids)
-                table = table.drop_columns(label_columns).add_column(0, "ID", ids)
-                labels = labels or pq.ParquetWriter(
-                    out / "test_labels.parquet",
-                    with_numbering(known.schema, dataset.numbering),
-                    write_page_checksum=True,
-                )
-                labels.write_table(known)
-            writer = writer or pq.ParquetWriter(
-                out / f"{name}.parquet",
-                with_numbering(table.schema, dataset.numbering),
-                compression="zstd",
-                write_page_checksum=True,
-            )
-            writer.write_table(table)
-            progress.advance(interactions)
-            rows, positives = rows + table.num_rows, positives + int(label.to_numpy().sum())
-    finally:
-        for each in (writer, labels):
-            if each:
-                each.close()
-    return {"rows": rows, "positives": positives}
-
-
-def _without_large_types(table: pa.Table) -> pa.Table:
+def without_large_types(table: pa.Table) -> pa.Table:
     """Without Arrow's large_ types, which not every reader accepts."""
     schema = pa.schema([(f.name, _small_type(f.type)) for f in table.schema])
     return table.cast(schema)
