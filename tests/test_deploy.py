@@ -43,7 +43,10 @@ case $0 in *srun) shift; echo "$@" > {log}; exit {code};; *scontrol) echo "$@" >
 """
 
 
-@pytest.mark.parametrize(("code", "restarts", "again"), [(0, 0, False), (1, 0, True), (130, 3, True), (2, 0, False)])
+@pytest.mark.parametrize(
+    ("code", "restarts", "again"),
+    [(0, 0, False), (1, 0, False), (2, 0, False), (75, 0, True), (75, 20, False), (130, 3, True), (137, 0, True)],
+)
 def test_the_slurm_script_trains_and_is_requeued_where_that_helps(tmp_path, code, restarts, again):
     log = tmp_path / "log"
     for program in ("srun", "scontrol"):

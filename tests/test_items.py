@@ -3,10 +3,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from bad_files import BAD_ITEMS, TAGS, VECTORS, item_table
-from synthetic import items_of
+from synthetic import SYSTEMS, items_of, raw_config, write_dataset
 
 from mmctr_jax.config import parse_config
 from mmctr_jax.errors import InputError
+from mmctr_jax.prediction.predictor import Predictor
+from mmctr_jax.training.loop import train
 
 
 def load(tmp_path, data, **features):
@@ -59,3 +61,39 @@ def test_a_fault_is_refused_in_one_sentence(tmp_path, name):
     assert "\n" not in str(error.value)
     for word in ["item_info.parquet", *words]:
         assert word in str(error.value)
+
+
+def sixteen(**vectors):
+    return [{"kind": "embedding", "name": "vector", "dim": 2, "bits": 16, **vectors}]
+
+
+def test_sixteen_bits_hold_half_the_bytes_and_refuse_what_they_cannot_hold(tmp_path):
+    _, items = load(tmp_path, item_table(), item_features=sixteen())
+    assert items["vector"].dtype == np.float16 and np.array_equal(items["vector"], np.float16(VECTORS))
+    large = np.where(np.arange(10).reshape(5, 2) == 6, 1e5, VECTORS)
+    table = item_table(vector=pa.array(large.tolist(), pa.list_(pa.float32())))
+    with pytest.raises(InputError, match=r"column vector, row 3: a number beyond 65,504 in the vector"):
+        load(tmp_path, table, item_features=sixteen())
+
+
+@pytest.mark.parametrize("system", ["matching", "similarity"])
+def test_vectors_in_sixteen_bits_train_as_vectors_that_were_rounded_so(tmp_path, system):
+    data, scores = write_dataset(tmp_path / "data"), {}
+    for name, bits in (("exact", 32), ("rounded", 32), ("sixteen", 16)):
+        if name == "rounded":
+            items = pq.read_table(data / "item_info.parquet")
+            at = items.schema.get_field_index("item_emb_d8")
+            rounded = [np.float16(vector).astype(np.float32) for vector in items["item_emb_d8"].to_pylist()]
+            items = items.set_column(at, "item_emb_d8", pa.array(rounded, pa.list_(pa.float32())))
+            pq.write_table(items, data / "item_info.parquet")
+        raw = raw_config(data)
+        if system == "matching":
+            raw["model"] = SYSTEMS[system]["model"]
+        else:
+            raw["model"]["transformer"]["similarity"], raw["model"]["dcn"]["similarity_bins"] = True, 4
+        raw["features"]["item_features"][1]["bits"] = bits
+        raw["train"]["epochs"] = 1
+        train(parse_config(raw), tmp_path / name)
+        scores[name] = Predictor.load(tmp_path / name).logits(data / "valid.parquet")
+    np.testing.assert_allclose(scores["sixteen"], scores["rounded"], rtol=1e-5, atol=1e-5)
+    assert np.abs(scores["sixteen"] - scores["exact"]).max() > 1e-4

@@ -92,6 +92,7 @@ def _watch_others() -> None:
                 give_up(f"process {i} has given no sign of life for {_SILENT} s")
 
 
+_TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: schedulers start again what ends so
 _LOST = re.compile("gloo|nccl|connection (closed|reset|refused)|socket closed|heartbeat|coordination", re.IGNORECASE)
 
 
@@ -102,14 +103,14 @@ def give_up_if_lost(error: Exception) -> None:
 
 
 def give_up(reason: str) -> None:
-    """Ends this process at once, with exit code 1: to leave in order it would wait for those that are gone."""
+    """Ends this process at once, with exit code 75: to leave in order it would wait for those that are gone."""
     log.error(
         f"error: {reason}; its own log may say why. Start the processes of this run again with --resume: they go on "
         "from the last checkpoint."
     )
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(1)
+    os._exit(_TRY_AGAIN)
 
 
 @contextmanager
@@ -129,7 +130,7 @@ def _waiting(coordinator: str | None, num_processes: int | None, process_id: int
                     file=sys.stderr,
                     flush=True,
                 )
-                os._exit(2)
+                os._exit(_TRY_AGAIN)
             waited += _TELL_AFTER
             log.info(f"Waiting for {whom} ({waited} s, at most {_PATIENCE} s).")
 

@@ -23,11 +23,20 @@ class EmbeddingFeature(Feature):
     kind: Literal["embedding"] = "embedding"
     dim: Width
     """Length of every vector."""
+    bits: Literal[16, 32] = 32
+    """How many bits of each number are kept, in memory and on the devices. 16: half of both; numbers are rounded to
+    eleven binary digits."""
     is_vector: ClassVar[bool] = True
 
     def read(self, column: Column) -> np.ndarray:
-        """(rows, dim) float32."""
-        return column.vectors(self.dim)
+        """(rows, dim) float32 or float16. Raises: InputError at a number that is too large for float16."""
+        vectors = column.vectors(self.dim)
+        if self.bits == 32:
+            return vectors
+        wrong = np.flatnonzero((np.abs(vectors) > np.finfo(np.float16).max).any(axis=1))
+        if wrong.size:
+            raise column.refuse(wrong[0], "a number beyond 65,504 in the vector; 16 bits do not hold it, say bits: 32.")
+        return vectors.astype(np.float16)
 
     def width(self, embedding_dim: int) -> int:
         return self.dim

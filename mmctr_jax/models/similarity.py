@@ -29,6 +29,7 @@ def cosines(batch: dict[str, jax.Array], items: dict[str, jax.Array], features: 
 
 def _unit(table: jax.Array, ids: jax.Array) -> jax.Array:
     vectors = jnp.where((ids != 0)[..., None], jnp.asarray(table)[ids], 0)
+    vectors = vectors.astype(jnp.promote_types(vectors.dtype, jnp.float32))
     norm = jnp.linalg.norm(vectors, axis=-1, keepdims=True)
     return vectors / jnp.where(norm > 0, norm, 1)
 
