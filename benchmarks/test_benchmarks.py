@@ -12,6 +12,7 @@ from benchmarks.generate import made_up_batch, made_up_items
 from benchmarks.published import published_config
 
 
+@pytest.mark.slow
 def test_counted_flop_are_those_of_the_compiled_blocks():
     model = SimpleNamespace(config=published_config(), items=jax.device_put(made_up_items()))
     for block in limit.blocks(model, jax.device_put(made_up_batch(2, 1)), 1):

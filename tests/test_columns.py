@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from marks import slow
 from sklearn.metrics import roc_auc_score
 from synthetic import ITEMS, SYSTEMS, item_table, items_of, merged, raw_config, samples
 
@@ -288,7 +289,7 @@ def with_liked(folder):
 LIKED = {"features": {"labels": {"label": 2.0, "liked": 0.5}}}
 
 
-@pytest.mark.parametrize("name", ["mmctr", "matching"])
+@pytest.mark.parametrize("name", [slow("mmctr"), "matching"])
 def test_a_second_label_has_its_head_its_auc_and_its_scores(tmp_path, name):
     data = with_liked(tmp_path / "data")
     config = config_of(data, merged(SYSTEMS.get(name, {}), LIKED | {"train": {"epochs": 3, "learning_rate": 0.02}}))

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from golden_files import Golden
+from marks import slow
 
 from mmctr_jax.commands.convert import main
 from mmctr_jax.config import load_config
@@ -56,7 +57,7 @@ def released(tmp_path):
     return Released(tmp_path)
 
 
-@pytest.mark.parametrize("case", ["SA_released", "SB_corrected"])
+@pytest.mark.parametrize("case", ["SA_released", slow("SB_corrected")])
 def test_predict_scores_with_released_weights_as_the_release_does(tmp_path, case):
     released = Released(tmp_path, case)
     released.save()
@@ -100,6 +101,7 @@ def test_deep_layers_built_with_dropout_are_numbered_otherwise_and_found_too(rel
     assert set(torch.load(released.folder / "back3.model", weights_only=True)) == set(released.state_dict)
 
 
+@pytest.mark.slow
 def test_weights_trained_here_go_out_and_come_back(released):
     torch = released.save()
     config = load_config(released.config, ["train.epochs=1", "train.eval_batch_size=16"])

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from batches import make_batch, make_items, randomised
+from marks import few
 from scipy.special import expit, logit
 from synthetic import ITEMS, MAX_HISTORY, SYSTEMS, merged, raw_config, resolved_config, write_dataset
 
@@ -44,7 +45,10 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("change", MODELS.values(), ids=MODELS)
+QUICK = "mmctr", "matching", "similarity", "codes", "low rank, batch norm"
+
+
+@pytest.mark.parametrize("change", few(MODELS, QUICK), ids=MODELS)
 def test_a_graph_gives_what_the_scoring_step_gives(change):
     """One history and several candidates, at the lengths that take different paths; an empty history among them."""
     config, rng = resolved_config(change), np.random.default_rng(0)

@@ -72,6 +72,7 @@ def test_a_disk_that_is_full_for_a_while_is_waited_for(tmp_path, monkeypatch, ca
     assert "kept has 0.00 GB free" in caplog.text and "10 more minutes at most" in caplog.text
 
 
+@pytest.mark.slow
 def test_no_room_for_a_later_checkpoint(whole, begun, tmp_path):
     config, directory, _ = whole
     shutil.copytree(begun, tmp_path / "run")
@@ -81,6 +82,7 @@ def test_no_room_for_a_later_checkpoint(whole, begun, tmp_path):
     assert_same_run(tmp_path / "run", directory)
 
 
+@pytest.mark.slow
 def test_no_room_for_the_records(whole, tmp_path, monkeypatch):
     """Not even for the curves, let alone a checkpoint."""
     config, directory, _ = whole

@@ -76,6 +76,7 @@ def test_sixteen_bits_hold_half_the_bytes_and_refuse_what_they_cannot_hold(tmp_p
         load(tmp_path, table, item_features=sixteen())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("system", ["matching", "similarity"])
 def test_vectors_in_sixteen_bits_train_as_vectors_that_were_rounded_so(tmp_path, system):
     data, scores = write_dataset(tmp_path / "data"), {}

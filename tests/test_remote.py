@@ -99,6 +99,7 @@ def test_a_log_is_prepared_from_there(store, tmp_path):
         assert (tmp_path / "here" / file).read_bytes() == (tmp_path / "there" / file).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_folder_is_prepared_into_the_store_and_trained_from_there(store, tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     log = {"user": rng.integers(0, 40, 900), "item": rng.integers(0, 30, 900), "time": np.arange(900)}
@@ -204,6 +205,7 @@ def test_what_is_not_there_is_one_sentence(store, url, words):
     assert words in str(error.value) and "\n" not in str(error.value) and SECRET not in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_store_that_refuses_is_one_sentence(store, tmp_path, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # nothing listens there
     with pytest.raises(InputError, match="The URL s3://shop/x.parquet cannot be read: "):

@@ -299,6 +299,7 @@ class NumberFeature(Feature):
         return values[..., None].astype(layer.dtype)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Pydantic serializer")  # of the kind that it does not know
 def test_a_kind_of_plain_floats_is_trained_inspected_and_reported_in_ranges(tmp_path, monkeypatch):
     data = write_dataset(tmp_path / "data")

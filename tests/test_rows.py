@@ -164,6 +164,7 @@ def test_rows_that_no_batch_names_stay_and_padding_is_zero():
         assert not after["embedding"][name][0].any()
 
 
+@pytest.mark.slow
 def test_a_learning_rate_of_the_tables_own():
     batches = some_batches(1)
     change = {"train": {"learning_rate": 0.01, "tables": "sgd", "length_buckets": [2]}}
@@ -219,6 +220,7 @@ def test_rows_are_caught_up_with_in_the_memory_of_few_of_them(large_items, optim
     assert program.memory_analysis().temp_size_in_bytes < LARGE * shares / 2
 
 
+@pytest.mark.slow
 def test_split_tables_are_stepped_where_their_rows_are(large_items, optimised):
     """The same losses and weights as on one device; an eighth of the state on each, and rows alone are exchanged."""
     batches = [large_batch(seed) for seed in range(4)]
@@ -250,6 +252,7 @@ def test_split_tables_are_stepped_where_their_rows_are(large_items, optimised):
 BY_ROWS = {"tables": "adam", "weight_decay": {"tables": 0.5}, "ema": 0.9, "batch_size": 16, "epochs": 2}
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_as_if_it_had_not_been(dataset, tmp_path, monkeypatch):
     """To the last bit, though rows lag behind in every checkpoint; and predict finds them caught up with."""
     config = config_for(dataset, train=BY_ROWS, **QUICK)
@@ -264,6 +267,7 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(dataset, tmp_path, mon
     assert Predictor.load(tmp_path / "run").step == summary.best_step
 
 
+@pytest.mark.slow
 def test_another_training_begins_with_rows_caught_up_with(dataset, tmp_path):
     """Its steps count from 0 again, and so do those that rows have seen."""
     config = config_for(dataset, train=BY_ROWS, **QUICK)

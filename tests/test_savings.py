@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from batches import make_batch, make_items, randomised
 from compiling import AS_FOR_USERS
+from marks import few, slow
 from synthetic import ITEMS, MAX_HISTORY, SYSTEMS, merged, model_of, resolved_config, width_of
 
 from mmctr_jax.devices.collectives import collectives
@@ -75,7 +76,10 @@ def padded(batch, width):
     return batch | {"history": np.pad(history, ((0, 0), (max(width - history.shape[1], 0), 0)))[:, -width:]}
 
 
-@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+QUICK = "similarity, target attention, no head", "low-rank cross layers", "din"
+
+
+@pytest.mark.parametrize("change", few(CHANGES, QUICK), ids=CHANGES)
 def test_a_batch_at_the_length_it_needs_equals_the_padded_one(change, float64):
     """Losses, and the gradients of all parameters of the whole model, those that the narrowed one has not included."""
     config, rng, length = without_dropout(change), np.random.default_rng(3), 2
@@ -107,7 +111,7 @@ def test_a_batch_at_the_length_it_needs_equals_the_padded_one(change, float64):
         jax.tree.map(lambda g, e: np.testing.assert_allclose(g, e, rtol=0, atol=1e-12), widen(part), expected[1])
 
 
-@pytest.mark.parametrize(("l2", "for_gpus"), [(0.0, False), (0.0, True), (0.1, False)])
+@pytest.mark.parametrize(("l2", "for_gpus"), [slow(0.0, False), slow(0.0, True), (0.1, False)])
 def test_steps_at_the_lengths_that_batches_need_equal_padded_ones(l2, for_gpus, float64, monkeypatch):
     """Two steps with Adam: losses, gradient norms, parameters, moments; then the scores of narrowed parameters."""
     if for_gpus:

@@ -50,6 +50,7 @@ def space_of(folder, fields=SPACE):
     return read_space(folder / "base.yaml", [f"data.cache_dir={folder / 'cache'}"], folder / "space.yaml")
 
 
+@pytest.mark.slow
 def test_each_value_is_trained_with_every_seed_and_the_base_once_for_all(ready):
     folder, done = ready
     assert one_at_a_time(space_of(folder), SEEDS, folder / "out")

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 from batches import make_batch, make_items
+from marks import slow
 from synthetic import MAX_HISTORY, mean_bce, resolved_config
 
 from mmctr_jax.devices.sharding import make_mesh, put_batch, put_replicated
@@ -39,7 +40,7 @@ def one_device():
     return Run(1)
 
 
-@pytest.mark.parametrize("devices", [2, 4, 8])
+@pytest.mark.parametrize("devices", [slow(2), slow(4), 8])
 def test_any_number_of_devices_gives_the_same_losses(one_device, devices):
     """With dropout: the random bits of a row do not depend on the device that it is on."""
     run = Run(devices)
@@ -57,7 +58,7 @@ def test_the_same_run_twice_gives_the_same_bytes(one_device):
     )
 
 
-@pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize("batch_norm", [False, slow(True)])
 def test_rows_of_weight_0_count_in_no_loss_gradient_or_statistic(batch_norm):
     change = {
         "model": {"transformer": {"dropout": 0.0}, "dcn": {"deep_dropout": 0.0, "batch_norm": batch_norm}},

@@ -11,6 +11,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from marks import slow
 from synthetic import raw_config, write_dataset
 
 from mmctr_jax.config import parse_config
@@ -148,7 +149,7 @@ class Tracker:
             raise self.error
 
 
-@pytest.mark.parametrize("fails", ["make", "open", "add", "flush", "close"])
+@pytest.mark.parametrize("fails", ["make", slow("open"), "add", slow("flush"), slow("close")])
 @pytest.mark.parametrize("error", [RuntimeError("the server said no.\nand more"), SystemExit("no key")], ids=type)
 def test_a_tracker_that_fails_is_warned_of_once_and_trains_on(data, tmp_path, monkeypatch, capsys, fails, error):
     monkeypatch.setattr(Tracker, "fails", fails)

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from marks import slow
 from same_run import assert_same_run, last_checkpoint
 from synthetic import QUICK, config_for, write_dataset
 
@@ -55,7 +56,7 @@ def test_run_directory_holds_what_it_says(whole):
     assert len(list((directory / "checkpoints").iterdir())) <= 2
 
 
-@pytest.mark.parametrize("monitor", ["gauc", "logloss"])
+@pytest.mark.parametrize("monitor", [slow("gauc"), "logloss"])
 def test_the_metric_that_is_monitored_decides_which_checkpoint_is_best(dataset, tmp_path, monitor):
     config = config_for(dataset, train={"epochs": 6, "eval_every": 1, "patience": 99, "monitor": monitor}, **QUICK)
     train(config, tmp_path / "run")
@@ -93,6 +94,7 @@ def test_validations_come_when_due_and_once_more_at_the_end(whole):
     assert [r["step"] for r in records if r["kind"] == "train"] == list(range(1, 16))
 
 
+@pytest.mark.slow
 def test_training_loss_weighs_the_partial_batch_by_its_rows(dataset, tmp_path):
     """One record over an epoch of 4 full batches and one of 44 rows; a rate of nearly 0 keeps the model still."""
     config = config_for(
@@ -123,7 +125,7 @@ class StopAt:
         return step == self.step
 
 
-@pytest.mark.parametrize("steps", [(7,), (1, 4, 14)])
+@pytest.mark.parametrize("steps", [(7,), slow((1, 4, 14))])
 def test_an_interrupted_and_resumed_run_equals_the_uninterrupted_one(whole, tmp_path, monkeypatch, steps):
     """In the middle of an epoch, after the first step, right after a validation, before the last step."""
     config, directory, summary = whole
@@ -179,6 +181,7 @@ def test_a_run_resumed_in_the_middle_of_its_schedule_equals_the_uninterrupted_on
     assert_same_run(directory, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_an_optimiser_without_a_state_is_saved_and_resumed(dataset, tmp_path, monkeypatch):
     config = config_for(dataset, train=WARMED_UP, **QUICK)
     train(config, tmp_path / "whole")
@@ -329,6 +332,7 @@ def test_a_model_ruined_by_its_last_step_is_never_called_a_result(dataset, tmp_p
         assert not (tmp_path / name / "summary.json").exists()
 
 
+@pytest.mark.slow
 def test_samples_per_second_counts_loading_and_computing_but_not_validating(dataset, tmp_path, monkeypatch):
     """Per step: 50 ms of loading, 50 ms of computing. Validation takes a second and does not count."""
     make, load, make_score = training.make_train_step, training.train_batches, training.make_score
@@ -357,8 +361,8 @@ def test_samples_per_second_counts_loading_and_computing_but_not_validating(data
         return run
 
     patches = {"make_train_step": slow_step, "train_batches": slow_batches, "make_score": slow_make_score}
-    for name, slow in patches.items():
-        monkeypatch.setattr(training, name, slow)
+    for name, patched in patches.items():
+        monkeypatch.setattr(training, name, patched)
     summary = train(config_for(dataset, train={"epochs": 4, "checkpoint_every": 2}), tmp_path / "run")
     # 19 counted steps of 0.1 s and more for 1,136 rows (the first, of 64, compiles): at most 600 a second.
     assert 100 < summary.samples_per_second < 600
@@ -444,7 +448,7 @@ def damage(checkpoint, how):
 
 @pytest.mark.parametrize(
     ("part", "what"),
-    [("model", "flipped"), ("model", "missing"), ("optimizer", "cut short"), ("progress", "flipped")],
+    [("model", "flipped"), slow("model", "missing"), ("optimizer", "cut short"), slow("progress", "flipped")],
 )
 def test_a_damaged_checkpoint_is_found_out_and_the_one_before_gives_the_same_model(whole, tmp_path, part, what):
     config, directory, summary = whole
@@ -479,6 +483,7 @@ def test_predict_takes_the_other_checkpoint_where_one_is_damaged(whole, tmp_path
         assert f"Taking step {taken} instead" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_model_without_a_whole_checkpoint_or_of_another_config(whole, tmp_path):
     config, directory, _ = whole
     for name in ("cut", "other"):

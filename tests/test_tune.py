@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from marks import slow
 from synthetic import QUICK, merged, raw_config, summary_of
 
 pytest.importorskip("optuna", reason="needs Optuna: pip install optuna")
@@ -143,7 +144,7 @@ def test_what_is_wrong_with_the_data_is_found_before_the_first_trial(base, train
 # The search
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random"])
+@pytest.mark.parametrize("sampler", [slow("tpe"), "random"])
 def test_the_winner_is_the_best_of_all_trials_and_its_config_is_ready(base, trained, tmp_path, sampler):
     out = tmp_path / "out"
     assert search(space_of(base), out, sampler=sampler, trials=14)
@@ -166,6 +167,7 @@ def test_the_winner_is_the_best_of_all_trials_and_its_config_is_ready(base, trai
     assert "Test" not in text and (out / "search.png").stat().st_size > 5000
 
 
+@pytest.mark.slow
 def test_tpe_learns_where_to_look(base, trained, tmp_path):
     space = space_of(base, {name: SPACE[name] for name in ("train.batch_size", "train.learning_rate")})
     search(space, tmp_path / "out", trials=40)
@@ -187,7 +189,7 @@ def test_a_grid_is_gone_through_once_each_and_then_done(base, trained, tmp_path)
         search(space_of(base), tmp_path / "other", sampler="grid")
 
 
-@pytest.mark.parametrize("moment", ["in training", "after training", "in an unforeseen way"])
+@pytest.mark.parametrize("moment", ["in training", slow("after training"), slow("in an unforeseen way")])
 def test_a_stopped_search_goes_on_and_ends_the_same(base, trained, tmp_path, monkeypatch, moment):
     space = space_of(base)
     assert search(space, tmp_path / "whole", trials=13)
@@ -246,6 +248,7 @@ def test_processes_share_a_search(base, trained, tmp_path, monkeypatch):
     assert all(row["state"] == "complete" for row in rows) and len({row["train.learning_rate"] for row in rows}) == 8
 
 
+@pytest.mark.slow
 def test_a_trial_below_the_median_is_ended_and_never_wins(base, trained, tmp_path, monkeypatch):
     ended = []
 
@@ -367,7 +370,7 @@ def test_a_trial_that_has_just_ended_elsewhere_is_not_taken_over(base, trained, 
     assert study.claim(5).number == 1
 
 
-@pytest.mark.parametrize("name", ["a?b", "a%20b", "a b#é"])
+@pytest.mark.parametrize("name", [slow("a?b"), slow("a%20b"), "a b#é"])
 def test_a_folder_of_any_name_has_its_own_study_and_may_be_renamed(base, trained, tmp_path, name):
     out = tmp_path / name
     search(space_of(base), out, trials=2)
@@ -441,6 +444,7 @@ def test_the_test_file_is_scored_once_for_the_winner_and_only_when_asked(base, t
 # The whole
 
 
+@pytest.mark.slow
 def test_the_winners_config_trains_to_the_winners_score(base, tmp_path, monkeypatch, capsys):
     base.write_text(yaml.safe_dump(merged(yaml.safe_load(base.read_text()), QUICK)))
     space_of(base, {"train.learning_rate": [0.01, 0.001]})
