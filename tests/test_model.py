@@ -23,7 +23,7 @@ from synthetic import (
 
 from mmctr_jax.config import load_config
 from mmctr_jax.devices.sharding import make_mesh
-from mmctr_jax.models.embedding import mean_of_tags
+from mmctr_jax.models.embedding import lookup, mean_of_listed
 from mmctr_jax.models.masking import attended_positions
 from mmctr_jax.models.similarity import cosines, histogram
 from mmctr_jax.models.transformer import max_over_positions
@@ -255,7 +255,8 @@ def test_the_max_pool_passes_its_whole_gradient_to_one_position_each():
 
 def test_a_mean_without_tags_is_zero_with_a_finite_gradient():
     table = jnp.ones((4, 3))
-    mean = lambda t: mean_of_tags(t, jnp.array([[0, 0], [1, 0], [2, 2]]), jnp.float32)  # noqa: E731
+    tags = jnp.array([[0, 0], [1, 0], [2, 2]])
+    mean = lambda t: mean_of_listed(lookup(t, tags, jnp.float32), tags)  # noqa: E731
     assert mean(table).tolist() == [[0, 0, 0], [1, 1, 1], [1, 1, 1]]
     grad = jax.grad(lambda t: mean(t).sum())(table)
     assert grad[:, 0].tolist() == [0, 1, 1, 0]

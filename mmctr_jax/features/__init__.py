@@ -59,6 +59,9 @@ class Features(Settings):
     """Columns that pass through to the predictions, where a file has them."""
     num_items: Width | None = None
     """Items, padding item 0 included. null: as many as item_info has."""
+    item_hash: Annotated[int, Field(ge=3, le=2**31 - 1)] | None = None
+    """Rows of the table of item ids. null: one for each item. Otherwise each item's vector is the sum of the two rows
+    that its id is hashed to; two items seldom share both."""
     side: tuple[RowFeature, ...] = (
         CategoricalFeature(name="likes_level", vocab_size=11),
         CategoricalFeature(name="views_level", vocab_size=11),
@@ -167,8 +170,8 @@ class Features(Settings):
 
     @property
     def table_sizes(self) -> dict[str, int]:
-        """Ids of each learned embedding table, padding included; `num_items` and vocabularies must not be null."""
-        sizes = {f.name: f.table_size for f in self.side} | {self.item: self.num_items}
+        """Rows of each learned embedding table, padding included; `num_items` and vocabularies must not be null."""
+        sizes = {f.name: f.table_size for f in self.side} | {self.item: self.item_hash or self.num_items}
         sizes |= {f.name: f.table_size for f in self.item_features + self.clicks}
         return {name: size for name, size in sizes.items() if size is not None}
 

@@ -30,10 +30,20 @@ def lookup(table: jax.Array, ids: jax.Array, dtype: jnp.dtype) -> jax.Array:
     return jnp.where((ids != 0)[..., None], table[ids], 0).astype(dtype)
 
 
-def mean_of_tags(table: jax.Array, tags: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """(..., L) tag ids → (..., E): mean over the non-padding ones; zero, with a finite gradient, if there are none."""
-    count = (tags != 0).sum(axis=-1, keepdims=True)
-    return lookup(table, tags, dtype).sum(axis=-2) / jnp.maximum(count, 1).astype(dtype)
+def mean_of_listed(vectors: jax.Array, ids: jax.Array) -> jax.Array:
+    """(…, L, E) vectors of lists of ids (…, L), zero at padding → (…, E) their mean without it; zero, with a finite
+    gradient, if there is nothing else."""
+    count = (ids != 0).sum(axis=-1, keepdims=True)
+    return vectors.sum(axis=-2) / jnp.maximum(count, 1).astype(vectors.dtype)
+
+
+def two_rows(ids: jax.Array, size: int) -> jax.Array:
+    """(…) ids → (…, 2) rows from 1 to size − 1, by two hashes (murmur3's finaliser); 0 for id 0."""
+    x = ids.astype(jnp.uint32)[..., None] * jnp.array([0x9E3779B1, 0x85EBCA77], jnp.uint32)
+    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
+    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
+    rows = 1 + (x ^ (x >> 16)) % jnp.uint32(size - 1)
+    return jnp.where(ids[..., None] != 0, rows.astype(jnp.int32), 0)
 
 
 class ItemVectors(dict[str, jax.Array]):
@@ -128,12 +138,15 @@ class EmbeddingLayer(nn.Module):
         return self.param(name, padded_normal(self.settings.embedding_init_std), shape)
 
     def lookup(self, name: str, ids: jax.Array) -> jax.Array:
-        """(…) ids → (…, E) rows of a table; zero for id 0."""
-        return lookup(self.table(name), self._places(name, ids), self.dtype)
+        """(…) ids → (…, E) rows of a table, or of hashed ids the sum of two; zero for id 0."""
+        size = self.features.item_hash if name == self.features.item else None
+        rows = two_rows(ids, size) if size else ids
+        found = lookup(self.table(name), self._places(name, rows), self.dtype)
+        return found.sum(axis=-2) if size else found
 
     def mean(self, name: str, ids: jax.Array) -> jax.Array:
-        """(…, L) lists of ids → (…, E) means of a table's rows over the ids that are not 0."""
-        return mean_of_tags(self.table(name), self._places(name, ids), self.dtype)
+        """(…, L) lists of ids → (…, E): the mean over those that are not 0; zero if none is."""
+        return mean_of_listed(self.lookup(name, ids), ids)
 
     def _places(self, name: str, ids: jax.Array) -> jax.Array:
         """Where the rows of these ids are in what there is of the table: the rows of a collection `rows`, or all.
