@@ -71,7 +71,7 @@ def build_dataset(shards: Shards, source: Source, options: Options, earlier: Ear
     seen = shards.total(partial(look, options=options, lists=source.lists))
     users = pl.concat(_by_shard(seen.users))
     times = {"unit": source.time_unit, "median": float(np.median(np.abs(seen.times.values.astype(np.float64))))}
-    _check_goes_on(source, options, earlier, seen, users, times)
+    _check_goes_on(source, earlier, seen, users, times)
     _tell_of_ties(seen)
     keys = all_keys(seen.items.values, source.items["item"])
     cuts = find_cuts(seen.recent.values, np.concatenate(_by_shard(seen.keys)), options)
@@ -149,7 +149,7 @@ def _by_shard(found: dict[int, T]) -> list[T]:
 
 
 def _check_goes_on(
-    source: Source, options: Options, earlier: Earlier | None, seen: Look, users: pl.Series, times: dict[str, float]
+    source: Source, earlier: Earlier | None, seen: Look, users: pl.Series, times: dict[str, float]
 ) -> None:
     """Says where ids of the log are not as an earlier preparation or the file of items writes them.
 
