@@ -68,12 +68,13 @@ def _settings(text: str) -> list[str]:
     return [line for line in text.splitlines() if not line.startswith("#")]
 
 
-def by_size(rows: int) -> tuple[int, float]:
-    """Batch size and weight decay of the tables for so many training rows (docs/accuracy.md).
+def by_size(rows: int) -> tuple[int, float, float]:
+    """Batch size, weight decay of the tables and decay of the average for so many training rows (docs/accuracy.md).
 
-    Large batches are faster, but an epoch needs some hundred steps; with few rows, ids are learned by heart.
+    Large batches are faster, but an epoch needs some hundred steps; with few rows, ids are learned by heart, and an
+    average of more steps is better.
     """
-    return (256, 3.0) if rows < 200_000 else (1024, 0.5)
+    return (256, 3.0, 0.998) if rows < 200_000 else (1024, 0.5, 0.99)
 
 
 _MANY_IDS = 10**6  # from which a step that passes over all rows of all tables is slower than one that looks for its own
@@ -114,7 +115,7 @@ def config_text(manifest: dict[str, Any]) -> str:
     if manifest["embedding"]:
         column, dim = manifest["embedding"]["column"], manifest["embedding"]["dim"]
         item_features.append(f"    - {{kind: embedding, name: {column}, dim: {dim}}}")
-    batch_size, weight_decay = by_size(manifest["splits"]["train"]["rows"])
+    batch_size, weight_decay, ema = by_size(manifest["splits"]["train"]["rows"])
     tables = (
         ["  tables: adam # a step reads and writes the rows of its batch alone"] if _ids(manifest) >= _MANY_IDS else []
     )
@@ -141,7 +142,7 @@ def config_text(manifest: dict[str, Any]) -> str:
         "  learning_rate: 1e-3",
         f"  weight_decay: {{tables: {weight_decay:g}}}",
         *tables,
-        "  ema: 0.99",
+        f"  ema: {ema:g}",
         "  epochs: 10",
         "  patience: 2",
     ]
