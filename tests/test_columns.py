@@ -177,6 +177,7 @@ def test_lists_of_rows_keep_the_first_or_the_last(lists, length):
     assert [[int(id) for id in row if id] for row in items] == [ids[::-1][:length] for ids in real]
 
 
+@pytest.mark.slow
 def test_a_second_history_is_the_mean_of_the_items_vectors(data):
     config = resolved(data)
     layer = EmbeddingLayer(config.features, config.model, jnp.float32)

@@ -136,6 +136,7 @@ def test_vectors_are_what_the_affinity_is_made_of(predictor, dataset):
     assert all(np.ptp(users[rows.to_list()], axis=0).max() < 1e-6 for rows in alike)
 
 
+@pytest.mark.slow
 def test_other_models_have_item_vectors_alone(dataset, tmp_path):
     train(config_for(dataset, **QUICK, train={"epochs": 1}), tmp_path / "run")
     other = Predictor.load(tmp_path / "run")

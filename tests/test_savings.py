@@ -221,6 +221,7 @@ def test_cutting_and_adding_are_each_others_inverse(cut, add):
     assert not back.any()
 
 
+@pytest.mark.slow
 def test_the_state_is_updated_in_place(optimised):
     """The compiled step writes every parameter and moment where it was read: beside them it needs less than one copy
     of the parameters, gradients included. (Most of them are cross matrices here, as at the published sizes.)"""

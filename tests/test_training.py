@@ -56,7 +56,8 @@ def test_run_directory_holds_what_it_says(whole):
     assert len(list((directory / "checkpoints").iterdir())) <= 2
 
 
-@pytest.mark.parametrize("monitor", [slow("gauc"), "logloss"])
+@pytest.mark.slow
+@pytest.mark.parametrize("monitor", ["gauc", "logloss"])
 def test_the_metric_that_is_monitored_decides_which_checkpoint_is_best(dataset, tmp_path, monitor):
     config = config_for(dataset, train={"epochs": 6, "eval_every": 1, "patience": 99, "monitor": monitor}, **QUICK)
     train(config, tmp_path / "run")
@@ -171,6 +172,7 @@ def averaged(dataset, tmp_path_factory):
     return config, directory, summary, weights
 
 
+@pytest.mark.slow
 def test_a_run_resumed_in_the_middle_of_its_schedule_equals_the_uninterrupted_one(averaged, tmp_path, monkeypatch):
     config, directory, summary, _ = averaged
     for i, step in enumerate((2, 7)):  # in the warm-up, and after

@@ -178,6 +178,7 @@ def test_tpe_learns_where_to_look(base, trained, tmp_path):
     assert first == "| train.learning_rate" and float(importance) > 0.8  # the batch size changes nothing
 
 
+@pytest.mark.slow
 def test_a_grid_is_gone_through_once_each_and_then_done(base, trained, tmp_path):
     space = space_of(base, {name: SPACE[name] for name in ("model.transformer.first_k", "model.dcn.deep")})
     assert search(space, tmp_path / "out", sampler="grid", trials=3) and len(trained) == 3
@@ -225,6 +226,7 @@ def test_a_stopped_search_goes_on_and_ends_the_same(base, trained, tmp_path, mon
     assert all(row["state"] == "complete" for row in trials(tmp_path / "parts"))
 
 
+@pytest.mark.slow
 def test_processes_share_a_search(base, trained, tmp_path, monkeypatch):
     at_once, together = seeded_run.train, threading.Barrier(2)
 
