@@ -122,7 +122,7 @@ def opened(path: Path) -> Path | NativeFile:
 def files_in(url: Path) -> dict[Path, int]:
     """The files in a folder by URL, or the one file that it names, and their sizes; by name, hidden ones left out.
 
-    Raises: InputError if there is none.
+    Raises: InputError if there is none, or a folder among them, as of a partition or of a Delta table's log.
     """
     from pyarrow.fs import FileSelector, FileType
 
@@ -133,6 +133,11 @@ def files_in(url: Path) -> dict[Path, int]:
         if info.type == FileType.File:
             return {url: info.size}
         found = store.get_file_info(FileSelector(root, allow_not_found=True))
+    if folders := [file.base_name for file in found if file.type == FileType.Directory]:
+        raise InputError(
+            f"{place.shown} holds {min(folders)}, a folder, which would be left out; write the rows as files that "
+            "stand in one folder, with all their columns."
+        )
     files = sorted(
         (url / file.base_name, file.size)
         for file in found
@@ -159,6 +164,7 @@ def exists(url: Path) -> bool:
 def writing_file(path: Path) -> Iterator[IO[bytes] | NativeFile]:
     """A stream into a file that is whole once the block ends well, by path or URL; its folder is made.
 
+    Of a block that fails nothing is left; by URL perhaps a part, which is the caller's to remove.
     Raises: OSError if it cannot be written.
     """
     place = _place(path)

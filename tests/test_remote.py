@@ -128,6 +128,15 @@ def test_what_fails_leaves_nothing_in_the_store(store, tmp_path, monkeypatch):
     assert store.get_file_info("shop/out").type == pyarrow.fs.FileType.NotFound
 
 
+@pytest.mark.parametrize("other", ["day=2/b.parquet", "_delta_log/0.json", "metadata/v1.metadata.json", "notes.txt"])
+def test_a_folder_there_is_prepared_whole_or_refused(store, tmp_path, other):
+    pl.DataFrame({"user": [1], "item": [2], "time": [3]}).write_parquet(tmp_path / "a.parquet")
+    for key in ("log/a.parquet", f"log/{other}"):
+        upload(store, tmp_path / "a.parquet", key)
+    with pytest.raises(InputError, match=f"s3://shop/log holds {other.split('/')[0]}"):
+        prepare_command.main(["interactions", "s3://shop/log", "--engine", "spark", "--out", str(tmp_path / "out")])
+
+
 @pytest.mark.slow
 def test_on_spark_from_store_to_store(store, tmp_path):
     pytest.importorskip("pyspark", reason="pyspark is not installed (extra: spark)")

@@ -193,6 +193,20 @@ def test_spark_submit_takes_the_file_that_the_docs_name(tmp_path):
     assert_same(local, tmp_path / "spark")
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--tags", "topics", "--ignore", "*"], "--tags names a column of the item file; name that file with --items"),
+        (["--ignore", "prize"], "--ignore prize: there is no such column"),
+        (["--side", "devise", "--ignore", "*"], "has no column 'devise'; did you mean 'device'"),
+    ],
+)
+def test_options_that_name_nothing_are_refused_before_spark_starts(tmp_path, options, message):
+    log = write_parts(tmp_path / "log", shop_log())
+    with pytest.raises(InputError, match=message):
+        prepared(log, tmp_path / "out", *options, "--engine", "spark")
+
+
 def test_without_pyspark_one_sentence_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyspark", None)
     monkeypatch.setitem(sys.modules, "pyspark.sql", None)

@@ -45,15 +45,20 @@ def read(path: Path, items: Path | None, columns: Columns, earlier: dict[str, An
       earlier: `Source.columns` of an earlier log that this one goes on with.
     Raises: InputError on missing columns, and on values that are not as they must be.
     """
-    for field in ("tags", "text", "numeric", "item_side", "item_numbers"):
-        if getattr(columns, field) and not items:
-            name = "levels" if field == "numeric" else option(field)
-            raise InputError(f"--{name} names a column of the item file; name that file with --items.")
+    check_items_named(items, columns)
     columns, reasons = with_proposals(path, items, columns)
     frame = read_table(path, log_columns(path, columns), columns.text_format)
     log, facts = typed_log(frame, path, columns, earlier)
     facts.check(path, columns, earlier)
     return source_of(log, path, items, columns, facts.time_unit, reasons)
+
+
+def check_items_named(items: Path | None, columns: Columns) -> None:
+    """Raises: InputError where columns of the item file are named, and no such file is."""
+    for field in ("tags", "text", "numeric", "item_side", "item_numbers"):
+        if getattr(columns, field) and not items:
+            name = "levels" if field == "numeric" else option(field)
+            raise InputError(f"--{name} names a column of the item file; name that file with --items.")
 
 
 def source_of(

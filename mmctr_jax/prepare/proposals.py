@@ -41,10 +41,7 @@ def with_proposals(path: Path, items: Path | None, columns: Columns) -> tuple[Co
         return columns, {}
     text, reasons, left_out = columns.text_format, {}, []
     present = {name for file in (path, items) if file for name in column_names(file, text)}
-    if missing := [name for name in columns.ignore if name not in present]:
-        raise InputError(
-            f"--ignore {missing[0]}: there is no such column; there are {', '.join(sorted(present)[:20])}."
-        )
+    check_ignored(present, columns)
 
     def proposed(file: Path, used: set[str], propose: Callable[[pl.Series], Proposal]) -> Iterator[tuple[str, str]]:
         names = [name for name in column_names(file, text) if name not in used and name not in columns.ignore]
@@ -93,6 +90,14 @@ def with_proposals(path: Path, items: Path | None, columns: Columns) -> tuple[Co
     for name in left_out:
         say.info(f"Left out: column {name}.")
     return columns, {name: f"proposed: {reason}" for name, reason in reasons.items()}
+
+
+def check_ignored(present: set[str], columns: Columns) -> None:
+    """Raises: InputError where --ignore names a column that neither log nor items have."""
+    if missing := [name for name in columns.ignore if name not in present]:
+        raise InputError(
+            f"--ignore {missing[0]}: there is no such column; there are {', '.join(sorted(present)[:20])}."
+        )
 
 
 def _refuse_unnamed_label(path: Path, columns: Columns) -> None:

@@ -27,9 +27,9 @@ from mmctr_jax.console import log as say
 from mmctr_jax.data.parquet import common_columns, read_row_group, row_groups, uniform_types
 from mmctr_jax.errors import InputError
 from mmctr_jax.prepare.columns import Columns
-from mmctr_jax.prepare.interactions import Facts, log_columns, source_of, typed_log
+from mmctr_jax.prepare.interactions import Facts, check_items_named, log_columns, source_of, typed_log
 from mmctr_jax.prepare.log import sorted_log, whole_number
-from mmctr_jax.prepare.proposals import LABELS
+from mmctr_jax.prepare.proposals import LABELS, check_ignored
 from mmctr_jax.prepare.raw_tables import column_names, read_table, require_columns, table_files
 from mmctr_jax.prepare.source import Source
 from mmctr_jax.prepare.text_files import is_text
@@ -102,10 +102,12 @@ def reading(
     Args: as those of `interactions.read`; no use is proposed for columns that nobody named.
     Raises: InputError on missing columns, and on values that are not as they must be.
     """
+    check_items_named(items, columns)
     files, wanted = _files(path), log_columns(path, columns)
     present = column_names(files[0], columns.text_format) if is_text(files[0]) else common_columns(files)
     require_columns(Path(shown(path)), present, wanted, columns.text_format)
     if "*" not in columns.ignore:
+        check_ignored({*present, *(column_names(items, columns.text_format) if items else ())}, columns)
         _refuse_unnamed_label(path, present, columns)
         if others := [name for name in present if name not in columns.of_log | set(columns.ignore)]:
             say.info(f"Left out: {', '.join(others)}. With --engine spark a column is used where an option names it.")
