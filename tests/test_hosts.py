@@ -7,8 +7,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -155,6 +157,39 @@ def test_a_process_that_dies_without_a_word_ends_the_others_and_the_run_resumes(
     resumed = start(run, config, 4, f"train.epochs={epochs}", "--resume")
     said, _ = resumed.communicate(timeout=120)
     assert resumed.returncode == 0 and "Resuming at step" in said, said
+
+
+@pytest.mark.parametrize(("silent", "named"), [("store", 0), (0, 0), (2, 2)])
+def test_the_silent_process_is_named_and_no_other(monkeypatch, silent, named):
+    """A store that stops answering, wherever it is asked, is process 0's silence and nobody else's."""
+    gone = threading.Event()
+
+    class Store:
+        def __init__(self):
+            self.beats = 0
+
+        def key_value_set(self, *_, **__):
+            self.beats += 1
+
+        def key_value_try_get(self, key):
+            process = int(key.rpartition("/")[2])
+            if silent == "store" and self.beats > 3 and process == 2:
+                gone.wait()
+            return str(3 if process == silent else self.beats)
+
+    state = SimpleNamespace(num_processes=3, process_id=1, client=Store())
+    monkeypatch.setattr("jax._src.distributed.global_state", state)
+    monkeypatch.setattr(hosts, "_SILENT", 0.3)
+
+    def give_up(reason):
+        raise InputError(reason)
+
+    monkeypatch.setattr(hosts, "give_up", give_up)
+    try:
+        with pytest.raises(InputError, match=f"process {named} has given no sign of life"):
+            hosts._watch_others()
+    finally:
+        gone.set()
 
 
 def moments_of(directory):

@@ -63,33 +63,38 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
 def _watch_others() -> None:
     """Gives up, in a sentence, once another process has been silent: killed, stopped, or cut off.
 
-    Each writes a number into the run's key-value store, which process 0 has, and reads those of the others.
+    Each writes a number into the run's key-value store, which process 0 has, and reads those of the others. Where the
+    store does not answer, it is process 0 that is silent, and nothing is known of the others.
     """
     from jax._src import distributed  # JAX has no other door to the store
 
     state = distributed.global_state
-    heard = dict.fromkeys(range(state.num_processes), time.monotonic())
+    answered = time.monotonic()
+    heard = {i: answered for i in range(state.num_processes) if i != state.process_id}
     over = threading.Event()
 
     def listen() -> None:
+        nonlocal answered
         last: dict[int, str] = {}
         with suppress(Exception):  # where the store is gone, so is process 0, and JAX ends this one
             for beat in itertools.count():
                 state.client.key_value_set(f"mmctr/alive/{state.process_id}", str(beat), allow_overwrite=True)
-                heard[0] = time.monotonic()  # it answered
+                answered = time.monotonic()
                 for i in heard:
                     with suppress(jax.errors.JaxRuntimeError):  # not written yet
-                        now = state.client.key_value_try_get(f"mmctr/alive/{i}")
-                        if now != last.get(i):
-                            last[i], heard[i] = now, time.monotonic()
+                        beat_of_i = state.client.key_value_try_get(f"mmctr/alive/{i}")
+                        answered = time.monotonic()
+                        if beat_of_i != last.get(i):
+                            last[i], heard[i] = beat_of_i, answered
                 time.sleep(_SILENT / 10)
         over.set()
 
     threading.Thread(target=listen, daemon=True).start()
     while not over.wait(_SILENT / 10):
-        for i, since in heard.items():
-            if time.monotonic() - since > _SILENT:
-                give_up(f"process {i} has given no sign of life for {_SILENT} s")
+        silent = [0] if time.monotonic() - answered > _SILENT else []
+        silent += [i for i, since in heard.items() if answered - since > _SILENT]
+        if silent:
+            give_up(f"process {silent[0]} has given no sign of life for {_SILENT} s")
 
 
 _TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: schedulers start again what ends so
