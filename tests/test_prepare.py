@@ -123,12 +123,18 @@ def is_candidate(rows, number, logged, every=False):
 
 
 def expected_samples(log, part_of, logged, history, min_history, every=False):
-    """split → Counter of (user, history, item, label); part_of(user, number of the interaction) names the split."""
+    """split → Counter of (user, history, item, label); part_of(user, number of the interaction) names the split.
+
+    Sampled negatives are items that were clicked in training, so no row may be of another one.
+    """
     expected = defaultdict(Counter)
+    every_row = [(u, n, row) for u, rows in interactions(log).items() for n, row in enumerate(rows)]
+    trained = {item for u, n, (_, item, click) in every_row if click and part_of(u, n) == "train"}
     for user, rows in interactions(log).items():
         for number, (time, item, click) in enumerate(rows):
             past = [i for t, i, c in rows if t < time and c]
-            if len(past) >= min_history and is_candidate(rows, number, logged, every):
+            may = len(past) >= min_history and is_candidate(rows, number, logged, every)
+            if may and (logged or item in trained):
                 expected[part_of(user, number)][user, tuple(past[-history:]), item, int(click)] += 1
     return expected
 
@@ -508,6 +514,13 @@ def test_the_manifest_counts_what_the_files_hold(tmp_path):
     log = pl.concat([log, late.select(log.columns).cast(log.schema)]).with_columns(weight=pl.lit(2.0))
     for changed in ({}, {"negatives": None}):
         out = run_prepare(tmp_path, log, options(**changed), str(len(changed)))
+        part = split_by_time(log, options())
+        clicks = [
+            (part(u, n), item)
+            for u, rows in interactions(log).items()
+            for n, (_, item, click) in enumerate(rows)
+            if click
+        ]
         assert out.manifest["weight"] and out.manifest["interactions"] == len(log)
         assert out.manifest["options"]["clicks"] == ("all" if changed else "new")
         for split in ("train", "valid", "test"):
@@ -518,7 +531,9 @@ def test_the_manifest_counts_what_the_files_hold(tmp_path):
             assert (told["history_p50"], told["history_p90"]) == tuple(int(np.quantile(lengths, q)) for q in (0.5, 0.9))
             training = out.manifest["training_items"]
             new = table.filter((pl.col("label") == 1) & (pl.col("item_id") > training))
-            assert told["clicks_on_items_not_clicked_in_training"] >= len(new)
+            assert not len(new) or (changed and split != "train")
+            unknown = [item for part, item in clicks if part == split and ("train", item) not in clicks]
+            assert told["clicks_on_items_not_clicked_in_training"] == len(unknown) and (unknown or split == "train")
         users = pl.read_parquet(out.folder / "vocabularies" / "user_id.parquet")
         assert set(out.table("train")["user_id"]) <= set(users.filter(pl.col("count") > 0)["id"])
         assert users["id"].to_list() == list(range(1, len(users) + 1)) and users["count"].sum() > 0

@@ -105,6 +105,8 @@ def build_dataset(shards: Shards, source: Source, options: Options, earlier: Ear
         numbers_known = {name: earlier.numbers(name) for name in source.item_numeric}
         bounds = earlier.manifest["level_bounds"]
         known = KnownItems(earlier.features, earlier.tags, bounds, categories, numbers_known)
+    if options.negatives:  # which are never items without clicks in training, so a click on one would be known by that
+        selection = replace(selection, targets=by_number[item_id] > 0)
     of_items = source.item_side, source.item_numeric
     items = encode_items(keys, item_id, source.items, by_number, training_items, options, known, *of_items)
     item_ids = with_known(_all_values(item_id, keys, item_count), known_items)

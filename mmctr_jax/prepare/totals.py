@@ -169,6 +169,7 @@ class Selection:
     items: pl.Series  # (V,) the source's ids of all items, in order
     cuts: Cuts
     kept: np.ndarray | None = None  # (V,) bool: items that are not rare; None: all
+    targets: np.ndarray | None = None  # (V,) bool: what samples to validate and test on may be of; None: all
 
     def of(self, shard: Shard) -> tuple[Log, np.ndarray, list[np.ndarray]]:
         """A shard's log, without rare items and with items by their place in `items`.
@@ -181,32 +182,10 @@ class Selection:
         if self.kept is not None and not (kept := self.kept[log.item]).all():
             log, part = log.select(kept), part[kept]
             may = candidates(log, self.options)  # histories are shorter now
+        if self.targets is not None:
+            may &= (part == TRAIN) | self.targets[log.item]
         codes = range(len(SPLITS))
         return log, part, [most_recent(log, np.flatnonzero(may & (part == c)), self.options.per_user) for c in codes]
-
-
-class Histogram:
-    """How often there is each whole number from 0."""
-
-    def __init__(self, counts: np.ndarray):
-        """counts: (n,) of 0 … n - 1."""
-        self._counts = counts
-
-    def __add__(self, other: Histogram) -> Histogram:
-        counts = np.zeros(max(len(self._counts), len(other._counts)), np.int64)
-        for each in (self._counts, other._counts):
-            counts[: len(each)] += each
-        return Histogram(counts)
-
-    def mean(self) -> float:
-        """The mean of the numbers."""
-        return float(self._counts @ np.arange(len(self._counts)) / self._counts.sum())
-
-    def quantile(self, share: float) -> int:
-        """The largest whole number up to the quantile, as `numpy.quantile` has it."""
-        place = (self._counts.sum() - 1) * share
-        low, high = (np.searchsorted(np.cumsum(self._counts), at, side="right") for at in (int(place), int(place) + 1))
-        return int(low + (place - int(place)) * (min(high, len(self._counts) - 1) - low))
 
 
 @dataclass(frozen=True)
@@ -220,8 +199,6 @@ class Totals(Sum):
     present: dict[int, np.ndarray]  # (U,) rows of each user, by shard
     samples: np.ndarray  # (splits,)
     clicked: np.ndarray  # (splits,) of these
-    users: np.ndarray  # (splits,) that have samples
-    lengths: dict[int, Histogram]  # of the samples' histories, by split
     values: dict[str, Counts]  # of each categorical column, in training
     known_values: dict[str, int]  # of all rows, that are not null
     new_values: dict[str, int]  # of these, that an earlier vocabulary does not have
@@ -248,7 +225,7 @@ def count(
     log, part, rows = selection.of(shard)
     options, training = selection.options, part == TRAIN
     histories, keys = Histories(log), keys_of_rows(log, shard.keys)
-    items, users, lengths = len(selection.items), len(log.users), histories.lengths
+    items, users = len(selection.items), len(log.users)
     values, known, new, example = {}, {}, {}, {}
     for name in categorical:
         column = log.side[name]
@@ -267,10 +244,6 @@ def count(
         present={number: np.bincount(log.user, minlength=users)},
         samples=np.array([len(of_split) for of_split in rows]),
         clicked=np.array([int(log.click[of_split].sum()) for of_split in rows]),
-        users=np.array([len(np.unique(log.user[of_split])) for of_split in rows]),
-        lengths={
-            code: Histogram(np.bincount(np.minimum(lengths[some], options.history))) for code, some in enumerate(rows)
-        },
         values=values,
         known_values=known,
         new_values=new,

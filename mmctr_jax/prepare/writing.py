@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from mmctr_jax.console import Progress, log
 from mmctr_jax.data.numbering import with_numbering
+from mmctr_jax.errors import InputError
 from mmctr_jax.prepare import encoding
 from mmctr_jax.prepare.dataset import Dataset, Tables
 from mmctr_jax.prepare.earlier import Earlier
@@ -26,7 +27,7 @@ from mmctr_jax.prepare.options import Options
 from mmctr_jax.prepare.samples import Histories, RowValues, sample_tables
 from mmctr_jax.prepare.source import Source
 from mmctr_jax.prepare.split import SPLITS
-from mmctr_jax.prepare.sums import Sum
+from mmctr_jax.prepare.sums import Histogram, Sum
 from mmctr_jax.prepare.totals import Shard, Shards, keys_of_rows, respelled_column
 from mmctr_jax.remote import opened, writing_file
 
@@ -80,9 +81,20 @@ def _vectors_of(earlier: Earlier, items: int) -> Iterator[tuple[pa.Field, pa.Arr
 def write_samples(
     out: Path, shards: Shards, dataset: Dataset, source: Source, options: Options
 ) -> dict[str, dict[str, Any]]:
-    """Writes train, valid, test and test_labels; returns numbers that describe each split, by its name."""
+    """Writes train, valid, test and test_labels; returns numbers that describe each split, by its name.
+
+    Raises: InputError if a split has no samples.
+    """
     writer = Writer(out, dataset.tables, source.without_rows(), shards.whole)
     written = shards.each(writer, dataset.user_id)
+    of_splits = {name: reduce(add, (of_shard[name] for of_shard in written)) for name in SPLITS}
+    for name, found in of_splits.items():
+        if not found.rows:
+            raise InputError(
+                f"Every sample of {name} would be of an item that was never clicked in training. Sampled negatives "
+                "never are, so it would be known as a click by that; choose another split or larger shares, or give "
+                "the log's own non-clicks (--label)."
+            )
     if not shards.whole:
         rows = [found["test"].rows for found in written]
         shards.each(writer.number, list(zip(np.cumsum([0, *rows[:-1]]).tolist(), rows, strict=True)))
@@ -90,17 +102,15 @@ def write_samples(
             with writing_file(out / f"{name}.parquet" / "_SUCCESS"):
                 pass
     described = {}
-    for code, name in enumerate(SPLITS):
-        found = reduce(add, (of_shard[name] for of_shard in written))
-        lengths, samples = dataset.totals.lengths[code], int(dataset.totals.samples[code])
-        missing = samples * (1 + (options.negatives or 0)) - found.rows
+    for name, found in of_splits.items():
+        missing = found.interactions * (1 + (options.negatives or 0)) - found.rows
         described[name] = {
             "rows": found.rows,
             "positives": found.positives,
-            "users": int(dataset.totals.users[code]),
-            "history_mean": round(lengths.mean(), 3),
-            "history_p50": lengths.quantile(0.5),
-            "history_p90": lengths.quantile(0.9),
+            "users": found.users,
+            "history_mean": round(found.lengths.mean(), 3),
+            "history_p50": found.lengths.quantile(0.5),
+            "history_p90": found.lengths.quantile(0.9),
             "clicks_on_items_not_clicked_in_training": found.on_new,
             "missing_negatives": missing,
         }
@@ -109,9 +119,9 @@ def write_samples(
             log.warning(f"{name} has {missing:,} negatives fewer than asked for: some users clicked nearly every item.")
         if options.negatives and found.on_new > _NEW * found.positives:
             log.warning(
-                f"{found.on_new:,} clicks of {name} are on items that were never clicked in training, and sampled "
-                "negatives never are: such rows give their label away, and the AUC flatters. With real non-clicks "
-                "(--label) it would not."
+                f"{found.on_new:,} clicks of {name} are on items that were never clicked in training. Sampled "
+                "negatives never are, so such a row would give its label away: they are no samples. With real "
+                "non-clicks (--label) they would be."
             )
     return described
 
@@ -122,7 +132,10 @@ class Written(Sum):
 
     rows: int = 0
     positives: int = 0
-    on_new: int = 0  # clicks on items that were not clicked in training
+    interactions: int = 0  # that are samples
+    users: int = 0  # that have samples
+    lengths: Histogram = Histogram()  # of the samples' histories
+    on_new: int = 0  # clicks, samples or not, on items that were not clicked in training
 
 
 @dataclass(frozen=True)
@@ -136,20 +149,26 @@ class Writer:
 
     def __call__(self, number: int, shard: Shard, user_id: np.ndarray) -> dict[str, Written]:
         """Writes a shard's samples. user_id: (U,) the numbers of its users. Returns: what was written, by split."""
-        interactions, _, rows_of = self.tables.selection.of(shard)
+        interactions, part, rows_of = self.tables.selection.of(shard)
         keys = keys_of_rows(interactions, shard.keys)
         interactions = replace(interactions, item=self.tables.item_id[interactions.item])
         options = self.tables.selection.options
         histories, given = Histories(interactions), _row_values(interactions, self.tables, self.source)
         clicked = interactions.user[interactions.click], interactions.item[interactions.click]
         sampler = NegativeSampler(self.tables.clicks, *clicked, options.alpha)
+        new = interactions.click & (self.tables.clicks[interactions.item] == 0)
         written = {}
-        for name, rows in zip(SPLITS, rows_of, strict=True):
+        for code, (name, rows) in enumerate(zip(SPLITS, rows_of, strict=True)):
             chunks = sample_tables(interactions, rows, keys, user_id, histories, sampler, given, options)
             with Progress(f"Writing {name}", len(rows), "interactions") if self.whole else nullcontext() as progress:
                 found = self._write_split(number, name, chunks, progress)
-            clicks = interactions.item[rows[interactions.click[rows]]]
-            written[name] = replace(found, on_new=int((self.tables.clicks[clicks] == 0).sum()))
+            lengths = np.minimum(histories.lengths[rows], options.history)
+            written[name] = found + Written(
+                interactions=len(rows),
+                users=len(np.unique(interactions.user[rows])),
+                lengths=Histogram(np.bincount(lengths)),
+                on_new=int((new & (part == code)).sum()),
+            )
         return written
 
     def path(self, name: str, number: int) -> Path:
