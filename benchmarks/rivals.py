@@ -144,7 +144,8 @@ def main(argv: list[str]) -> None:
         for name, model in NETWORKS.items():
             tried = []
             for rate in RATES:
-                changed = _changed(config, model=model, train=_train(config) | LONGEST | {"learning_rate": rate})
+                same = {"max_history": config.model.max_history}  # all see the same clicks
+                changed = _changed(config, model=model | same, train=_train(config) | LONGEST | {"learning_rate": rate})
                 start = time.perf_counter()
                 of_valid, of_test, curve = network(changed, Path(folder) / f"{name}-{rate:g}")
                 seconds = time.perf_counter() - start
