@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)  # a Path has one slash where a URL has two
 _STORES = ("s3", "gs", "gcs", "hdfs", "viewfs", "abfs", "abfss")
+_WITHOUT_FOLDERS = ("s3", "gs", "gcs")  # where a file's name may have slashes, and folders are nothing
 _AT_ONCE = 2**22  # bytes
 _PATIENCE = 10  # seconds, with a store that does not answer
 
@@ -35,10 +36,16 @@ def is_remote(path: str | Path) -> bool:
     return _URL.fullmatch(str(path)) is not None
 
 
-def refuse_remote(path: str | Path, option: str) -> None:
-    """Raises: InputError if a place to write at is a URL."""
+def is_elsewhere(path: str | Path) -> bool:
+    """Whether it is a URL of another place than this machine's files."""
+    return is_remote(path) and not str(path).lower().startswith("file:")
+
+
+def place_here(path: str) -> Path:
+    """A place to write at, of a command that writes on this machine alone. Raises: InputError if it is a URL."""
     if is_remote(path):
-        raise InputError(f"{option} is a URL, and files are written to this machine alone; name a folder, and copy it.")
+        raise InputError(f"{shown(path)} is a URL, and this is written to this machine alone; name a place here.")
+    return Path(path)
 
 
 def cache_folder() -> Path:
@@ -148,11 +155,39 @@ def files_in(url: Path) -> dict[Path, int]:
     return dict(files)
 
 
+def names_below(url: Path) -> set[str]:
+    """The files of a folder by URL, at any depth, by their paths from there. Raises: OSError."""
+    from pyarrow.fs import FileSelector, FileType
+
+    store, root = _place(url).opened()
+    found = store.get_file_info(FileSelector(root, recursive=True, allow_not_found=True))
+    return {file.path[len(root.rstrip("/")) + 1 :] for file in found if file.type == FileType.File}
+
+
+def read_bytes(url: Path) -> bytes:
+    """What a file by URL holds. Raises: InputError if it cannot be read."""
+    place = _place(url)
+    with place.read():
+        store, file = place.opened()
+        with store.open_input_stream(file) as stream:
+            return stream.read()
+
+
+def fetch(url: Path, copy: Path, on_bytes: Callable[[int], None]) -> None:
+    """Copies one file here. Raises: InputError if it cannot be read, or there is no room for it."""
+    place = _place(url)
+    with place.read():
+        store, file = place.opened()
+        _stream(store, file, copy, on_bytes)
+
+
 def exists(url: Path) -> bool:
     """Whether there is anything at a URL. Raises: InputError if that cannot be told."""
     from pyarrow.fs import FileSelector, FileType
 
     place = _place(url)
+    if isinstance(place, Path):
+        return place.exists()
     with place.read():
         store, path = place.opened()
         if store.get_file_info(path).type != FileType.NotFound:
@@ -174,9 +209,17 @@ def writing_file(path: Path) -> Iterator[IO[bytes] | NativeFile]:
             yield stream
         return
     store, file = place.opened()
-    store.create_dir(file.rsplit("/", 1)[0], recursive=True)
+    if place.scheme not in _WITHOUT_FOLDERS:
+        store.create_dir(file.rsplit("/", 1)[0], recursive=True)
     with store.open_output_stream(file) as stream:
         yield stream
+
+
+def delete_file(url: Path) -> None:
+    """Removes one file, if it is there. Raises: OSError if it cannot be removed."""
+    store, file = _place(url).opened()
+    with suppress(FileNotFoundError):
+        store.delete_file(file)
 
 
 def remove(path: Path) -> None:
@@ -233,8 +276,12 @@ def _is_copy(copy: Path, file: FileInfo) -> bool:
 def _copy(store: FileSystem, file: FileInfo, copy: Path, progress: Progress) -> None:
     copy.parent.mkdir(parents=True, exist_ok=True)
     with replacing(copy) as temporary:
-        with store.open_input_stream(file.path) as original, temporary.open("wb") as stream:
-            while data := original.read(_AT_ONCE):
-                stream.write(data)
-                progress.advance(len(data))
+        _stream(store, file.path, temporary, progress.advance)
         os.utime(temporary, ns=(file.mtime_ns or 0, file.mtime_ns or 0))
+
+
+def _stream(store: FileSystem, file: str, copy: Path, on_bytes: Callable[[int], None]) -> None:
+    with store.open_input_stream(file) as original, copy.open("wb") as stream:
+        while data := original.read(_AT_ONCE):
+            stream.write(data)
+            on_bytes(len(data))

@@ -18,6 +18,7 @@ os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 import jax
 import pytest
 from programs import share_programs
+from stores import server, store  # noqa: F401 fixtures of several files
 from synthetic import write_dataset
 
 from mmctr_jax.console import start_logging

@@ -1,5 +1,7 @@
 """URLs where paths may stand, on an S3 server that others wrote: read whole, kept, made again when they change."""
 
+import importlib
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +13,7 @@ import polars as pl
 import pyarrow.fs
 import pyarrow.parquet as pq
 import pytest
+from stores import SECRET
 from synthetic import items_of, raw_config, write_dataset
 
 from mmctr_jax import remote
@@ -23,36 +26,6 @@ from mmctr_jax.data.parquet import part_files
 from mmctr_jax.errors import InputError
 from mmctr_jax.prediction.predict import predict
 from mmctr_jax.training.loop import train
-
-SECRET = "s3cr3t"
-
-
-@pytest.fixture(scope="module")
-def server():
-    moto = pytest.importorskip("moto.server", reason="moto, the S3 server of the tests, is not installed")
-    running = moto.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    running.start()
-    yield "http://{}:{}".format(*running.get_host_and_port())
-    running.stop()
-
-
-@pytest.fixture
-def store(server, monkeypatch, tmp_path):
-    """The bucket `shop` of the server; credentials and address come from the environment, as those of users do."""
-    for name, value in (
-        ("AWS_ENDPOINT_URL", server),
-        ("AWS_ACCESS_KEY_ID", "someone"),
-        ("AWS_SECRET_ACCESS_KEY", SECRET),
-        ("AWS_DEFAULT_REGION", "us-east-1"),
-        ("AWS_EC2_METADATA_DISABLED", "true"),
-        ("XDG_CACHE_HOME", str(tmp_path / "cache")),
-    ):
-        monkeypatch.setenv(name, value)
-    address, scheme = server.removeprefix("http://"), "http"
-    s3 = pyarrow.fs.S3FileSystem(endpoint_override=address, scheme=scheme, allow_bucket_creation=True)
-    s3.create_dir("shop")
-    yield s3
-    s3.delete_dir_contents("shop")
 
 
 def upload(store, path: Path, key: str) -> None:
@@ -116,6 +89,12 @@ def test_a_folder_is_prepared_into_the_store_and_trained_from_there(store, tmp_p
     few = ["train.epochs=1", "model.embedding_dim=4", "train.ema=null"]
     assert train_command.main(["--config", "s3://shop/days/shop/shop.yaml", *few, "--run-dir", "run"]) == 0
     assert "s3://shop/days/shop/valid.parquet" in (tmp_path / "run" / "config.yaml").read_text()
+    likes = {"folder": tmp_path / "shop", "by_url": "s3://shop/days/shop", "by_run": "run"}
+    for name, like in likes.items():
+        assert prepare_command.main([*arguments, str(tmp_path / name), "--like", str(like)]) == 0
+        assert (tmp_path / name / "train.parquet").read_bytes() == (tmp_path / "folder/train.parquet").read_bytes()
+        manifest = json.loads((tmp_path / name / "manifest.json").read_text())
+        assert manifest["like"] == (str(like) if name == "folder" else "s3://shop/days/shop")
 
 
 def test_what_fails_leaves_nothing_in_the_store(store, tmp_path, monkeypatch):
@@ -226,18 +205,37 @@ def test_files_of_this_machine_are_read_where_they_are(tmp_path):
     assert part_files(f"file://{tmp_path}/a.parquet") == [tmp_path / "a.parquet"]
 
 
-def test_runs_and_predictions_are_not_written_by_url(tmp_path, monkeypatch):
+@pytest.mark.parametrize("command", ["compare", "convert", "embed", "export", "inspect", "report", "tune"])
+def test_what_is_written_here_alone_is_not_written_by_url(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    config = str(Path(__file__).parents[1] / "configs/quickstart.yaml")
-    with pytest.raises(InputError, match="is a URL, and files are written to this machine alone"):
-        train_command.main(["--config", config, "--run-dir", "s3://b/r"])
+    arguments = {
+        "compare": ["a.yaml"],
+        "convert": ["jax-to-torch", "run"],
+        "tune": ["--config", "a.yaml", "--space", "b.yaml"],
+    }
+    main = importlib.import_module(f"mmctr_jax.commands.{command}").main
+    with pytest.raises(InputError, match="s3://shop/out is a URL, and this is written to this machine alone"):
+        main([*arguments.get(command, ["place"]), "--out", "s3://shop/out"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_scores_are_written_to_the_store(store, tmp_path):
     data = write_dataset(tmp_path / "data")
     raw = raw_config(data)
     raw["train"]["epochs"] = 1
     train(parse_config(raw), tmp_path / "run")
-    with pytest.raises(InputError, match="--out is a URL"):
-        predict_command.main(["--ckpt", str(tmp_path / "run"), "--out", "s3://shop/scores.parquet"])
-    assert not (tmp_path / "s3:").exists() and not os.path.exists("s3:")
+    upload(store, data / "test.parquet", "test.parquet")
+    for name in ("scores.parquet", "scores.csv", "scores.zip"):
+        task = ["--task", "Task2"] if name.endswith("zip") else []
+        for place in (tmp_path, "s3://shop/out"):
+            assert predict_command.main(["--ckpt", str(tmp_path / "run"), "--out", f"{place}/{name}", *task]) == 0
+        with store.open_input_stream(f"shop/out/{name}") as stream:
+            assert stream.read() == (tmp_path / name).read_bytes()
+    assert predict_command.main(["--ckpt", f"file://{tmp_path}/run", "--out", f"file://{tmp_path}/there.csv"]) == 0
+    assert (tmp_path / "there.csv").read_bytes() == (tmp_path / "scores.csv").read_bytes()
+    there = ["--data", "s3://shop/test.parquet", "--out", "s3://shop/test.parquet"]
+    with pytest.raises(InputError, match="would overwrite what is to be read"):
+        predict_command.main(["--ckpt", str(tmp_path / "run"), *there])
 
 
 def test_rows_of_a_folder_there(store, tmp_path):

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from mmctr_jax import interrupt
+from mmctr_jax.remote import place_here
 
 
 def main(arguments: list[str]) -> int:
@@ -18,7 +19,7 @@ def main(arguments: list[str]) -> int:
         help="YAML files, whose names are the table's rows; and settings for all of them",
     )
     parser.add_argument("--seeds", type=int, default=3, help="seeds 1 … N (default: 3)")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the runs and tables")
+    parser.add_argument("--out", type=place_here, required=True, help="folder of the runs and tables")
     args = parser.parse_intermixed_args(arguments)
     if args.seeds < 1:
         parser.error("--seeds must be at least 1")

@@ -8,6 +8,7 @@ import argparse
 from pathlib import Path
 
 from mmctr_jax import interrupt
+from mmctr_jax.remote import place_here
 
 
 def main(arguments: list[str]) -> int:
@@ -20,10 +21,10 @@ def main(arguments: list[str]) -> int:
         "overrides", nargs="*", default=[], metavar="section.key=value", help="settings that replace the config's"
     )
     into.add_argument("--config", required=True, help="YAML file that describes the checkpoint's model and its items")
-    into.add_argument("--out", required=True, type=Path, help="new run directory, for mmctr predict")
+    into.add_argument("--out", required=True, type=place_here, help="new run directory, for mmctr predict")
     back = commands.add_parser("jax-to-torch", help="a run directory's weights into a released state dict")
     back.add_argument("run_dir", type=Path, help="what mmctr train or torch-to-jax wrote")
-    back.add_argument("--out", required=True, type=Path, help="file for the state dict")
+    back.add_argument("--out", required=True, type=place_here, help="file for the state dict")
     args, rest = parser.parse_known_args(arguments)
     with interrupt.deferred():
         from mmctr_jax.config import load_config

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from mmctr_jax import interrupt
+from mmctr_jax.remote import place_here
 
 
 def main(arguments: list[str]) -> int:
@@ -61,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--batch-size", type=_positive, help="of an encoder (default: 64)")
     parser.add_argument("--download", action="store_true", help="let a model come from the Hugging Face hub")
-    parser.add_argument("--out", metavar="FILE", type=Path, help="write item_info there instead of into DIR")
+    parser.add_argument("--out", metavar="FILE", type=place_here, help="write item_info there instead of into DIR")
     return parser
 
 

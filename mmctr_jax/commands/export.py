@@ -4,13 +4,16 @@ import argparse
 from pathlib import Path
 
 from mmctr_jax import interrupt
+from mmctr_jax.remote import place_here
 
 
 def main(arguments: list[str]) -> int:
     """Runs `mmctr export`; returns the exit code. Raises: InputError."""
     parser = argparse.ArgumentParser(prog="mmctr export", description="A trained model as a folder to serve from.")
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="what mmctr train wrote")
-    parser.add_argument("--out", required=True, type=Path, help="folder of the export; an older export is replaced")
+    parser.add_argument(
+        "--out", required=True, type=place_here, help="folder of the export; an older export is replaced"
+    )
     parser.add_argument(
         "--format", choices=("onnx", "stablehlo"), default="onnx", help="stablehlo: for services in JAX (default: onnx)"
     )

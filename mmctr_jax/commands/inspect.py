@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from mmctr_jax.remote import place_here
+
 
 def main(arguments: list[str]) -> int:
     """Runs the subcommand; returns the exit code."""
@@ -14,7 +16,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--config", type=Path, help="whose columns to look at (default: the one that prepare wrote, if any)"
     )
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where the two files go (default: DIR)")
+    parser.add_argument("--out", type=place_here, metavar="FOLDER", help="where the two files go (default: DIR)")
     args = parser.parse_args(arguments)
 
     from mmctr_jax.pages.inspect.page import inspect  # not above: --help need not wait for the libraries

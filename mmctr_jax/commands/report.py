@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from mmctr_jax.devices.compilation import keep_compiled_programs
+from mmctr_jax.remote import place_here
 
 
 def main(arguments: list[str]) -> int:
@@ -14,7 +15,7 @@ def main(arguments: list[str]) -> int:
         "Several runs: side by side, with differences. Works while a run is still going.",
     )
     parser.add_argument("run_dirs", type=Path, nargs="+", metavar="RUN_DIR", help="what train.py wrote")
-    parser.add_argument("--out", required=True, type=Path, metavar="PAGE.html", help="the page to write")
+    parser.add_argument("--out", required=True, type=place_here, metavar="PAGE.html", help="the page to write")
     args = parser.parse_args(arguments)
 
     from mmctr_jax.pages.report.page import report  # not above: --help need not wait for the libraries

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from mmctr_jax import interrupt
 from mmctr_jax.devices.compilation import keep_compiled_programs, make_deterministic
-from mmctr_jax.remote import refuse_remote
 
 
 def main(arguments: list[str]) -> int:
@@ -14,7 +13,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="mmctr train", description="Train a multimodal CTR model.")
     parser.add_argument("--config", required=True, help="YAML file, see configs/")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that replace the file's")
-    parser.add_argument("--run-dir", type=Path, help="where everything goes (default: runs/NAME of configs/NAME.yaml)")
+    parser.add_argument("--run-dir", type=Path, help="folder or URL of all that is kept (default: runs/NAME)")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run; start if there is none")
     begin = "begin with the best weights of another run, such as yesterday's; new ids begin fresh"
     parser.add_argument("--init-from", type=Path, metavar="RUN_DIR", help=begin)
@@ -25,29 +24,31 @@ def main(arguments: list[str]) -> int:
     with interrupt.deferred():
         from mmctr_jax.config import load_config
         from mmctr_jax.console import clock, show
+        from mmctr_jax.remote import shown
 
     config = load_config(args.config, args.overrides)
     directory = args.run_dir or Path("runs") / Path(args.config).stem
-    refuse_remote(directory, "--run-dir")
     if args.deterministic:
         make_deterministic()
     keep_compiled_programs()
     _join_hosts(args)
 
     with interrupt.deferred():
+        from mmctr_jax.runs.mirror import copied_on
         from mmctr_jax.runs.summary import StopReason
         from mmctr_jax.training.loop import train  # after join_hosts: JAX must not be in use before
 
-    summary = train(config, directory, args.resume, init_from=args.init_from)
-    if summary.stopped is StopReason.INTERRUPTED:
-        _say_at_the_end(directory, f"Saved at step {summary.steps:,}. To go on: the same command with --resume.")
-        return interrupt.EXIT_CODE
-    scores = ", ".join(f"{name} {show(value)}" for name, value in summary.validation.items())
-    _say_at_the_end(
-        directory,
-        f"Done after {summary.epochs:.2f} epochs in {clock(summary.seconds)} ({summary.stopped_because}). "
-        f"Best at step {summary.best_step}: validation {scores}. Everything is in {directory}.",
-    )
+    with copied_on(directory, args.resume) as folder:
+        summary = train(config, folder, args.resume, init_from=args.init_from)
+        if summary.stopped is StopReason.INTERRUPTED:
+            _say_at_the_end(folder, f"Saved at step {summary.steps:,}. To go on: the same command with --resume.")
+            return interrupt.EXIT_CODE
+        scores = ", ".join(f"{name} {show(value)}" for name, value in summary.validation.items())
+        _say_at_the_end(
+            folder,
+            f"Done after {summary.epochs:.2f} epochs in {clock(summary.seconds)} ({summary.stopped_because}). "
+            f"Best at step {summary.best_step}: validation {scores}. Everything is in {shown(directory)}.",
+        )
     return 0
 
 

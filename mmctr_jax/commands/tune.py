@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from mmctr_jax import interrupt
+from mmctr_jax.remote import place_here
 
 _OF_A_SEARCH = ("sampler", "trials", "no_pruning", "seed", "storage", "test")
 _OF_ONE_AT_A_TIME = ("seeds",)
@@ -59,7 +60,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--config", required=True, type=Path, metavar="BASE", help="the config that is varied")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings for all runs")
     parser.add_argument("--space", required=True, type=Path, help="the fields to vary, see configs/tune/table1.yaml")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the runs and results")
+    parser.add_argument("--out", type=place_here, required=True, metavar="DIR", help="folder of the runs and results")
     parser.add_argument("--sampler", choices=("tpe", "random", "grid"), help="what to try next (default: tpe)")
     parser.add_argument(
         "--trials", type=int, help="how many, of all processes together (default: 20; with grid, the whole grid)"

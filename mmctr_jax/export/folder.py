@@ -39,6 +39,7 @@ from mmctr_jax.files import writing
 from mmctr_jax.prediction import calibration
 from mmctr_jax.prediction.predictor import Predictor
 from mmctr_jax.runs.directory import RunDirectory
+from mmctr_jax.runs.mirror import copied
 from mmctr_jax.serve.scorer import FORMAT, MANIFEST, Scorer
 from mmctr_jax.training import metrics
 from mmctr_jax.training.step import make_narrow
@@ -79,7 +80,7 @@ def export(
         raise InputError(f"--precision {precision} is of --format onnx; StableHLO is exported in float32.")
     if triton and (kind != "onnx" or original_ids):
         raise InputError("--triton is of --format onnx, and its models take item numbers: leave out --original-ids.")
-    before = _check_out(out)
+    before, directory = _check_out(out), copied(directory)
     predictor = Predictor.load(directory, item_info, "float32")
     if original_ids:
         prepared = predictor.config.data.item_info

@@ -17,6 +17,7 @@ from mmctr_jax.files import replacing, sha256
 from mmctr_jax.interop.released import check_released_has, params_from_released, released_from_params, with_dropout
 from mmctr_jax.prediction.predictor import restore_best
 from mmctr_jax.runs.directory import RunDirectory
+from mmctr_jax.runs.mirror import copied
 from mmctr_jax.training.step import init_state, parameter_shapes
 
 
@@ -91,6 +92,7 @@ def jax_to_torch(directory: Path, out: Path) -> int:
         raise InputError(f"Output {out} cannot be written; name a file in a folder that exists.")
     if directory.resolve() in out.resolve().parents:
         raise InputError(f"Output {out} lies in the run directory itself; name a file elsewhere.")
+    directory = copied(directory)
     run = RunDirectory(directory)
     config = run.read_config()
     check_released_has(config.features, config.model)

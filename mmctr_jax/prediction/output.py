@@ -5,8 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import os
+import shutil
+import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO
@@ -17,7 +20,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from mmctr_jax.errors import InputError
-from mmctr_jax.files import replacing
+from mmctr_jax.remote import exists, is_remote, shown, writing_file
 
 TASKS = ("Task1", "Task2", "Task1&2")
 _SUFFIXES = (".parquet", ".csv", ".zip")
@@ -37,6 +40,9 @@ def check_output(out: Path, task: str | None, inputs: list[Path]) -> None:
         raise InputError(
             f"--task ({', '.join(TASKS)}) names the score column of a .zip file; give it with --out NAME.zip only."
         )
+    if is_remote(out):
+        exists(out)  # raises where the store cannot be reached
+        return
     if not out.parent.is_dir():
         raise InputError(f"Folder {out.parent} for the output does not exist; make it first.")
     if out.is_dir() or not os.access(out.parent, os.W_OK):
@@ -57,24 +63,39 @@ def write_scores(
     more: further columns of scores, by name; a submission has none.
     """
     try:
-        with replacing(out) as temporary:
+        with _whole(out) as stream:
             if out.suffix == ".zip":
                 row_ids = ids.get("ID", pa.chunked_array([np.arange(len(scores))]))
-                buffer = io.BytesIO()
+                buffer, zipped = io.BytesIO(), io.BytesIO()
                 _write_csv(pa.table({"ID": row_ids, task: scores}), buffer)
-                with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+                with zipfile.ZipFile(zipped, "w", zipfile.ZIP_DEFLATED) as archive:
                     archive.writestr(zipfile.ZipInfo("prediction.csv"), buffer.getvalue(), zipfile.ZIP_DEFLATED)
+                stream.write(zipped.getvalue())
             else:
                 table = pa.table({**ids, "score": scores, **more})
                 if out.suffix == ".csv":
-                    with open(temporary, "wb") as stream:
-                        _write_csv(table, stream)
+                    _write_csv(table, stream)
                 else:
-                    pq.write_table(table, temporary)
+                    pq.write_table(table, stream)
     except OSError as error:
-        raise InputError(f"Output {out} cannot be written: {error.strerror}.") from None
+        reason = error.strerror or (str(error).splitlines() or [type(error).__name__])[0][:300].rstrip(".")
+        raise InputError(f"Output {shown(out)} cannot be written: {reason}.") from None
     except pa.ArrowException as error:
-        raise InputError(f"Output {out}: {str(error).splitlines()[0]}; choose .parquet.") from None
+        raise InputError(f"Output {shown(out)}: {str(error).splitlines()[0]}; choose .parquet.") from None
+
+
+@contextmanager
+def _whole(out: Path) -> Iterator[BinaryIO]:
+    """A stream whose content becomes the file once the block ends well; a store would take the beginning for it."""
+    if not is_remote(out):
+        with writing_file(out) as stream:
+            yield stream
+        return
+    with tempfile.TemporaryFile() as kept:
+        yield kept
+        kept.seek(0)
+        with writing_file(out) as stream:
+            shutil.copyfileobj(kept, stream)
 
 
 def _write_csv(table: pa.Table, stream: BinaryIO) -> None:

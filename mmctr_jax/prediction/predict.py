@@ -22,8 +22,9 @@ from mmctr_jax.prediction import calibration
 from mmctr_jax.prediction.calibration import Calibration
 from mmctr_jax.prediction.output import check_output, write_scores
 from mmctr_jax.prediction.predictor import Predictor
-from mmctr_jax.remote import is_remote, local, refuse_remote
+from mmctr_jax.remote import is_elsewhere, is_remote, local, shown
 from mmctr_jax.runs.directory import RunDirectory
+from mmctr_jax.runs.mirror import copied
 from mmctr_jax.training import metrics
 
 
@@ -61,16 +62,19 @@ def predict(
     Raises:
         InputError: Nothing was written.
     """
-    directory = Path(directory)
+    if is_elsewhere(directory):
+        _check_of_url(directory, out, calibrate)
+    directory = copied(directory)
     run = RunDirectory(directory)
     config = run.read_config()
-    out = Path(out) if out else run.predictions_file
-    refuse_remote(out, "--out")
+    out = run.predictions_file if out is None else Path(out) if is_elsewhere(out) else local(out)
     own_labels = data is None and labels is None
     if data is None:
         data, labels = config.data.test, labels or config.data.test_labels
     if data is None:
         raise InputError("The run's config names no test file; say what to score with --data.")
+    if is_remote(out) and any(f"{shown(out)}/".startswith(f"{shown(p)}/") for p in (data, labels, item_info) if p):
+        raise InputError(f"Output {shown(out)} would overwrite what is to be read; name another file.")
     data, labels = local(data), labels and local(labels)
     if own_labels and not Path(data).exists():
         raise InputError(f"The run's test file {data} does not exist any more; say what to score with --data.")
@@ -120,7 +124,7 @@ def predict(
     final = logits.astype(np.float64) if calibrated is None else calibrated.apply(logits)
     others = {f"score_{name}": expit(more[:, i].astype(np.float64)) for i, name in enumerate(other_labels)}
     write_scores(out, ids, expit(final), task, others)
-    result = {"rows": len(logits), "seconds": seconds, "out": str(out), "metrics": {}}
+    result = {"rows": len(logits), "seconds": seconds, "out": shown(out), "metrics": {}}
     if known is not None:
         result["metrics"] = metrics.evaluate(known, final, users)
         for i, name in enumerate(other_labels):
@@ -129,6 +133,17 @@ def predict(
         if calibrated is not None:
             result["uncalibrated"] = metrics.evaluate(known, logits, users)
     return result
+
+
+def _check_of_url(directory: str | Path, out: str | Path | None, calibrate: str | None) -> None:
+    """Raises: InputError where something would be written beside a run that is at a URL."""
+    if out is None:
+        raise InputError(f"The run is at {shown(directory)}; say where the scores go with --out.")
+    if calibrate in calibration.KINDS:
+        raise InputError(
+            f"--calibrate keeps what it fits in the run directory, and {shown(directory)} is a URL; copy the run here, "
+            "fit it there, and copy calibration.json back beside config.yaml."
+        )
 
 
 def _count(numbering: Numbering | None, config: Config) -> int:

@@ -25,6 +25,7 @@ from mmctr_jax.devices.sharding import make_mesh, on_devices, put_items, share
 from mmctr_jax.errors import InputError
 from mmctr_jax.prediction import calibration
 from mmctr_jax.runs.directory import RunDirectory
+from mmctr_jax.runs.mirror import copied
 from mmctr_jax.training import metrics
 from mmctr_jax.training.scoring import make_score, rows_at_once
 from mmctr_jax.training.step import abstract_state, make_vectors_step
@@ -69,7 +70,7 @@ class Predictor:
         in; null: the run's own.
         Raises: InputError.
         """
-        directory = Path(directory)
+        directory = copied(directory)
         run = RunDirectory(directory)
         config = run.read_config()
         if precision is not None:

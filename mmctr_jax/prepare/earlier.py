@@ -16,14 +16,17 @@ from mmctr_jax.config import load_config
 from mmctr_jax.data.numbering import Numbering, numbering_of
 from mmctr_jax.errors import InputError
 from mmctr_jax.prepare.encoding import Numbers, ids_of, numbers_from_one
-from mmctr_jax.prepare.folder import read_manifest
+from mmctr_jax.prepare.folder import MANIFEST, read_manifest
+from mmctr_jax.remote import is_elsewhere, local, shown
+from mmctr_jax.runs.directory import RunDirectory
+from mmctr_jax.runs.mirror import copied, is_run
 
 
 @dataclass(frozen=True)
 class Earlier:
     """What a newer log needs of an earlier prepared folder."""
 
-    folder: Path
+    folder: str  # or its URL
     manifest: dict[str, Any]
     numbering: Numbering
     users: pl.DataFrame  # vocabularies: id, value, count; of items clicks, too
@@ -58,27 +61,28 @@ def read_earlier(path: Path) -> Earlier:
 
     Raises: InputError if it is neither, or was prepared by a version that kept no fingerprints.
     """
-    folder = path
-    if (path / "config.yaml").is_file():
-        folder = Path(load_config(path / "config.yaml").data.item_info).parent
+    place, of_run = path, ""
+    if is_run(path):
+        place = Path(load_config(RunDirectory(copied(path)).config_file).data.item_info).parent
+        of_run = f", which {shown(path)} was trained on,"
+    named, folder = shown(place), _read_here(place)
     manifest = read_manifest(folder)
     if manifest is None:
-        of_run = f", which {path} was trained on," if folder != path else ""
-        raise InputError(f"--like {folder}{of_run} is no folder that mmctr prepare wrote; name one, or a run of one.")
+        raise InputError(f"--like {named}{of_run} is no folder that mmctr prepare wrote; name one, or a run of one.")
     numbering = numbering_of(folder / "item_info.parquet")
     if numbering is None:
         raise InputError(
-            f"--like {folder} was prepared by a version that did not keep how ids were numbered; prepare it again."
+            f"--like {named} was prepared by a version that did not keep how ids were numbered; prepare it again."
         )
     if "columns" not in manifest:
-        raise InputError(f"--like {folder} was prepared by a version that did not keep its columns; prepare it again.")
+        raise InputError(f"--like {named} was prepared by a version that did not keep its columns; prepare it again.")
     columns = manifest["columns"]
     side = [*columns["side"], *columns["lists"], *columns["item_side"]]
     side += [f"click_{name}" for name, kind in columns["clicks"].items() if kind == "categorical"]
     try:
         info = _table(folder / "item_info.parquet")
         return Earlier(
-            folder,
+            named,
             manifest,
             numbering,
             _vocabulary(folder, "user_id"),
@@ -90,7 +94,15 @@ def read_earlier(path: Path) -> Earlier:
         )
     except (OSError, pa.ArrowException, pl.exceptions.PolarsError, KeyError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"--like {folder} cannot be read: {reason}.") from None
+        raise InputError(f"--like {named} cannot be read: {reason}.") from None
+
+
+def _read_here(folder: Path) -> Path:
+    """The folder; for a URL, one with copies of what is read of it. Raises: InputError if it has no manifest."""
+    if not is_elsewhere(folder):
+        return local(folder)
+    names = (MANIFEST, "item_info.parquet", "item_feature.parquet", "vocabularies")
+    return [local(folder / name) for name in names][0].parent
 
 
 def _table(path: Path) -> pa.Table:

@@ -10,12 +10,12 @@ from mmctr_jax.errors import InputError
 from mmctr_jax.files import write_atomically
 
 FORMAT = 1
-_MANIFEST = "manifest.json"
+MANIFEST = "manifest.json"
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """The manifest of a prepared folder; None in a folder without one. Raises: InputError if it cannot be read."""
-    path = folder / _MANIFEST
+    path = folder / MANIFEST
     if not path.is_file():
         return None
     try:
@@ -34,13 +34,13 @@ def config_path(folder: Path, manifest: dict[str, Any]) -> Path:
 
 def is_manifest(path: Path) -> bool:
     """Whether a file in a prepared folder is its manifest."""
-    return path.name == _MANIFEST
+    return path.name == MANIFEST
 
 
 def write(where: Path, manifest: dict[str, Any]) -> None:
     """Writes manifest and config into `where`, which is or will become the manifest's `folder`."""
     write_atomically(config_path(where, manifest), config_text(manifest))
-    write_atomically(where / _MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+    write_atomically(where / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
 
 
 def record_embedding(folder: Path, embedding: dict[str, Any]) -> bool:
@@ -59,7 +59,7 @@ def record_embedding(folder: Path, embedding: dict[str, Any]) -> bool:
     untouched = config.is_file() and _settings(config.read_text(encoding="utf-8")) in ours
     if untouched:
         write_atomically(config, config_text(after))
-    write_atomically(folder / _MANIFEST, json.dumps(after, indent=1, ensure_ascii=False) + "\n")
+    write_atomically(folder / MANIFEST, json.dumps(after, indent=1, ensure_ascii=False) + "\n")
     return untouched
 
 

@@ -177,7 +177,7 @@ def _manifest(
         "embedding": earlier.manifest["embedding"] if earlier else None,
         "known_items": len(earlier.items) if earlier else 0,
         "fitted_items": earlier.fitted_items if earlier else dataset.counts["training_items"],
-        "like": str(earlier.folder) if earlier else None,
+        "like": earlier.folder if earlier else None,
         "notes": source.notes,
         "versions": {"mmctr_jax": mmctr_jax.__version__, "python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in _PACKAGES},

@@ -24,8 +24,10 @@ from mmctr_jax.errors import FailedError, TrainingError
 from mmctr_jax.files import writing
 from mmctr_jax.interrupt import Interrupt
 from mmctr_jax.optimization.norms import group_names
+from mmctr_jax.remote import shown as url_or_path
 from mmctr_jax.runs.checkpoint import Checkpoints
 from mmctr_jax.runs.directory import RunDirectory
+from mmctr_jax.runs.mirror import copied, copied_on
 from mmctr_jax.runs.recorder import Recorder
 from mmctr_jax.runs.summary import StopReason, Summary
 from mmctr_jax.runs.trackers import check_trackers
@@ -69,7 +71,8 @@ def train(
 
     Args:
         config: What to train, on which data; or the path of a config file.
-        directory: The run directory; new, or with `resume` that of a run of the same config and data.
+        directory: The run directory; new, or with `resume` that of a run of the same config and data. At a URL, it is
+            kept in the user's cache while training, and copied there twice a minute and at the end.
         resume: Continue where the run stopped; begin if there is none.
         end_early: Called after each validation with its number, from 1, and its AUC. Where it returns true, training
             stops (`StopReason.PRUNED`).
@@ -81,8 +84,8 @@ def train(
         FailedError: The loss is not finite, or the memory not enough.
         TrainingError: Something cannot be written.
     """
-    with shown() as said:
-        return _train(config, Path(directory), resume, end_early, init_from, said)
+    with shown() as said, copied_on(directory, resume) as folder:
+        return _train(config, folder, resume, end_early, init_from, said)
 
 
 def _train(
@@ -101,10 +104,10 @@ def _train(
         check_batch_fills_devices(config)
         check_trackers(config.train.trackers)
         begun = resume and run.is_started
-        before = RunDirectory(Path(init_from)) if init_from else None
         if begun:  # whatever is asked for now: it may have been stopped before its first checkpoint
-            recorded = run.read_metadata().get("init_from")
-            before = RunDirectory(Path(recorded)) if recorded else None
+            has_checkpoint = any(run.checkpoint_folder.glob("[0-9]*"))
+            init_from = None if has_checkpoint else run.read_metadata().get("init_from")
+        before = RunDirectory(copied(init_from)) if init_from else None
         data = load_training_data(config, run.read_items() if begun else None)
         check_tables_fit_devices(data.config)
         if before and not begun:
@@ -113,7 +116,7 @@ def _train(
             run.check_same_run(data.config, data.fingerprints, data.lengths)
     check_equal_on_all_hosts(data.fingerprints | {"item table": fingerprint(data.items.table)})
     with (
-        _opened(run, data, begun, before, said) as recorder,
+        _opened(run, data, begun, init_from, said) as recorder,
         run.checkpoints(writable=True) as checkpoints,
         _failures_explained(run, checkpoints),
     ):
@@ -128,7 +131,7 @@ def _train(
 
 @contextmanager
 def _opened(
-    run: RunDirectory, data: TrainingData, begun: bool, before: RunDirectory | None, said: list[LogRecord]
+    run: RunDirectory, data: TrainingData, begun: bool, init_from: str | Path | None, said: list[LogRecord]
 ) -> Iterator[Recorder | None]:
     """Locks the run directory, begins it unless it is `begun`, and keeps log and records in it: on process 0 alone.
 
@@ -145,7 +148,7 @@ def _opened(
                         run.write_config(kept)
                     else:
                         more = {"training_lengths": data.lengths, "numbering": data.numbering}
-                        more |= {"init_from": str(before)} if before else {}
+                        more |= {"init_from": url_or_path(init_from)} if init_from else {}
                         run.write_start(kept, data.items, data.fingerprints, **more)
                     stack.enter_context(log_to_file(run.log_file, said))
                 recorder = stack.enter_context(run.recorder(kept))

@@ -18,7 +18,9 @@ from mmctr_jax.errors import InputError
 from mmctr_jax.pages.figures import legend_labels
 from mmctr_jax.prediction import calibration
 from mmctr_jax.prediction.predictor import Predictor
+from mmctr_jax.remote import shown
 from mmctr_jax.runs.directory import RunDirectory
+from mmctr_jax.runs.mirror import copied
 from mmctr_jax.runs.summary import Summary
 
 SPLITS = ("valid", "test")
@@ -91,14 +93,15 @@ def read_runs(directories: list[Path]) -> list[Run]:
 
     Raises: InputError if one is no run directory, or is given twice. What else is missing is told in the runs' notes.
     """
-    places = [directory.resolve() for directory in directories]
+    here = [copied(directory) for directory in directories]
+    places = [directory.resolve() for directory in here]
     for i, place in enumerate(places):
         if place in places[:i]:
-            raise InputError(f"Run directory {directories[i]} is given twice; name each run once.")
+            raise InputError(f"Run directory {shown(directories[i])} is given twice; name each run once.")
     last = [place.name for place in places]
-    names = [str(d) if last.count(name) > 1 else name for d, name in zip(directories, last, strict=True)]
+    names = [shown(d) if last.count(name) > 1 else name for d, name in zip(directories, last, strict=True)]
     runs = []
-    for number, named in enumerate(zip(directories, names, legend_labels(names), strict=True)):
+    for number, named in enumerate(zip(here, names, legend_labels(names), strict=True)):
         try:
             runs.append(Run(*named, number))
         except (OSError, RuntimeError) as error:  # names that are too long, links that lead nowhere
