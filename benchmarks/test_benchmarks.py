@@ -6,10 +6,12 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import gpu, limit, savings
+from benchmarks import gpu, limit, savings, serve
 from benchmarks import input as input_benchmark
 from benchmarks.generate import made_up_batch, made_up_items
 from benchmarks.published import published_config
+from mmctr_jax.export.folder import write
+from mmctr_jax.serve import Scorer
 
 
 @pytest.mark.slow
@@ -23,6 +25,15 @@ def test_counted_flop_are_those_of_the_compiled_blocks():
 def test_a_saving_of_a_single_part_is_measured():
     rows = list(savings.target_once(None, 2))
     assert rows and all(np.isfinite([without, with_it]).all() and with_it > 0 for _, _, without, with_it in rows)
+
+
+@pytest.mark.slow
+def test_a_made_up_model_is_exported_and_scores(tmp_path):
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed (extra: serve)")
+    predictor = serve.model(published_config(*serve.MATCHING), num_items=500)
+    write(tmp_path, predictor, "onnx", "float32")
+    scores = Scorer(tmp_path).score(**serve.request(predictor.config, 16, 7))
+    assert scores.shape == (7,) and np.isfinite(scores).all() and len(set(scores)) > 1
 
 
 class _Clock:
