@@ -86,6 +86,11 @@ def test_a_run_at_a_url_goes_on_elsewhere_and_is_read_from_there(store, tmp_path
     ]
     assert beside[0] == beside[1]
     assert np.array_equal(*(Predictor.load(place).logits(tmp_path / "data/valid.parquet") for place in (folder, RUN)))
+    for file in (file for file in folder.rglob("*") if file.is_file()):  # copied by hand
+        with store.open_output_stream(f"shop/by hand/{file.relative_to(folder)}") as stream:
+            stream.write(file.read_bytes())
+    scored = Predictor.load("s3://shop/by hand").logits(tmp_path / "data/valid.parquet")
+    assert np.array_equal(scored, Predictor.load(folder).logits(tmp_path / "data/valid.parquet"))
     with pytest.raises(InputError, match=f"The run is at {RUN}; say where the scores go"):
         predict_command.main(["--ckpt", RUN])
     with pytest.raises(InputError, match="keeps what it fits in the run directory"):

@@ -66,11 +66,10 @@ def write_scores(
         with _whole(out) as stream:
             if out.suffix == ".zip":
                 row_ids = ids.get("ID", pa.chunked_array([np.arange(len(scores))]))
-                buffer, zipped = io.BytesIO(), io.BytesIO()
+                buffer = io.BytesIO()
                 _write_csv(pa.table({"ID": row_ids, task: scores}), buffer)
-                with zipfile.ZipFile(zipped, "w", zipfile.ZIP_DEFLATED) as archive:
+                with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
                     archive.writestr(zipfile.ZipInfo("prediction.csv"), buffer.getvalue(), zipfile.ZIP_DEFLATED)
-                stream.write(zipped.getvalue())
             else:
                 table = pa.table({**ids, "score": scores, **more})
                 if out.suffix == ".csv":

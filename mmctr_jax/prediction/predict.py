@@ -73,7 +73,7 @@ def predict(
         data, labels = config.data.test, labels or config.data.test_labels
     if data is None:
         raise InputError("The run's config names no test file; say what to score with --data.")
-    if is_remote(out) and any(f"{shown(out)}/".startswith(f"{shown(p)}/") for p in (data, labels, item_info) if p):
+    if is_elsewhere(out) and any(f"{shown(out)}/".startswith(f"{shown(p)}/") for p in (data, labels, item_info) if p):
         raise InputError(f"Output {shown(out)} would overwrite what is to be read; name another file.")
     data, labels = local(data), labels and local(labels)
     if own_labels and not Path(data).exists():
@@ -142,7 +142,7 @@ def _check_of_url(directory: str | Path, out: str | Path | None, calibrate: str 
     if calibrate in calibration.KINDS:
         raise InputError(
             f"--calibrate keeps what it fits in the run directory, and {shown(directory)} is a URL; copy the run here, "
-            "fit it there, and copy calibration.json back beside config.yaml."
+            "and calibrate and score it here."
         )
 
 

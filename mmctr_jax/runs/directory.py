@@ -72,6 +72,11 @@ class RunDirectory:
         return self.path / "checkpoints"
 
     @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is one, whole or not. (To ask `checkpoints` makes the folder.)"""
+        return any(self.checkpoint_folder.glob("[0-9]*"))
+
+    @property
     def damaged_folder(self) -> Path:
         """Where checkpoints go that were found to be damaged; absent if none was."""
         return self.path / "damaged"

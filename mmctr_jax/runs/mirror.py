@@ -49,11 +49,14 @@ Files = dict[str, list[int]]
 
 def is_run(directory: Path) -> bool:
     """Whether a folder, or what is at a URL, is a run directory. Raises: InputError if it cannot be looked at."""
-    return exists(directory / _LIST) if is_elsewhere(directory) else RunDirectory(local(directory)).is_started
+    if not is_elsewhere(directory):
+        return RunDirectory(local(directory)).is_started
+    return exists(directory / _LIST) or exists(RunDirectory(directory).config_file)
 
 
 def copied(directory: str | Path) -> Path:
-    """The run directory; for a URL, that of a copy here, as the run was at one moment.
+    """The run directory; for a URL, that of a copy here, as the run was at one moment. A run that somebody copied to
+    the URL by hand has no list, and is copied as it is.
 
     Raises: InputError if there is no run at the URL, or it cannot be read.
     """
@@ -61,10 +64,13 @@ def copied(directory: str | Path) -> Path:
         return local(directory)
     url, folder = Path(directory), _folder(directory, "remote")
     listed = _listed(url)
-    if listed is None:
+    if listed is None and not is_run(url):
         raise InputError(f"{shown(directory)} is not a run directory (it has no {_LIST}); give what mmctr train wrote.")
     with _held(folder, wait=True):
-        _copy_here(url, listed, folder)
+        if listed is None:
+            return local(url)
+        with _writing(folder, url):
+            _copy_here(url, listed, folder)
     return folder
 
 
@@ -175,7 +181,7 @@ class _Mirror:
             self._list(listed)
             self._claimed = True
         with self._moment() as (files, folder):
-            if "config.yaml" not in files:
+            if RunDirectory(self._folder).config_file.name not in files:
                 return
             for name, state in files.items():
                 if name not in there or listed.get(name) != state:
@@ -269,7 +275,8 @@ def _folders(names: Iterable[str]) -> set[PurePosixPath]:
 
 
 def _of_checkpoints(names: Iterable[str]) -> set[str]:
-    return {name for name in names if name.startswith("checkpoints/")}
+    folder = RunDirectory(Path()).checkpoint_folder.name
+    return {name for name in names if name.startswith(f"{folder}/")}
 
 
 def _listed(url: Path) -> dict[str, Any] | None:
@@ -296,8 +303,7 @@ def _copy_here(url: Path, listed: dict[str, Any], folder: Path) -> None:
     """Makes the folder what the list says, or the one that has taken its place meanwhile. Raises: InputError."""
     for left in reversed(range(_TRIES)):
         try:
-            with _writing(folder, url):
-                _copy_listed(url, listed["files"], folder)
+            _copy_listed(url, listed["files"], folder)
             return
         except InputError:
             now = _listed(url)

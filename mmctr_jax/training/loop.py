@@ -105,8 +105,7 @@ def _train(
         check_trackers(config.train.trackers)
         begun = resume and run.is_started
         if begun:  # whatever is asked for now: it may have been stopped before its first checkpoint
-            has_checkpoint = any(run.checkpoint_folder.glob("[0-9]*"))
-            init_from = None if has_checkpoint else run.read_metadata().get("init_from")
+            init_from = None if run.has_checkpoint else run.read_metadata().get("init_from")
         before = RunDirectory(copied(init_from)) if init_from else None
         data = load_training_data(config, run.read_items() if begun else None)
         check_tables_fit_devices(data.config)

@@ -147,7 +147,7 @@ def _score(run: Run) -> None:
 
 def _load(run: Run) -> Predictor:
     """Tried again where the training may just have replaced the checkpoint."""
-    if not any(RunDirectory(run.directory).checkpoint_folder.glob("[0-9]*")):  # Orbax would make the folder
+    if not RunDirectory(run.directory).has_checkpoint:
         raise InputError(f"{run.directory} has no checkpoint yet.")
     for _ in range(_TRIES - 1 if run.state == GOING else 0):
         with suppress(InputError, OSError):
