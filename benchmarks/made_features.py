@@ -64,7 +64,8 @@ def read_rows(folder: Path, name: str) -> Rows:
     history = np.zeros((len(table), CLICKS), np.int64)
     for row, clicks in enumerate(clicked):
         history[row, CLICKS - len(clicks) :] = clicks
-    side = [name for name in table.columns if name not in _NO_FEATURES and table[name].dtype.is_integer()]
+    scored = pl.read_parquet_schema(folder / "test.parquet")  # has no label, whatever labels there are
+    side = [name for name, kind in scored.items() if name not in _NO_FEATURES and kind.is_numeric()]
     columns = (table[name].to_numpy() for name in ("item_id", "user_id", "label"))
     return Rows(history, *columns, table.select(side).to_numpy())
 

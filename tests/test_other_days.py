@@ -37,11 +37,13 @@ def items(count: int = 30, **changes) -> pl.DataFrame:
     return pl.DataFrame(frame | changes)
 
 
-def prepare(folder: Path, name: str, frame: pl.DataFrame, table: pl.DataFrame, *more: str) -> Path:
+def prepare(
+    folder: Path, name: str, frame: pl.DataFrame, table: pl.DataFrame, *more: str, negatives: str = "1"
+) -> Path:
     frame.write_parquet(folder / f"{name}.parquet")
     table.write_parquet(folder / f"{name}_items.parquet")
     arguments = ["interactions", folder / f"{name}.parquet", "--items", folder / f"{name}_items.parquet", *more]
-    arguments += ["--negatives", "1", "--out", folder / name]
+    arguments += ["--negatives", negatives, "--out", folder / name]
     assert prepare_command.main([str(argument) for argument in arguments]) == 0
     return folder / name
 
@@ -116,6 +118,19 @@ def test_ids_written_otherwise_are_refused_or_told_of(first, tmp_path, capsys, n
     table = items().with_columns(item=some) if name == "item" else items()
     prepare(tmp_path, "some", log(2, **{name: some}), table, "--like", str(first))
     assert f"{name}s are new, and some are known ones written otherwise" in capsys.readouterr().out
+
+
+def test_a_day_has_click_rates_where_the_first_day_had_them(first, tmp_path):
+    shown = log(1).with_columns(label=pl.Series(np.arange(600) % 3 != 0))
+    whole = prepare(tmp_path, "whole", shown, items(), "--label", "label", "--ignore", "*", negatives="logged")
+    clicks = shown.with_columns(label=True)
+    day = prepare(tmp_path, "day", clicks, items(), "--label", "label", "--like", str(whole))
+    assert pl.read_parquet(day / "train.parquet")["earlier_click_rate"].unique().to_list() == [1]
+    assert "earlier_rows" in (day / "day.yaml").read_text()
+    again = prepare(tmp_path, "again", shown, items(), "--label", "label", "--like", str(whole), negatives="logged")
+    assert pl.read_parquet(again / "train.parquet").equals(pl.read_parquet(whole / "train.parquet"))
+    later = prepare(tmp_path, "later", log(2), items(), *FIRST, "--like", str(first))
+    assert "earlier_rows" not in pl.read_parquet(later / "train.parquet").columns
 
 
 def test_a_day_without_a_second_history_or_long_lists(first, tmp_path):

@@ -19,13 +19,13 @@ from hypothesis import strategies as st
 from mmctr_jax.config import load_config
 from mmctr_jax.errors import InputError
 from mmctr_jax.prepare import encoding, samples
-from mmctr_jax.prepare.draws import mixed
+from mmctr_jax.prepare.draws import keys_of_users, mixed
 from mmctr_jax.prepare.folder import config_text
 from mmctr_jax.prepare.log import all_keys, in_order, sorted_log
 from mmctr_jax.prepare.negatives import NegativeSampler
 from mmctr_jax.prepare.options import Options
 from mmctr_jax.prepare.pipeline import prepare
-from mmctr_jax.prepare.source import Source
+from mmctr_jax.prepare.source import EARLIER, RATE, Source
 from mmctr_jax.prepare.totals import LocalShards, Shard
 from mmctr_jax.training.data import load_training_data
 
@@ -160,6 +160,54 @@ def test_split_by_time_gives_just_the_samples_that_plain_loops_give(tmp_path, lo
         assert got == expected[split] and sum(got.values()) > 20
         assert out.manifest["splits"][split]["rows"] == len(out.table(split))
         assert out.manifest["splits"][split]["positives"] == out.table(split)["label"].sum()
+
+
+def test_rows_of_a_log_with_non_clicks_know_what_their_user_did_before(tmp_path):
+    log, opts = make_log(non_clicks=True), options(negatives=None)
+    out, part_of = run_prepare(tmp_path, log, opts), split_by_time(log, opts)
+    expected = defaultdict(Counter)
+    for user, rows in interactions(log).items():
+        for number, (time, item, click) in enumerate(rows):
+            earlier = [c for t, _, c in rows if t < time]
+            if any(earlier):
+                expected[part_of(user, number)][user, item, int(click), len(earlier), sum(earlier)] += 1
+    assert max(row[4] for row in expected["test"]) > opts.history  # more than histories hold
+    for split in ("train", "valid", "test"):
+        earlier = [(n, round(n * rate)) for n, rate in out.table(split).select(EARLIER).iter_rows()]
+        got = Counter((user, *row, *found) for (user, _, *row), found in zip(out.rows(split), earlier, strict=True))
+        assert got == expected[split]
+    config = load_config(out.folder / "out.yaml", [f"data.cache_dir={tmp_path}"])
+    assert [f.name for f in config.features.side if f.kind == "numeric"] == [*EARLIER, RATE]
+    assert load_training_data(config).train.rows == len(out.table("train"))
+    sampled = run_prepare(tmp_path, log, options(), "sampled").table("train")  # where they could tell nothing
+    assert not {*EARLIER, RATE} & set(sampled.columns)
+
+
+def test_the_click_rate_of_a_training_row_is_that_among_other_users(tmp_path):
+    """Each user's rows see four of five parts of the users, never the user's own; later rows see all of training."""
+    log, opts = make_log(non_clicks=True), options(negatives=None)
+    out, part_of = run_prepare(tmp_path, log, opts), split_by_time(log, opts)
+    every_row = [(u, n, row) for u, rows in interactions(log).items() for n, row in enumerate(rows)]
+    trained = [(u, item, click) for u, n, (_, item, click) in every_row if part_of(u, n) == "train"]
+    prior = np.mean([click for *_, click in trained])
+
+    def rate(item, users):
+        clicks = [click for user, i, click in trained if i == item and user in users]
+        return (sum(clicks) + 5 * prior) / (len(clicks) + 5)
+
+    every = {user for user, *_ in trained}
+    for split in ("valid", "test"):
+        for (_, _, item, _), found in zip(out.rows(split), out.table(split)["item_click_rate"], strict=True):
+            assert found == pytest.approx(rate(item, every), rel=1e-6)
+    keys = keys_of_users(pl.Series(sorted(every)), opts.seed)
+    fold_of = {user: int(key % 5) for user, key in zip(sorted(every), keys, strict=True)}
+    assert len(set(fold_of.values())) == 5
+    for (user, _, item, _), found in zip(out.rows("train"), out.table("train")["item_click_rate"], strict=True):
+        others = {other for other in every if fold_of[other] != fold_of[user]}
+        assert found == pytest.approx(rate(item, others), rel=1e-6)
+    features = pl.read_parquet(out.folder / "item_feature.parquet")
+    for item, found in features.select("item", "item_click_rate").iter_rows():
+        assert found == pytest.approx(rate(int(item), every), rel=1e-6)
 
 
 @pytest.mark.parametrize("logged", [False, True])

@@ -8,7 +8,7 @@ from mmctr_jax.prepare.text_files import TextFormat
 
 # Columns that prepared files, or the log on its way to them, have of their own.
 TAKEN = ("user_id", "item_id", "item_seq", "ID", "label", "weight", "item_tags", "user", "item", "time", "click")
-TAKEN += ("item_title", "tags", "text")
+TAKEN += ("item_title", "tags", "text", "earlier_rows", "earlier_click_rate", "item_click_rate")
 _BEGINNINGS, _LONGEST = ("click_", "item_seq_", "item_emb_"), 100
 _OPTIONS = {
     "numbers": "numeric",

@@ -24,10 +24,12 @@ from mmctr_jax.prepare.encoding import (
 from mmctr_jax.prepare.log import all_keys
 from mmctr_jax.prepare.options import Options
 from mmctr_jax.prepare.raw_values import check_ids_go_on, check_items_match
-from mmctr_jax.prepare.source import Source
+from mmctr_jax.prepare.source import RATE, Source
 from mmctr_jax.prepare.split import SPLITS, find_cuts
 from mmctr_jax.prepare.totals import Look, Selection, Shards, Totals, count, look
 
+_PRIOR_ROWS = 5
+_SAMPLE_OF_RATES = 1_000_000
 _MANY_NEW = 0.2  # share of values that an earlier vocabulary lacks, from which on it is warned of
 _OTHER_UNIT = 100  # times the earlier times, from which on times are in another unit; seconds grow slowly
 T = TypeVar("T")
@@ -44,6 +46,7 @@ class Tables:
     side: dict[str, pl.DataFrame]  # name → vocabulary of a feature of rows or clicks
     respelled: bool  # whether these are an earlier preparation's, which may have spelled values otherwise
     numbering: Numbering  # of all vocabularies and levels
+    rates: np.ndarray | None  # (folds + 1, V + 1) `click_rates` of items, where they are a feature
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ def build_dataset(shards: Shards, source: Source, options: Options, earlier: Ear
     _tell_of_ties(seen)
     keys = all_keys(seen.items.values, source.items["item"])
     cuts = find_cuts(seen.recent.values, np.concatenate(_by_shard(seen.keys)), options)
-    selection = Selection(options, keys, cuts)
+    selection = Selection(options, keys, cuts, source.rates)
     with_ids = [*source.side, *source.lists]
     with_ids += [f"click_{name}" for name, kind in source.clicks.items() if kind == "categorical"]
     counting = partial(count, with_gaps="gap" in source.clicks)
@@ -119,13 +122,16 @@ def build_dataset(shards: Shards, source: Source, options: Options, earlier: Ear
     numeric = {name: found.values for name, found in totals.numbers.items()}
     if totals.gaps:
         numeric["click_gap"] = np.concatenate([np.zeros(0), *totals.gaps.values]) / source.time_unit
+    rates = None
+    if source.rates:
+        rates, numeric[RATE] = click_rates(totals.by_fold, item_id, len(by_number))
     numbers = {
         name: earlier.numbers(name) if earlier else numbers_of(values, options.bins) for name, values in numeric.items()
     } | items.numbers
     numbering |= {f"{name}_level": grown(found, before.get(f"{name}_level")) for name, found in items.bounds.items()}
     numbering |= {name: grown(found.described, before.get(name)) for name, found in numbers.items()}
     return Dataset(
-        tables=Tables(selection, item_id, by_number, items.levels, side, earlier is not None, numbering),
+        tables=Tables(selection, item_id, by_number, items.levels, side, earlier is not None, numbering, rates),
         user_id=np.split(user_id, np.cumsum([len(found) for found in _by_shard(seen.users)])[:-1]),
         items=items,
         users=with_known(_all_values(user_id, users, user_count), known_users),
@@ -144,6 +150,30 @@ def build_dataset(shards: Shards, source: Source, options: Options, earlier: Ear
             **(_new_values(items, item_ids, earlier) if earlier else {}),
         },
     )
+
+
+def click_rates(by_fold: np.ndarray, item_id: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The share of an item's rows in training that are clicks, for a row of each fold of users, and for other rows.
+
+    A training row must not see its own label, nor its user's, so it gets the share among users of the other folds. Few
+    rows say little: each item is counted as if it had `_PRIOR_ROWS` more, with as many clicks as all items have.
+
+    Args:
+      by_fold: (2, folds, n) `Totals.by_fold`.
+      item_id: (n,) their numbers.
+      size: V + 1.
+    Returns: (folds + 1, size) float32, by item number, the last row for rows that are not in training; and at most a
+      million values as training rows have them, evenly of all.
+    """
+    clicks, rows = (np.append(of.sum(axis=0) - of, [of.sum(axis=0)], axis=0) for of in by_fold)
+    prior = clicks[-1].sum() / max(rows[-1].sum(), 1)
+    found = (clicks + _PRIOR_ROWS * prior) / (rows + _PRIOR_ROWS)
+    rates = np.full((len(found), size), prior, np.float32)
+    rates[:, item_id] = found
+    rates[:, 0] = prior  # items that are dropped
+    until = np.cumsum(by_fold[1])
+    at = np.linspace(0, until[-1], min(until[-1], _SAMPLE_OF_RATES), endpoint=False)
+    return rates, found[:-1].ravel()[np.searchsorted(until, at, side="right")]
 
 
 def _by_shard(found: dict[int, T]) -> list[T]:

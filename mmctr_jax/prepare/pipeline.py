@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from mmctr_jax.prepare.earlier import Earlier
 from mmctr_jax.prepare.log import sorted_log
 from mmctr_jax.prepare.options import Options
 from mmctr_jax.prepare.raw_values import as_times, is_clock
-from mmctr_jax.prepare.source import Source
+from mmctr_jax.prepare.source import EARLIER, RATE, Source
 from mmctr_jax.prepare.totals import LocalShards, Shard, Shards
 from mmctr_jax.prepare.writing import write_items, write_samples
 from mmctr_jax.remote import exists, files_in, is_remote, remove, shown, writing_file
@@ -73,6 +74,7 @@ def prepare(
         raise InputError("--negatives logged: the log has no non-clicks (label 0); give a number to sample instead.")
     if earlier:
         options = _like(earlier, source, options)
+    source = replace(source, rates=_rates(options, earlier))
     shards = shards or LocalShards([Shard(*sorted_log(source), options.seed)])
     dataset = build_dataset(shards, source, options, earlier)
     with writing(shown(out), "correct that, or name another with --out"), _whole(out) as (here, there):
@@ -111,6 +113,16 @@ def _whole(out: Path) -> Iterator[tuple[Path, Path]]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _rates(options: Options, earlier: Earlier | None) -> bool:
+    """Whether rows have their user's earlier click rate and the target's: where the log says what was shown.
+
+    Sampled negatives share their click's user, and an item's rate among them says how they were drawn.
+    """
+    if earlier:
+        return all(name in earlier.manifest["numbers"] for name in (*EARLIER, RATE))
+    return options.negatives is None
+
+
 def moment(text: str, source: Source) -> float:
     """A time as the log has them: a date or ISO 8601 text where its times are such, otherwise a number of their unit.
 
@@ -141,7 +153,7 @@ def _like(earlier: Earlier, source: Source, options: Options) -> Options:
     then = earlier.manifest["options"]
     if options.bins not in (Options.bins, then["bins"]):
         raise InputError(f"--bins must be as in --like {earlier.folder}: --bins {then['bins']}.")
-    return dataclasses.replace(options, levels=earlier.levels, bins=then["bins"])
+    return replace(options, levels=earlier.levels, bins=then["bins"])
 
 
 def _manifest(
@@ -198,7 +210,7 @@ def _features(
 
     side = [categorical(name) for name in source.side]
     side += [{"name": f"{name}_level", "vocab_size": options.bins + 1} for name in options.levels]
-    side += [numeric(name) for name in source.numeric]
+    side += [numeric(name) for name in source.row_numbers]
     for name in source.lists:
         longest = min(max(dataset.longest[name], 1), _LONGEST)
         side.append({"kind": "tags"} | categorical(name) | {"length": before.get(name) or longest})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +12,7 @@ from mmctr_jax.prepare.draws import mixed, uniform
 from mmctr_jax.prepare.log import Log
 from mmctr_jax.prepare.negatives import NegativeSampler, user_item_keys
 from mmctr_jax.prepare.options import Options
+from mmctr_jax.prepare.source import EARLIER, RATE
 
 _ROWS_PER_CHUNK = 32_768  # interactions, each with its negatives: a row group
 _PLACE = 2**32  # the click's place among its negatives: a number that no draw of a negative has
@@ -52,6 +53,13 @@ class Histories:
         return offsets, self._clicked[at]
 
 
+def with_earlier(log: Log) -> Log:
+    """The log with `EARLIER` among its numbers."""
+    clicks, rows = Histories(log).lengths, Histories(log, np.ones_like(log.click)).lengths
+    rate = np.divide(clicks, rows, out=np.full(len(rows), np.nan), where=rows > 0)
+    return replace(log, numeric=log.numeric | dict(zip(EARLIER, (rows.astype(np.float64), rate), strict=True)))
+
+
 @dataclass(frozen=True)
 class RowValues:
     """What samples have besides users, items and labels, by name; R: interactions of the log."""
@@ -61,6 +69,8 @@ class RowValues:
     clicks: dict[str, np.ndarray]  # (R,) of the clicks of the history
     histories: dict[str, Histories]  # second ones
     labels: dict[str, np.ndarray]  # (R,) bool: other labels of the interaction; of sampled negatives they are 0
+    rates: np.ndarray | None = None  # (folds + 1, V + 1) of the target (`dataset.click_rates`), None: no feature
+    fold: np.ndarray | None = None  # (R,) which of these rows an interaction's is
     gap: float | None = None  # the unit of time from a click to the sample; None: it is no feature
 
 
@@ -145,6 +155,8 @@ def sample_tables(
             **{name: level[target] for name, level in given.items.items()},
             **{f"click_{name}": _lists(offsets, _taken(values, clicked)) for name, values in given.clicks.items()},
         }
+        if given.rates is not None:
+            columns[RATE] = given.rates[given.fold[row], target]
         if given.gap is not None:
             gaps = (np.repeat(log.time[row], np.diff(offsets)) - log.time[clicked]) / given.gap
             columns["click_gap"] = _lists(offsets, gaps.astype(np.float32))

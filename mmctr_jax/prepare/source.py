@@ -14,6 +14,11 @@ from typing import Any
 
 import polars as pl
 
+EARLIER = ("earlier_rows", "earlier_click_rate")
+"""Numbers of a row: how many rows its user has at strictly earlier times, however long ago, and the share of clicks."""
+RATE = "item_click_rate"
+"""A number of a row: the share of its target's rows in training that were clicked; see `dataset.click_rates`."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -48,6 +53,7 @@ class Source:
     notes: list[str] = field(default_factory=list)  # what users of the prepared files must know
     has_times: bool = True  # false: `time` counts a user's clicks and says nothing across users
     compared: tuple[Path, Path] | None = None  # log and file of items, where their ids may be written otherwise
+    rates: bool = False  # whether rows have `EARLIER` and `RATE`
     non_clicks: bool | None = None  # whether some items were shown and not clicked; None: as `log` has it
 
     @property
@@ -56,6 +62,11 @@ class Source:
         names = ("label", "weight", "side", "numeric", "lists", "hashed", "labels", "clicks", "histories")
         names += ("item_side", "item_numeric", "item_lists", "item_texts")
         return {name: getattr(self, name) for name in names}
+
+    @property
+    def row_numbers(self) -> list[str]:
+        """Numbers of the interaction, in the order of the prepared files."""
+        return [*self.numeric, *((*EARLIER, RATE) if self.rates else ())]
 
     @property
     def numbers(self) -> list[str]:

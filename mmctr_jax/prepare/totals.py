@@ -19,12 +19,13 @@ from mmctr_jax.prepare.draws import keys_of_users, mixed
 from mmctr_jax.prepare.encoding import respelled
 from mmctr_jax.prepare.log import Log, all_keys, in_order
 from mmctr_jax.prepare.options import Options
-from mmctr_jax.prepare.samples import Histories, candidates, most_recent
+from mmctr_jax.prepare.samples import Histories, candidates, most_recent, with_earlier
 from mmctr_jax.prepare.split import SPLITS, TRAIN, Cuts, split_log
 from mmctr_jax.prepare.sums import Sum
 
 _SAMPLE = 1_000_000  # rows that times and numbers are measured on; all, where there are no more
 _SAMPLE_OF_GAPS = 20_000
+FOLDS = 5  # of users, whose rows see only what those of others say of an item
 T = TypeVar("T")
 
 
@@ -35,6 +36,11 @@ class Shard:
         """Takes a sorted log that has lost so many rows that repeated others."""
         self.log, self.repeated = log, repeated
         self._seed = seed
+
+    @property
+    def folds(self) -> np.ndarray:
+        """(U,) int64 from 0 to FOLDS - 1: the fold of each user."""
+        return (self.keys % np.uint64(FOLDS)).astype(np.int64)
 
     @cached_property
     def keys(self) -> np.ndarray:
@@ -168,6 +174,7 @@ class Selection:
     options: Options
     items: pl.Series  # (V,) the source's ids of all items, in order
     cuts: Cuts
+    rates: bool = False  # whether logs get `EARLIER` among their numbers, and items are counted by fold
     kept: np.ndarray | None = None  # (V,) bool: items that are not rare; None: all
     targets: np.ndarray | None = None  # (V,) bool: what samples to validate and test on may be of; None: all
 
@@ -184,6 +191,8 @@ class Selection:
             may = candidates(log, self.options)  # histories are shorter now
         if self.targets is not None:
             may &= (part == TRAIN) | self.targets[log.item]
+        if self.rates:
+            log = with_earlier(log)
         codes = range(len(SPLITS))
         return log, part, [most_recent(log, np.flatnonzero(may & (part == c)), self.options.per_user) for c in codes]
 
@@ -203,6 +212,7 @@ class Totals(Sum):
     known_values: dict[str, int]  # of all rows, that are not null
     new_values: dict[str, int]  # of these, that an earlier vocabulary does not have
     example: dict[str, Ids]  # of those
+    by_fold: np.ndarray  # (2, folds, V) clicks and rows in training, by the fold of users; V is 0 without `rates`
     numbers: dict[str, Sample]  # of each numeric column, in training
     gaps: Sample | None  # for samples of training, the array of times from each click to the sample
 
@@ -248,9 +258,16 @@ def count(
         known_values=known,
         new_values=new,
         example=example,
+        by_fold=_by_fold(log, training, shard.folds, items) if selection.rates else np.zeros((2, FOLDS, 0), np.int64),
         numbers={name: Sample(keys[training], column[training]) for name, column in log.numeric.items()},
         gaps=_gaps(log, rows[TRAIN], keys, histories, options.history) if with_gaps else None,
     )
+
+
+def _by_fold(log: Log, training: np.ndarray, folds: np.ndarray, items: int) -> np.ndarray:
+    cell = folds[log.user] * items + log.item
+    cells = [cell[training & log.click], cell[training]]
+    return np.stack([np.bincount(some, minlength=FOLDS * items) for some in cells]).reshape(2, FOLDS, items)
 
 
 def respelled_column(values: pl.Series, known: pl.DataFrame) -> pl.Series:

@@ -25,10 +25,10 @@ from mmctr_jax.prepare.log import Log
 from mmctr_jax.prepare.negatives import NegativeSampler
 from mmctr_jax.prepare.options import Options
 from mmctr_jax.prepare.samples import Histories, RowValues, sample_tables
-from mmctr_jax.prepare.source import Source
-from mmctr_jax.prepare.split import SPLITS
+from mmctr_jax.prepare.source import RATE, Source
+from mmctr_jax.prepare.split import SPLITS, TRAIN
 from mmctr_jax.prepare.sums import Histogram, Sum
-from mmctr_jax.prepare.totals import Shard, Shards, keys_of_rows, respelled_column
+from mmctr_jax.prepare.totals import FOLDS, Shard, Shards, keys_of_rows, respelled_column
 from mmctr_jax.remote import opened, writing_file
 
 _NEW = 0.01  # share of a split's clicks on items new to it, above which a warning is given
@@ -45,6 +45,8 @@ def write_items(out: Path, dataset: Dataset, earlier: Earlier | None = None) -> 
         table = without_large_types(values.to_arrow())
         pq.write_table(table, out / "vocabularies" / f"{name}.parquet", write_page_checksum=True)
     features = dataset.items.features
+    if dataset.tables.rates is not None:  # for whoever asks for scores of these items
+        features = features.with_columns(pl.Series(RATE, dataset.tables.rates[-1, features["item_id"].to_numpy()]))
     _write(features.to_arrow(), out / "item_feature.parquet", dataset)
     more = [*dataset.items.categories, *dataset.items.numbers]
     known = features.select("item_id", "item_tags", *more)
@@ -154,6 +156,8 @@ class Writer:
         interactions = replace(interactions, item=self.tables.item_id[interactions.item])
         options = self.tables.selection.options
         histories, given = Histories(interactions), _row_values(interactions, self.tables, self.source)
+        folds = np.where(part == TRAIN, shard.folds[interactions.user], FOLDS)
+        given = replace(given, rates=self.tables.rates, fold=folds)
         clicked = interactions.user[interactions.click], interactions.item[interactions.click]
         sampler = NegativeSampler(self.tables.clicks, *clicked, options.alpha)
         new = interactions.click & (self.tables.clicks[interactions.item] == 0)
@@ -225,7 +229,7 @@ def _row_values(log: Log, tables: Tables, source: Source) -> RowValues:
     rows: dict[str, np.ndarray | pa.Array] = {
         name: encoding.ids_of(values[name], tables.side[name]) for name in source.side
     }
-    rows |= {name: log.numeric[name].astype(np.float32) for name in source.numeric}
+    rows |= {name: log.numeric[name].astype(np.float32) for name in source.row_numbers if name != RATE}
     rows |= {
         name: encoding.encode_lists(values[name], tables.side[name]).to_arrow().cast(pa.list_(pa.int64()))
         for name in source.lists
