@@ -124,9 +124,8 @@ def test_a_day_has_click_rates_where_the_first_day_had_them(first, tmp_path):
     shown = log(1).with_columns(label=pl.Series(np.arange(600) % 3 != 0))
     whole = prepare(tmp_path, "whole", shown, items(), "--label", "label", "--ignore", "*", negatives="logged")
     clicks = shown.with_columns(label=True)
-    day = prepare(tmp_path, "day", clicks, items(), "--label", "label", "--like", str(whole))
-    assert pl.read_parquet(day / "train.parquet")["earlier_click_rate"].unique().to_list() == [1]
-    assert "earlier_rows" in (day / "day.yaml").read_text()
+    with pytest.raises(InputError, match="rows there have click rates, .* give a log that has some"):
+        prepare(tmp_path, "day", clicks, items(), "--label", "label", "--like", str(whole))
     again = prepare(tmp_path, "again", shown, items(), "--label", "label", "--like", str(whole), negatives="logged")
     assert pl.read_parquet(again / "train.parquet").equals(pl.read_parquet(whole / "train.parquet"))
     later = prepare(tmp_path, "later", log(2), items(), *FIRST, "--like", str(first))

@@ -183,7 +183,7 @@ def test_rows_of_a_log_with_non_clicks_know_what_their_user_did_before(tmp_path)
     assert not {*EARLIER, RATE} & set(sampled.columns)
 
 
-def test_the_click_rate_of_a_training_row_is_that_among_other_users(tmp_path):
+def test_click_rate_and_level_of_a_training_row_are_those_among_other_users(tmp_path):
     """Each user's rows see four of five parts of the users, never the user's own; later rows see all of training."""
     log, opts = make_log(non_clicks=True), options(negatives=None)
     out, part_of = run_prepare(tmp_path, log, opts), split_by_time(log, opts)
@@ -202,9 +202,13 @@ def test_the_click_rate_of_a_training_row_is_that_among_other_users(tmp_path):
     keys = keys_of_users(pl.Series(sorted(every)), opts.seed)
     fold_of = {user: int(key % 5) for user, key in zip(sorted(every), keys, strict=True)}
     assert len(set(fold_of.values())) == 5
-    for (user, _, item, _), found in zip(out.rows("train"), out.table("train")["item_click_rate"], strict=True):
+    columns = out.table("train").select("item_click_rate", "clicks_level").iter_rows()
+    for (user, _, item, _), (found, level) in zip(out.rows("train"), columns, strict=True):
         others = {other for other in every if fold_of[other] != fold_of[user]}
         assert found == pytest.approx(rate(item, others), rel=1e-6)
+        known = sum(click for u, i, click in trained if i == item and u in others)
+        bounds = out.manifest["level_bounds"]["clicks"]
+        assert level == (1 + sum(bound < known for bound in bounds) if known else 0)
     features = pl.read_parquet(out.folder / "item_feature.parquet")
     for item, found in features.select("item", "item_click_rate").iter_rows():
         assert found == pytest.approx(rate(int(item), every), rel=1e-6)

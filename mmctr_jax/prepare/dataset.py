@@ -18,6 +18,7 @@ from mmctr_jax.prepare.encoding import (
     KnownItems,
     Numbers,
     encode_items,
+    levels_of,
     numbers_of,
     vocabulary_of,
 )
@@ -42,11 +43,10 @@ class Tables:
     selection: Selection
     item_id: np.ndarray  # (n,) int64 numbers of the selection's items; 0 for those that are dropped
     clicks: np.ndarray  # (V + 1,) clicks in training, by item
-    levels: dict[str, np.ndarray]  # (V + 1,) of each column of items
+    of_target: dict[str, np.ndarray]  # (V + 1,) of each column of items; or (folds + 1, V + 1) for rows by their fold
     side: dict[str, pl.DataFrame]  # name → vocabulary of a feature of rows or clicks
     respelled: bool  # whether these are an earlier preparation's, which may have spelled values otherwise
     numbering: Numbering  # of all vocabularies and levels
-    rates: np.ndarray | None  # (folds + 1, V + 1) `click_rates` of items, where they are a feature
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,8 @@ def build_dataset(shards: Shards, source: Source, options: Options, earlier: Ear
     counting = partial(count, with_gaps="gap" in source.clicks)
     kept_items = np.ones(len(keys), bool)
     if options.min_item_clicks:
-        clicks = shards.total(partial(counting, selection=selection, categorical=[], earlier={})).clicks
+        alone = replace(selection, rates=False)
+        clicks = shards.total(partial(counting, selection=alone, categorical=[], earlier={})).clicks
         kept_items = clicks >= options.min_item_clicks
         selection = replace(selection, kept=kept_items)
     vocabularies = {name: earlier.side[name] for name in with_ids} if earlier else {}
@@ -122,16 +123,19 @@ def build_dataset(shards: Shards, source: Source, options: Options, earlier: Ear
     numeric = {name: found.values for name, found in totals.numbers.items()}
     if totals.gaps:
         numeric["click_gap"] = np.concatenate([np.zeros(0), *totals.gaps.values]) / source.time_unit
-    rates = None
+    of_target = dict(items.levels)
     if source.rates:
-        rates, numeric[RATE] = click_rates(totals.by_fold, item_id, len(by_number))
+        clicks_elsewhere, of_target[RATE], numeric[RATE] = out_of_fold(totals.by_fold, item_id, len(by_number))
+        if "clicks_level" in of_target:
+            found = levels_of(np.where(clicks_elsewhere > 0, clicks_elsewhere, np.nan), items.bounds["clicks"])
+            of_target["clicks_level"] = np.append(found, [items.levels["clicks_level"]], axis=0)
     numbers = {
         name: earlier.numbers(name) if earlier else numbers_of(values, options.bins) for name, values in numeric.items()
     } | items.numbers
     numbering |= {f"{name}_level": grown(found, before.get(f"{name}_level")) for name, found in items.bounds.items()}
     numbering |= {name: grown(found.described, before.get(name)) for name, found in numbers.items()}
     return Dataset(
-        tables=Tables(selection, item_id, by_number, items.levels, side, earlier is not None, numbering, rates),
+        tables=Tables(selection, item_id, by_number, of_target, side, earlier is not None, numbering),
         user_id=np.split(user_id, np.cumsum([len(found) for found in _by_shard(seen.users)])[:-1]),
         items=items,
         users=with_known(_all_values(user_id, users, user_count), known_users),
@@ -152,28 +156,28 @@ def build_dataset(shards: Shards, source: Source, options: Options, earlier: Ear
     )
 
 
-def click_rates(by_fold: np.ndarray, item_id: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The share of an item's rows in training that are clicks, for a row of each fold of users, and for other rows.
+def out_of_fold(by_fold: np.ndarray, item_id: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What users of the other folds did with each item in training, for training rows, and all users, for other rows.
 
-    A training row must not see its own label, nor its user's, so it gets the share among users of the other folds. Few
-    rows say little: each item is counted as if it had `_PRIOR_ROWS` more, with as many clicks as all items have.
+    So a training row sees nothing of its own label, nor of its user's others. Few rows say little of a rate: each item
+    is counted as if it had `_PRIOR_ROWS` more, with as many clicks as all items have.
 
     Args:
       by_fold: (2, folds, n) `Totals.by_fold`.
       item_id: (n,) their numbers.
       size: V + 1.
-    Returns: (folds + 1, size) float32, by item number, the last row for rows that are not in training; and at most a
-      million values as training rows have them, evenly of all.
+    Returns: (folds, size) clicks, by item number; (folds + 1, size) float32, the share of clicks, its last
+      one for rows that are not in training; and at most a million such shares of training rows, evenly of all.
     """
     clicks, rows = (np.append(of.sum(axis=0) - of, [of.sum(axis=0)], axis=0) for of in by_fold)
     prior = clicks[-1].sum() / max(rows[-1].sum(), 1)
     found = (clicks + _PRIOR_ROWS * prior) / (rows + _PRIOR_ROWS)
-    rates = np.full((len(found), size), prior, np.float32)
-    rates[:, item_id] = found
-    rates[:, 0] = prior  # items that are dropped
+    numbered, rates = np.zeros((len(by_fold[0]), size)), np.full((len(found), size), prior, np.float32)
+    numbered[:, item_id], rates[:, item_id] = clicks[:-1], found
+    numbered[:, 0], rates[:, 0] = 0, prior  # items that are dropped
     until = np.cumsum(by_fold[1])
     at = np.linspace(0, until[-1], min(until[-1], _SAMPLE_OF_RATES), endpoint=False)
-    return rates, found[:-1].ravel()[np.searchsorted(until, at, side="right")]
+    return numbered, rates, found[:-1].ravel()[np.searchsorted(until, at, side="right")]
 
 
 def _by_shard(found: dict[int, T]) -> list[T]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mmctr_jax.errors import InputError
 
-_TAKEN = ("item_id", "item", "item_title", "item_tags", "tags", "text")
+_TAKEN = ("item_id", "item", "item_title", "item_tags", "tags", "text", "item_click_rate")
 
 
 @dataclass(frozen=True)

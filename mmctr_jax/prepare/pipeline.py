@@ -117,10 +117,18 @@ def _rates(options: Options, earlier: Earlier | None) -> bool:
     """Whether rows have their user's earlier click rate and the target's: where the log says what was shown.
 
     Sampled negatives share their click's user, and an item's rate among them says how they were drawn.
+    Raises: InputError if an earlier preparation's rows have rates, and this log has no non-clicks to make them of.
     """
-    if earlier:
-        return all(name in earlier.manifest["numbers"] for name in (*EARLIER, RATE))
-    return options.negatives is None
+    logged = options.negatives is None
+    if not earlier:
+        return logged
+    rates = all(name in earlier.manifest["numbers"] for name in (*EARLIER, RATE))
+    if rates and not logged:
+        raise InputError(
+            f"--like {earlier.folder}: rows there have click rates, which are made of what was shown and not clicked; "
+            "give a log that has some (--label), and no number of --negatives."
+        )
+    return rates
 
 
 def moment(text: str, source: Source) -> float:

@@ -12,7 +12,7 @@ from mmctr_jax.prepare.draws import mixed, uniform
 from mmctr_jax.prepare.log import Log
 from mmctr_jax.prepare.negatives import NegativeSampler, user_item_keys
 from mmctr_jax.prepare.options import Options
-from mmctr_jax.prepare.source import EARLIER, RATE
+from mmctr_jax.prepare.source import EARLIER
 
 _ROWS_PER_CHUNK = 32_768  # interactions, each with its negatives: a row group
 _PLACE = 2**32  # the click's place among its negatives: a number that no draw of a negative has
@@ -65,12 +65,11 @@ class RowValues:
     """What samples have besides users, items and labels, by name; R: interactions of the log."""
 
     rows: dict[str, np.ndarray | pa.Array]  # (R,) of the interaction
-    items: dict[str, np.ndarray]  # (V + 1,) of the target, by item
+    items: dict[str, np.ndarray]  # (V + 1,) of the target, by item; or (folds + 1, V + 1), by the row's fold, too
+    fold: np.ndarray  # (R,) which fold an interaction's user is in; the last one: it is not in training
     clicks: dict[str, np.ndarray]  # (R,) of the clicks of the history
     histories: dict[str, Histories]  # second ones
     labels: dict[str, np.ndarray]  # (R,) bool: other labels of the interaction; of sampled negatives they are 0
-    rates: np.ndarray | None = None  # (folds + 1, V + 1) of the target (`dataset.click_rates`), None: no feature
-    fold: np.ndarray | None = None  # (R,) which of these rows an interaction's is
     gap: float | None = None  # the unit of time from a click to the sample; None: it is no feature
 
 
@@ -147,16 +146,15 @@ def sample_tables(
             there = group >= 0
             row, target, label = np.repeat(row, there.sum(axis=1)), group[there], label[there]
         offsets, clicked = histories.places(row, options.history)
+        fold = given.fold[row]
         columns = {
             "user_id": user_id[log.user[row]],
             "item_seq": _lists(offsets, log.item[clicked].astype(np.int64)),
             "item_id": target,
             **{name: _taken(values, row) for name, values in given.rows.items()},
-            **{name: level[target] for name, level in given.items.items()},
+            **{name: of[target] if of.ndim == 1 else of[fold, target] for name, of in given.items.items()},
             **{f"click_{name}": _lists(offsets, _taken(values, clicked)) for name, values in given.clicks.items()},
         }
-        if given.rates is not None:
-            columns[RATE] = given.rates[given.fold[row], target]
         if given.gap is not None:
             gaps = (np.repeat(log.time[row], np.diff(offsets)) - log.time[clicked]) / given.gap
             columns["click_gap"] = _lists(offsets, gaps.astype(np.float32))

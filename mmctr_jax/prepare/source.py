@@ -17,7 +17,7 @@ import polars as pl
 EARLIER = ("earlier_rows", "earlier_click_rate")
 """Numbers of a row: how many rows its user has at strictly earlier times, however long ago, and the share of clicks."""
 RATE = "item_click_rate"
-"""A number of a row: the share of its target's rows in training that were clicked; see `dataset.click_rates`."""
+"""A number of a row: the share of its target's rows in training that were clicked; see `dataset.out_of_fold`."""
 
 
 @dataclass(frozen=True)

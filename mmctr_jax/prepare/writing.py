@@ -45,8 +45,8 @@ def write_items(out: Path, dataset: Dataset, earlier: Earlier | None = None) -> 
         table = without_large_types(values.to_arrow())
         pq.write_table(table, out / "vocabularies" / f"{name}.parquet", write_page_checksum=True)
     features = dataset.items.features
-    if dataset.tables.rates is not None:  # for whoever asks for scores of these items
-        features = features.with_columns(pl.Series(RATE, dataset.tables.rates[-1, features["item_id"].to_numpy()]))
+    if (rates := dataset.tables.of_target.get(RATE)) is not None:  # for whoever asks for scores of these items
+        features = features.with_columns(pl.Series(RATE, rates[-1, features["item_id"].to_numpy()]))
     _write(features.to_arrow(), out / "item_feature.parquet", dataset)
     more = [*dataset.items.categories, *dataset.items.numbers]
     known = features.select("item_id", "item_tags", *more)
@@ -155,9 +155,8 @@ class Writer:
         keys = keys_of_rows(interactions, shard.keys)
         interactions = replace(interactions, item=self.tables.item_id[interactions.item])
         options = self.tables.selection.options
-        histories, given = Histories(interactions), _row_values(interactions, self.tables, self.source)
-        folds = np.where(part == TRAIN, shard.folds[interactions.user], FOLDS)
-        given = replace(given, rates=self.tables.rates, fold=folds)
+        fold = np.where(part == TRAIN, shard.folds[interactions.user], FOLDS)
+        histories, given = Histories(interactions), _row_values(interactions, fold, self.tables, self.source)
         clicked = interactions.user[interactions.click], interactions.item[interactions.click]
         sampler = NegativeSampler(self.tables.clicks, *clicked, options.alpha)
         new = interactions.click & (self.tables.clicks[interactions.item] == 0)
@@ -221,7 +220,7 @@ class Writer:
                 pq.write_table(table, stream, compression=compression, write_page_checksum=True)
 
 
-def _row_values(log: Log, tables: Tables, source: Source) -> RowValues:
+def _row_values(log: Log, fold: np.ndarray, tables: Tables, source: Source) -> RowValues:
     """What samples have besides users, items and labels."""
     values = dict(log.side)
     if tables.respelled:
@@ -245,7 +244,7 @@ def _row_values(log: Log, tables: Tables, source: Source) -> RowValues:
     second = {name: Histories(log, values[f"item_seq_{name}"].to_numpy()) for name in source.histories}
     gap = source.time_unit if "gap" in source.clicks else None
     labels = {name: values[name].to_numpy() for name in source.labels}
-    return RowValues(rows, tables.levels, clicks, second, labels, gap)
+    return RowValues(rows, tables.of_target, fold, clicks, second, labels, gap)
 
 
 def without_large_types(table: pa.Table) -> pa.Table:
