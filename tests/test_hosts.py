@@ -143,8 +143,13 @@ def test_a_process_that_dies_without_a_word_ends_the_others_and_the_run_resumes(
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "env": environment, "cwd": ROOT}
         both = [subprocess.Popen([*command, "--resume", *hosts, str(i)], **pipes) for i in range(2)]
         metrics, before = run / "metrics.jsonl", len(ends) and ends[-1]
+        checkpoints = RunDirectory(run).checkpoint_folder
         deadline = time.monotonic() + 120
-        while not (metrics.exists() and metrics.read_text().count("validation") > before):
+        while not (
+            metrics.exists()
+            and metrics.read_text().count("validation") > before
+            and any(folder.name.isdigit() for folder in checkpoints.glob("*"))  # whole only some time after the record
+        ):
             assert all(process.poll() is None for process in both) and time.monotonic() < deadline
             time.sleep(0.05)
         both[lost].send_signal(sign)
