@@ -29,8 +29,8 @@ from mmctr_jax.prepare.source import RATE, Source
 from mmctr_jax.prepare.split import SPLITS, find_cuts
 from mmctr_jax.prepare.totals import Look, Selection, Shards, Totals, count, look
 
-_PRIOR_ROWS = 5
-_SAMPLE_OF_RATES = 1_000_000
+_PRIOR_ROWS = 5  # that an item's click rate begins with
+_SAMPLE_OF_RATES = 1_000_000  # that their mean and ranges are measured on
 _MANY_NEW = 0.2  # share of values that an earlier vocabulary lacks, from which on it is warned of
 _OTHER_UNIT = 100  # times the earlier times, from which on times are in another unit; seconds grow slowly
 T = TypeVar("T")
@@ -166,8 +166,8 @@ def out_of_fold(by_fold: np.ndarray, item_id: np.ndarray, size: int) -> tuple[np
       by_fold: (2, folds, n) `Totals.by_fold`.
       item_id: (n,) their numbers.
       size: V + 1.
-    Returns: (folds, size) clicks, by item number; (folds + 1, size) float32, the share of clicks, its last
-      one for rows that are not in training; and at most a million such shares of training rows, evenly of all.
+    Returns: (folds, size) clicks, by item number; (folds + 1, size) float32, the share of clicks, the last row
+      for rows that are not in training; and at most a million such shares of training rows, evenly of all.
     """
     clicks, rows = (np.append(of.sum(axis=0) - of, [of.sum(axis=0)], axis=0) for of in by_fold)
     prior = clicks[-1].sum() / max(rows[-1].sum(), 1)
