@@ -95,6 +95,8 @@ def logged(file: bytes) -> list[bytes]:
             at += 32_768 - at % 32_768
             continue
         length, kind = int.from_bytes(file[at + 4 : at + 6], "little"), file[at + 6]
+        if at + 7 + length > len(file):  # still being written
+            break
         parts += file[at + 7 : at + 7 + length]
         at += 7 + length
         if kind in (1, 4):  # whole, or the last part
@@ -113,14 +115,16 @@ def test_wandb_offline_has_the_records(data, tmp_path, monkeypatch):
     run = tmp_path / "a-run"
     train(config(data, "wandb"), run)
     (file,) = run.glob("wandb/offline-run-*/run-*.wandb")
-    found, exit_code = {}, None
-    for bytes_of in logged(file.read_bytes()):
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(bytes_of)
-        exit_code = record.exit.exit_code if record.HasField("exit") else exit_code
+    read, until = [], time.monotonic() + 120
+    # Its service writes the end of the file after `finish` has returned.
+    while not (read and read[-1].HasField("exit")) and time.monotonic() < until:
+        time.sleep(0.1)
+        read = [wandb_internal_pb2.Record.FromString(record) for record in logged(file.read_bytes())]
+    found = {}
+    for record in read:
         values = {i.key or "/".join(i.nested_key): json.loads(i.value_json) for i in record.history.item}
         found |= {(name, values["_step"]): float(v) for name, v in values.items() if not name.startswith("_")}
-    assert found == pytest.approx(records(run)) and exit_code == 0
+    assert found == pytest.approx(records(run)) and read[-1].HasField("exit") and read[-1].exit.exit_code == 0
 
 
 class Tracker:
