@@ -10,8 +10,11 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from types import SimpleNamespace
+from unittest.mock import ANY
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,6 +31,7 @@ from browser import launched
 
 from mmctr_jax.export.folder import export
 from mmctr_jax.serve import Scorer
+from mmctr_jax.serve.example import example
 from mmctr_jax.serve.http import Limits, Service
 
 REQUEST = {"history": [4, 7], "candidates": [1, 2, 3], "side": {"likes_level": [1, 2, 3], "views_level": 5}}
@@ -357,6 +361,38 @@ def test_the_page_ranks_candidates(server):
         assert page.locator("#error").inner_text().startswith(f"candidates[0] is {ITEMS}")
         assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
         assert [problem for problem in problems if "400" not in problem] == []
+
+
+def test_the_example_offers_what_goes_with_users_and_what_goes_with_items(tmp_path):
+    """User 7 has rated more and more, user 8 has not yet; 2 is the dear one."""
+    rows = {
+        "user_id": [7, 7, 7, 8, 8],
+        "item_id": [1, 2, 3, 1, 2],
+        "item_seq": [[5], [5], [5, 1], [6], [6]],
+        "earlier_rows": [40.0, 41.0, 42.0, 1.0, None],
+        "price": [1.0, 9.0, float("nan"), 1.5, 9.5],
+        "city": [2, 2, 2, 4, 4],
+        "likes_level": [3, 0, 1, 3, 0],
+        "seen": [[6], [6], [6, 5], [5], [5]],
+    }
+    pl.DataFrame(rows).write_parquet(tmp_path / "valid.parquet")
+    titles = {"item_id": list(range(7)), "item_title": ["", "one", None, "three", "four", "five", "six"]}
+    pl.DataFrame(titles).write_parquet(tmp_path / "item_feature.parquet")
+    kinds = {"earlier_rows": "numeric", "price": "numeric", "city": "", "likes_level": "", "seen": "items"}
+    shown = example(
+        tmp_path,
+        SimpleNamespace(
+            num_items=7,
+            numbers={f"film {number}": number for number in range(1, 7)},
+            side={name: {"name": name, "kind": kind} for name, kind in kinds.items()},
+            clicks={},
+        ),
+    )
+    assert shown["users"] == [["film 5"]] and shown["candidates"] == ["film 1", "film 2", "film 3"]
+    assert shown["side_of_users"] == {"earlier_rows": [40.0], "city": [2], "seen": [["film 6"]]}
+    assert shown["side"]["likes_level"] == [3, 0, 1] and shown["side"]["price"] == [1.0, 9.0, ANY]
+    assert set(shown["side"]) == {"likes_level", "price"}
+    assert shown["titles"] == {"film 1": "one", "film 2": "2", "film 3": "three", "film 5": "five"}
 
 
 def test_what_cannot_be_served_is_refused(exported, tmp_path, capsys):
