@@ -74,7 +74,7 @@ def by_size(rows: int) -> tuple[int, float, float]:
     Large batches are faster, but an epoch needs some hundred steps; with few rows, ids are learned by heart, and an
     average of more steps is better.
     """
-    return (256, 3.0, 0.998) if rows < 200_000 else (1024, 0.5, 0.99)
+    return (256, 3.0, 0.998) if rows < 300_000 else (1024, 0.5, 0.99)
 
 
 _MANY_IDS = 10**6  # from which a step that passes over all rows of all tables is slower than one that looks for its own
