@@ -68,6 +68,7 @@ def test_files_without_a_header(tmp_path):
         (LOG.replace(",", ";"), "separated by semicolons; say --separator ';'"),
         (LOG.replace(",", "\t"), "separated by tabs"),
         ("sep=;\n" + LOG.replace(",", ";"), "'sep=;', is a spreadsheet's"),
+        ("user,item,time\r1,5,10\r2,6,11\r", "carriage returns alone"),
         ("# made by us\n" + LOG, "first line is a comment; the header"),
         (LOG.encode("utf-16"), "UTF-16 text, not UTF-8; say --encoding"),
         (LOG.split("\n", 1)[1], "no header; add one, or say --no-header"),
@@ -146,12 +147,28 @@ def test_times_of_databases():
         (pl.Series(["9999-12-31", "2024-02-20"]), "outside of the years"),
         (pl.Series([datetime(1, 1, 1)], dtype=pl.Datetime("us")), "outside of the years"),
         (pl.Series([datetime(9999, 12, 31).date()]), "outside of the years"),
+        (
+            pl.Series([1_700_000_000, 1_700_000_001, 1_700_000_002_000]),
+            "row 2: time 1700000002000, where others are as 17000000",
+        ),
+        (
+            pl.Series([1.7e12, 1.7e12, 1.7e9, 0.0]),
+            "row 2: time 1700000000, where others are as 1700000000000; write all in one",
+        ),
+        (pl.Series(["2024-01-02", None]), "row 1: no time; fill or drop"),
+        (pl.Series(["1", None]), "row 1: no number; fill or drop"),
     ],
 )
 def test_times_without_one_meaning_are_refused(tmp_path, values, words):
     path = tmp_path / "l.parquet"
     with pytest.raises(InputError, match=words):
         as_times(values, path, "time")
+
+
+def test_times_of_any_unit_are_numbers():
+    """A counter, too, which has times of all sizes."""
+    for values in ([1, 5, 7], [1_700_000_000, 0, 4_000_000_000], [1.7e12, 1.8e12, 0], [10**9, 5 * 10**10, 10**12]):
+        assert as_times(pl.Series(values), PATH, "time").to_list() == values
 
 
 def test_days_as_times_are_warned_of(tmp_path, capsys):

@@ -153,6 +153,11 @@ KINDS = [
     (list(range(1000, 1120)), None),
     ([i * i for i in range(10_000)], None),
     ([f"{i % 60:05}" for i in range(120)], "side"),
+    ([f"${i % 60}.99" for i in range(120)], None),
+    ([f"1,{i % 60:03}.50" for i in range(120)], None),
+    ([f"{i % 60} %" for i in range(120)], None),
+    ([f"{i % 60},5 €" for i in range(120)], None),
+    ([f"{i % 60} cm" for i in range(120)], "side"),
 ]
 
 
@@ -160,6 +165,11 @@ KINDS = [
 def test_a_column_is_known_by_its_values(values, kind):
     found = proposals.of_rows(pl.Series(values), None)
     assert found.kind == kind and found.reason
+
+
+def test_amounts_of_items_are_no_text_and_their_plain_form_is_asked_for():
+    found = proposals.of_items(pl.Series([f"€ {i}.50" for i in range(120)]))
+    assert found.kind is None and found.reason.startswith("amounts such as '€ 0.50'; write plain numbers")
 
 
 def test_a_column_that_gives_the_label_away_is_left_out(tmp_path, capsys):

@@ -17,6 +17,7 @@ from mmctr_jax.prepare.raw_tables import column_names, read_table
 from mmctr_jax.prepare.raw_values import as_labels, is_category, looks_like_lists
 
 _DATES = r"^\d{4}-\d\d-\d\d"
+_AMOUNT = r"^\s*\p{Sc}?\s*[-+]?\s*\p{Sc}?\s*(\d+|\d{1,3}([,.'\s]\d{3})+)([.,]\d+)?\s*[\p{Sc}%]?\s*$"  # $1,250.50, 12 %
 _EACH = 10_000  # rows with different whole numbers, from which on these are no measure of anything
 _CATEGORIES = 50  # different whole numbers that are taken for categories
 _HASHED = 100_000  # different values from which on they are hashed
@@ -130,7 +131,8 @@ def of_items(values: pl.Series) -> Proposal:
     """For a column of the item file: item_side, item_numeric, tags or text."""
     kind, reason = _by_values(values)
     known = values.drop_nulls()
-    if values.dtype == pl.String and kind in ("side", "hash", None) and 2 * known.n_unique() > len(known) > 2:
+    single = kind in ("side", "hash", None) and 2 * known.n_unique() > len(known) > 2
+    if values.dtype == pl.String and single and not known.str.contains(_AMOUNT).all():
         words = known.str.split(" ").list.len().mean()
         return Proposal("text", f"a text of its own for most items, {words:.0f} words on average")
     names = {"side": "item_side", "hash": "item_side", "numeric": "item_numeric", "lists": "tags"}
@@ -165,6 +167,10 @@ def _by_values(values: pl.Series) -> Proposal:
         if whole and distinct <= _CATEGORIES:
             return Proposal("side", f"{distinct} different whole numbers")
         return Proposal("numeric", f"{distinct:,} different numbers")
+    if known.dtype == pl.String and not coded and known.str.contains(_AMOUNT).all():
+        return Proposal(
+            None, f"amounts such as {known[0]!r}; write plain numbers, or say --side if they are categories"
+        )
     if 2 * distinct > rows and distinct > _CATEGORIES:
         return Proposal(None, f"{distinct:,} different values in {rows:,} rows")
     if distinct > _HASHED:

@@ -20,6 +20,8 @@ _TRUE, _FALSE = ("true", "t", "yes"), ("false", "f", "no")
 _DAY = 86_400 * 10**9  # nanoseconds
 _LARGEST = float(np.finfo(np.float32).max)  # infinity and NaN are not below it
 _LIMIT = np.iinfo(np.int64).max  # nanoseconds from 1970: the year 2262
+_SECONDS = 10**8, 10**10  # from 1970: the years 1973 to 2286
+_MILLISECONDS = 10**11  # from here on: the year 1973; in seconds, 5138
 _ISO = (
     r"^(?<date>\d{4}-\d\d-\d\d)(?:[T ](?<clock>\d\d:\d\d(?::\d\d)?)(?:[.,](?<fraction>\d{1,9})\d*)?)?"
     r" ?(?<zone>Z|UTC|GMT|[+-]\d\d(?::?\d\d)?)?$"
@@ -84,10 +86,11 @@ def as_numbers(values: pl.Series, path: Path, column: str, nulls: bool = False, 
         wrong = wrong.fill_null(True) & ~empty
     if wrong.any():
         row = wrong.arg_true()[0]
-        found = "nothing" if values[row] is None else repr(values[row])
+        if empty[row]:
+            raise refuse_row(path, column, row, "no number; fill or drop such rows.", text)
         comma = isinstance(values[row], str) and values[row].count(",") == 1 and text.decimal == "."
         advice = "say --decimal ','" if comma else "correct or drop it"
-        raise refuse_row(path, column, row, f"{found} is not a number that fits; {advice}.", text)
+        raise refuse_row(path, column, row, f"{values[row]!r} is not a number that fits; {advice}.", text)
     return numbers
 
 
@@ -109,8 +112,8 @@ def as_labels(values: pl.Series, path: Path, column: str, text: TextFormat = PLA
 def as_times(values: pl.Series, path: Path, column: str, text: TextFormat = PLAIN) -> pl.Series:
     """Numbers of any unit as they are; dates, times and ISO 8601 text as nanoseconds. Only their order counts.
 
-    Raises: InputError at the first other value, at times outside of the years 1678 to 2261, and where some times name
-      a time zone and others do not.
+    Raises: InputError at the first other value, at times outside of the years 1678 to 2261, where some times name
+      a time zone and others do not, and where some are in seconds and others in a smaller unit.
     """
     if values.dtype == pl.String and is_clock(values, text):
         return _iso_times(values, path, column, text)
@@ -122,7 +125,9 @@ def as_times(values: pl.Series, path: Path, column: str, text: TextFormat = PLAI
         numbers = values.to_physical().cast(pl.Int64)
         _refuse_out_of_range(numbers.abs() > _LIMIT // unit, values, path, column, text)
         return numbers * unit
-    return as_numbers(values, path, column, text=text)
+    numbers = as_numbers(values, path, column, text=text)
+    _refuse_two_units(numbers, path, column, text)
+    return numbers
 
 
 def is_clock(values: pl.Series, text: TextFormat = PLAIN) -> bool:
@@ -168,8 +173,9 @@ def _iso_times(values: pl.Series, path: Path, column: str, text: TextFormat) -> 
     wrong = frame["moment"].is_null()
     if wrong.any():
         row = wrong.arg_true()[0]
-        found = "nothing" if values[row] is None else repr(values[row])
-        raise refuse_row(path, column, row, f"{found} is not a time; write numbers or ISO 8601.", text)
+        if values[row] is None:
+            raise refuse_row(path, column, row, "no time; fill or drop such rows.", text)
+        raise refuse_row(path, column, row, f"{values[row]!r} is not a time; write numbers or ISO 8601.", text)
     zones = frame["has_zone"]
     if zones.any() and not zones.all():
         row = (zones != zones[0]).arg_true()[0]
@@ -194,6 +200,15 @@ def _refuse_out_of_range(wrong: pl.Series, values: pl.Series, path: Path, column
         row = wrong.arg_true()[0]
         problem = f"{values[row]} is outside of the years 1678 to 2261, as words for never are; correct or drop it."
         raise refuse_row(path, column, row, problem, text)
+
+
+def _refuse_two_units(numbers: pl.Series, path: Path, column: str, text: TextFormat) -> None:
+    """Refuses seconds beside a smaller unit, as where two systems wrote the log; counters have times of any size."""
+    seconds, smaller = numbers.is_between(*_SECONDS), numbers >= _MILLISECONDS
+    if seconds.any() and smaller.any() and not numbers.is_between(_SECONDS[1], _MILLISECONDS, closed="none").any():
+        row, other = sorted((side.sum(), side.arg_true()[0]) for side in (seconds, smaller))
+        problem = f"time {numbers[row[1]]:.0f}, where others are as {numbers[other[1]]:.0f}; write all in one unit."
+        raise refuse_row(path, column, row[1], problem, text)
 
 
 def as_tags(values: pl.Series, path: Path, column: str, separator: str | None) -> pl.Series:

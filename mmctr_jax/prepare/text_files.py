@@ -124,6 +124,8 @@ def explain_missing_column(path: Path, column: str, text: TextFormat) -> str | N
         return "without a header (--no-header) the columns are column_1, column_2 and so on"
     if line.lower().startswith("sep="):
         return f"its first line, {line!r}, is a spreadsheet's; remove it and say --separator {line[4:5]!r}"
+    if "\r" in line:
+        return "its lines end in carriage returns alone; make them newlines (tr '\\r' '\\n')"
     if line.startswith("#"):
         return "its first line is a comment; the header must be the first line"
     for separator, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars"), (",", "commas")):
