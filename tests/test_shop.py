@@ -169,7 +169,9 @@ def test_a_column_is_known_by_its_values(values, kind):
 
 def test_amounts_of_items_are_no_text_and_their_plain_form_is_asked_for():
     found = proposals.of_items(pl.Series([f"€ {i}.50" for i in range(120)]))
-    assert found.kind is None and found.reason.startswith("amounts such as '€ 0.50'; write plain numbers")
+    assert found.kind is None and found.reason == "amounts such as '€ 0.50'; write plain numbers"
+    found = proposals.of_rows(pl.Series([f"{i % 60},5" for i in range(120)]), None)
+    assert found.kind is None and found.reason == "amounts such as '0,5'; write plain numbers, or say --decimal ','"
 
 
 def test_a_column_that_gives_the_label_away_is_left_out(tmp_path, capsys):

@@ -227,7 +227,7 @@ def test_items_with_tags_text_and_numbers(tmp_path, suffix):
         ({"item": ["a", None, "b"]}, {}, "log.csv, column item, line 3: no id"),
         ({"time": ["1", "2", "soon"]}, {}, "log.csv, column time, line 4: 'soon' is not a number"),
         ({"time": ["2024-01-01", "2", "3"]}, {}, "log.csv, column time, line 3: '2' is not a time"),
-        ({"time": ["1", None, "3"]}, {}, "log.csv, column time, line 3: nothing is not a number"),
+        ({"time": ["1", None, "3"]}, {}, "log.csv, column time, line 3: no number; fill or drop"),
         ({"time": ["1", "inf", "3"]}, {}, "line 3: 'inf' is not a number"),
         (
             {},

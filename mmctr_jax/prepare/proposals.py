@@ -168,7 +168,9 @@ def _by_values(values: pl.Series) -> Proposal:
             return Proposal("side", f"{distinct} different whole numbers")
         return Proposal("numeric", f"{distinct:,} different numbers")
     if known.dtype == pl.String and not coded and known.str.contains(_AMOUNT).all():
-        return Proposal(None, f"amounts such as {known[0]!r}; write plain numbers")
+        commas = known.str.contains(r"^-?\d+(,\d+)?$").all()
+        advice = "write plain numbers" + (", or say --decimal ','" if commas else "")
+        return Proposal(None, f"amounts such as {known[0]!r}; {advice}")
     if 2 * distinct > rows and distinct > _CATEGORIES:
         return Proposal(None, f"{distinct:,} different values in {rows:,} rows")
     if distinct > _HASHED:
