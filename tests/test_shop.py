@@ -170,6 +170,8 @@ def test_a_column_is_known_by_its_values(values, kind):
 def test_amounts_of_items_are_no_text_and_their_plain_form_is_asked_for():
     found = proposals.of_items(pl.Series([f"€ {i}.50" for i in range(120)]))
     assert found.kind is None and found.reason == "amounts such as '€ 0.50'; write plain numbers"
+    assert proposals.of_items(pl.Series(["", *(f"${i}.50" for i in range(120))])).kind is None
+    assert proposals.of_items(pl.Series([f"{i:05}" for i in range(120)])).kind == "text"  # as before: codes
     found = proposals.of_rows(pl.Series([f"{i % 60},5" for i in range(120)]), None)
     assert found.kind is None and found.reason == "amounts such as '0,5'; write plain numbers, or say --decimal ','"
 

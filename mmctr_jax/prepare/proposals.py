@@ -132,7 +132,7 @@ def of_items(values: pl.Series) -> Proposal:
     kind, reason = _by_values(values)
     known = values.drop_nulls()
     single = kind in ("side", "hash", None) and 2 * known.n_unique() > len(known) > 2
-    if values.dtype == pl.String and single and not known.str.contains(_AMOUNT).all():
+    if values.dtype == pl.String and single and not _are_amounts(known):
         words = known.str.split(" ").list.len().mean()
         return Proposal("text", f"a text of its own for most items, {words:.0f} words on average")
     names = {"side": "item_side", "hash": "item_side", "numeric": "item_numeric", "lists": "tags"}
@@ -158,8 +158,7 @@ def _by_values(values: pl.Series) -> Proposal:
     if known.dtype == pl.String and known.str.contains(_DATES).all():
         return Proposal(None, "dates")
     numbers = known if known.dtype.is_numeric() else known.cast(pl.String).cast(pl.Float64, strict=False)
-    coded = known.dtype == pl.String and known.str.contains(r"^0\d").any()  # as postal codes are
-    if known.dtype != pl.Boolean and not coded and not numbers.null_count():
+    if known.dtype != pl.Boolean and not _are_codes(known) and not numbers.null_count():
         whole = known.dtype.is_integer() or (numbers == numbers.floor()).all()
         each = whole and distinct == len(known) > _CATEGORIES
         if each and (distinct >= _EACH or numbers.max() - numbers.min() == distinct - 1):
@@ -167,7 +166,7 @@ def _by_values(values: pl.Series) -> Proposal:
         if whole and distinct <= _CATEGORIES:
             return Proposal("side", f"{distinct} different whole numbers")
         return Proposal("numeric", f"{distinct:,} different numbers")
-    if known.dtype == pl.String and not coded and known.str.contains(_AMOUNT).all():
+    if known.dtype == pl.String and _are_amounts(known):
         commas = known.str.contains(r"^-?\d+(,\d+)?$").all()
         advice = "write plain numbers" + (", or say --decimal ','" if commas else "")
         return Proposal(None, f"amounts such as {known[0]!r}; {advice}")
@@ -176,6 +175,17 @@ def _by_values(values: pl.Series) -> Proposal:
     if distinct > _HASHED:
         return Proposal("hash", f"{distinct:,} different values, hashed to {_BUCKETS:,}")
     return Proposal("side", f"{distinct:,} different values")
+
+
+def _are_codes(known: pl.Series) -> bool:
+    """Whether text has leading zeros, as postal codes do."""
+    return known.dtype == pl.String and bool(known.str.contains(r"^0\d").any())
+
+
+def _are_amounts(known: pl.Series) -> bool:
+    """Whether text, where it is not empty, is numbers with signs or separators."""
+    known = known.filter(known != "")
+    return len(known) > 0 and bool(known.str.contains(_AMOUNT).all()) and not _are_codes(known)
 
 
 def _always_clicked(values: pl.Series, label: pl.Series) -> int:

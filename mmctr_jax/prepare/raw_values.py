@@ -115,12 +115,13 @@ def as_times(values: pl.Series, path: Path, column: str, text: TextFormat = PLAI
     Raises: InputError at the first other value, at times outside of the years 1678 to 2261, where some times name
       a time zone and others do not, and where some are in seconds and others in a smaller unit.
     """
-    if values.dtype == pl.String and is_clock(values, text):
+    clock = is_clock(values, text)
+    if clock and values.null_count():
+        row = values.is_null().arg_true()[0]
+        raise refuse_row(path, column, row, "no time; fill or drop such rows.", text)
+    if clock and values.dtype == pl.String:
         return _iso_times(values, path, column, text)
     if values.dtype == pl.Date or isinstance(values.dtype, pl.Datetime):
-        if values.null_count():
-            row = values.is_null().arg_true()[0]
-            raise refuse_row(path, column, row, "no time; fill or drop such rows.", text)
         unit = _DAY if values.dtype == pl.Date else {"ns": 1, "us": 10**3, "ms": 10**6}[values.dtype.time_unit]
         numbers = values.to_physical().cast(pl.Int64)
         _refuse_out_of_range(numbers.abs() > _LIMIT // unit, values, path, column, text)
@@ -173,8 +174,6 @@ def _iso_times(values: pl.Series, path: Path, column: str, text: TextFormat) -> 
     wrong = frame["moment"].is_null()
     if wrong.any():
         row = wrong.arg_true()[0]
-        if values[row] is None:
-            raise refuse_row(path, column, row, "no time; fill or drop such rows.", text)
         raise refuse_row(path, column, row, f"{values[row]!r} is not a time; write numbers or ISO 8601.", text)
     zones = frame["has_zone"]
     if zones.any() and not zones.all():
