@@ -68,18 +68,29 @@ def test_another_file_or_vocabulary_never_meets_a_stale_cache(rows, tmp_path, bu
     assert load_split(rows, one_side, tmp_path / "cache", True).side.keys() == {FEATURES.side[0].name}
 
 
-def test_weights_are_read_where_asked_for(tmp_path):
+def test_weights_and_labels_between_0_and_1_are_of_training_rows(tmp_path):
     table = samples(np.random.default_rng(0), 50)
-    weight = np.random.default_rng(1).random(50)
+    weight, soft = np.random.default_rng(1).random((2, 50))
+    features = FEATURES.model_copy(update={"weight": "importance"})
     path = tmp_path / "rows.parquet"
     pq.write_table(table.append_column("importance", pa.array(weight)), path)
     without = load_split(path, FEATURES, tmp_path / "cache", True)
-    split = load_split(path, FEATURES, tmp_path / "cache", True, weight="importance")
+    split = load_split(path, features, tmp_path / "cache", True, training=True)
+    assert without.label.tolist() == split.label.tolist() == table["label"].to_pylist()
     assert without.weight is None and split.weight.tolist() == weight.astype(np.float32).tolist()
     for wrong in (0.0, -1.0, np.inf, np.nan):
         pq.write_table(table.append_column("importance", pa.array(np.append(weight[:-1], wrong))), path)
         with pytest.raises(InputError, match="column importance, row 49: weight .* must be above 0"):
-            load_split(path, FEATURES, tmp_path / "cache", True, weight="importance")
+            load_split(path, features, tmp_path / "cache", True, training=True)
+    table = table.drop_columns("label").append_column("label", pa.array(soft))
+    pq.write_table(table, path)
+    np.testing.assert_array_equal(load_split(path, FEATURES, None, True, training=True).label, np.float32(soft))
+    with pytest.raises(InputError, match="labels must be 0 or 1; training alone takes those between"):
+        load_split(path, FEATURES, None, True)
+    for wrong in (-0.1, 1.1, np.nan):
+        pq.write_table(table.set_column(table.num_columns - 1, "label", pa.array(np.append(soft[:-1], wrong))), path)
+        with pytest.raises(InputError, match=r"label .*, row 49: label .* must be from 0 to 1"):
+            load_split(path, FEATURES, None, True, training=True)
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone", "meta"])

@@ -255,3 +255,24 @@ def test_statistics_are_of_training_and_logarithms_where_they_help():
     assert not heights.log and heights.mean == pytest.approx(170, abs=1)
     assert numbers_of(np.array([np.nan]), 4) == numbers_of(np.array([]), 4)
     assert numbers_of(np.array([3.0, 3.0]), 4).std == 1.0
+
+
+def test_an_item_with_very_many_tags_does_not_keep_the_folder_from_being_trained(tmp_path, monkeypatch):
+    monkeypatch.setattr("mmctr_jax.features.tags._MOST_BYTES", 0)
+    write_shop(tmp_path, users=80, days=1, shown=20, items=60)
+    items = pl.read_csv(tmp_path / "items.csv")
+    many = (
+        pl.when(pl.int_range(pl.len()) == 7).then(pl.lit("|".join(f"tag{i}" for i in range(400)))).otherwise("labels")
+    )
+    items.with_columns(labels=many).write_csv(tmp_path / "items.csv")
+    folder = prepare(tmp_path, 1, *PREPARE)
+    cache = f"data.cache_dir={tmp_path / 'cache'}"
+    table = load_training_data(load_config(folder / "shop1.yaml", [cache])).items.table["item_tags"]
+    whole = pl.read_parquet(folder / "item_info.parquet").sort("item_id")["item_tags"]
+    assert whole.list.len().max() > table.shape[1] >= whole.list.len().quantile(0.9)
+    assert [[tag for tag in row if tag] for row in table.tolist()] == whole.list.head(table.shape[1]).to_list()
+    whole_lists = folder / "whole_lists.yaml"
+    text = (folder / "shop1.yaml").read_text().replace(f"name: item_tags, length: {table.shape[1]}", "name: item_tags")
+    whole_lists.write_text(text)
+    with pytest.raises(InputError, match="give the feature a length"):
+        load_training_data(load_config(whole_lists, [cache]))

@@ -88,6 +88,16 @@ def test_a_row_of_weight_2_counts_as_two_rows():
     np.testing.assert_allclose(weighted, repeated, rtol=1e-6)
 
 
+def test_a_label_of_07_counts_as_07_clicks_and_03_non_clicks():
+    rng = np.random.default_rng(0)
+    logits, label = jnp.array(rng.normal(size=6)), rng.random(6)
+    soft = mean_bce(logits, jnp.array(label), jnp.ones(6))
+    parts = mean_bce(
+        jnp.repeat(logits, 2), jnp.tile(jnp.array([1.0, 0.0]), 6), jnp.stack([label, 1 - label], 1).ravel()
+    )
+    np.testing.assert_allclose(soft, parts, rtol=1e-6)
+
+
 def test_a_nan_in_a_row_of_weight_0_stays_there():
     logits = jnp.array([0.5, jnp.nan])
     args = jnp.array([1.0, 0.0]), jnp.array([1.0, 0.0])

@@ -28,6 +28,7 @@ from mmctr_jax.files import hold, sha256, writing_cache
 
 _FORMAT = 1  # of what is read: part of fingerprints, which runs keep
 _LAYOUT = "-2"  # of the folder
+_SOFT = "-soft"  # behind it where labels are float32
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,10 @@ class Split:
     history_offsets: np.ndarray  # (rows + 1,) int64
     item: np.ndarray  # (rows,) int32
     side: dict[str, np.ndarray]  # by name: (rows, …) values of each side feature
-    label: np.ndarray | None  # (rows,) uint8; None where they were not asked for
+    label: np.ndarray | None  # (rows,) uint8, or float32 of training rows; None where they were not asked for
     fingerprint: str
     weight: np.ndarray | None = None  # (rows,) float32; None: all count the same
-    labels: dict[str, np.ndarray] = field(default_factory=dict)  # (rows,) uint8 of each label besides `label`
+    labels: dict[str, np.ndarray] = field(default_factory=dict)  # as `label`, of each label besides it
     clicks: dict[str, np.ndarray] = field(default_factory=dict)  # by name: (clicks,) values of each click feature
 
     @property
@@ -58,10 +59,10 @@ def digest_of_files(files: list[Path], digest: hashlib._Hash | None = None) -> h
     return digest
 
 
-def _fingerprint(files: list[Path], features: Features, with_labels: bool, weight: str | None) -> str:
+def _fingerprint(files: list[Path], features: Features, with_labels: bool, training: bool) -> str:
     schema = [_FORMAT, features.history, features.item, features.num_items, with_labels and features.label]
     schema += [f.schema() for f in features.side]
-    schema += [weight] if weight else []
+    schema += [features.weight] if training and features.weight else []
     schema += [["labels", features.other_labels]] if with_labels and features.other_labels else []
     schema += [["clicks", [f.schema() for f in features.clicks]]] if features.clicks else []
     return digest_of_files(files, hashlib.sha256(json.dumps(schema).encode())).hexdigest()
@@ -72,7 +73,7 @@ def load_split(
     features: Features,
     cache_dir: str | Path | None,
     with_labels: bool,
-    weight: str | None = None,
+    training: bool = False,
 ) -> Split:
     """The rows of a Parquet file or folder, from the cache if it is there, else read, checked and cached.
 
@@ -80,29 +81,29 @@ def load_split(
       features: column names and vocabularies, resolved (`num_items` not null).
       cache_dir: folder of the caches; None: a temporary one, gone with the arrays.
       with_labels: labels are required (True) or not read at all (False).
-      weight: column of the rows' weights; None: not read.
+      training: the rows are to be learned: they have weights, and their labels may lie between 0 and 1.
     Raises: InputError if a file, column or row is not as it must be.
     """
     files = part_files(path)
     if cache_dir is None:
         with writing_cache(tempfile.gettempdir(), "TMPDIR"), tempfile.TemporaryDirectory(prefix="mmctr_") as temporary:
-            meta = _build(Path(temporary), files, path, features, with_labels, weight)
+            meta = _build(Path(temporary), files, path, features, with_labels, training)
             return _open(Path(temporary), meta | {"fingerprint": ""})  # maps outlive their files' names
-    fingerprint = _fingerprint(files, features, with_labels, weight)
-    folder = Path(cache_dir) / (fingerprint[:24] + _LAYOUT)
+    fingerprint = _fingerprint(files, features, with_labels, training)
+    folder = Path(cache_dir) / (fingerprint[:24] + _LAYOUT + (_SOFT if training else ""))
     meta = _read_meta(folder)
     if meta is None:
         with writing_cache(cache_dir, "data.cache_dir"):
             Path(cache_dir).mkdir(parents=True, exist_ok=True)
             with _temporary(Path(cache_dir)) as temporary:
-                meta = _build(temporary, files, path, features, with_labels, weight)
+                meta = _build(temporary, files, path, features, with_labels, training)
                 meta |= {"fingerprint": fingerprint}
                 (temporary / "meta.json").write_text(json.dumps(meta))
                 _put_in_place(temporary, folder)
     return _open(folder, meta)
 
 
-def read_labelled(path: str | Path, features: Features, cache_dir: str | Path, weight: str | None = None) -> Split:
+def read_labelled(path: str | Path, features: Features, cache_dir: str | Path, training: bool = False) -> Split:
     """`load_split` with labels, for those who look at a run: on another machine its cache folder may be of no use.
 
     Then the rows are read into a temporary one, which is gone with the arrays.
@@ -110,9 +111,9 @@ def read_labelled(path: str | Path, features: Features, cache_dir: str | Path, w
     folder = Path(cache_dir).absolute()
     there = folder if folder.exists() else folder.parent  # no folders are made where there were none
     if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
-        return load_split(path, features, cache_dir, True, weight)
+        return load_split(path, features, cache_dir, True, training)
     with tempfile.TemporaryDirectory(prefix="mmctr_") as temporary:
-        return load_split(path, features, temporary, True, weight)
+        return load_split(path, features, temporary, True, training)
 
 
 _BUILDING = ".building_"
@@ -185,11 +186,12 @@ def _open(folder: Path, meta: dict) -> Split:
 
 
 def _build(
-    folder: Path, files: list[Path], path: str | Path, features: Features, with_labels: bool, weight: str | None
+    folder: Path, files: list[Path], path: str | Path, features: Features, with_labels: bool, training: bool
 ) -> dict:
     """Writes the arrays, chunk by chunk, so that memory stays small whatever the number of rows."""
     rows = count_rows(files)
     columns = [features.history, features.item, *(f.name for f in (*features.side, *features.clicks))]
+    weight = features.weight if training else None
     other_labels = features.other_labels if with_labels else ()
     columns += ([features.label, *other_labels] if with_labels else []) + ([weight] if weight else [])
     chunks = read_columns(files, columns)
@@ -197,7 +199,8 @@ def _build(
     none |= {"item": np.zeros(0, np.int32)} | {f"side{i}": f.padding(0) for i, f in enumerate(features.side)}
     none |= {f"click{i}": f.padding(0) for i, f in enumerate(features.clicks)}
     if with_labels:
-        none |= {name: np.zeros(0, np.uint8) for name in ("label", *(f"label{i}" for i in range(len(other_labels))))}
+        empty = np.zeros(0, np.float32 if training else np.uint8)
+        none |= dict.fromkeys(["label", *(f"label{i}" for i in range(len(other_labels)))], empty)
     if weight:
         none["weight"] = np.zeros(0, np.float32)
     streams = {name: open(folder / f"{name}.bin", "wb") for name in none}
@@ -229,9 +232,9 @@ def _build(
                 for i, values in enumerate(clicks):
                     write(f"click{i}", values)
                 if with_labels:
-                    write("label", chunk[features.label].labels())
+                    write("label", chunk[features.label].labels(soft=training))
                 for i, name in enumerate(other_labels):
-                    write(f"label{i}", chunk[name].labels())
+                    write(f"label{i}", chunk[name].labels(soft=training))
                 if weight:
                     write("weight", chunk[weight].weights())
                 progress.advance(len(item))

@@ -141,17 +141,19 @@ class Column:
             raise self._refuse_type("an integer column")
         return _to_int64(array)
 
-    def labels(self) -> np.ndarray:
-        """(rows,) uint8 of 0 and 1; integers, floats and booleans are taken."""
+    def labels(self, soft: bool = False) -> np.ndarray:
+        """(rows,) uint8 of 0 and 1; integers, floats and booleans are taken. soft: float32, from 0 to 1."""
         array = self._values()
         kind = array.type
         if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
             raise self._refuse_type("0 or 1 as an integer, float or boolean column")
         values = array.to_numpy(zero_copy_only=False)
-        wrong = np.flatnonzero((values != 0) & (values != 1))
-        if wrong.size:
-            raise self.refuse(wrong[0], f"label {values[wrong[0]]}; labels must be 0 or 1.")
-        return values.astype(np.uint8)
+        good = (values >= 0) & (values <= 1) if soft else (values == 0) | (values == 1)
+        if not good.all():
+            row = np.flatnonzero(~good)[0]
+            allowed = "from 0 to 1" if soft else "0 or 1; training alone takes those between"
+            raise self.refuse(row, f"label {values[row]}; labels must be {allowed}.")
+        return values.astype(np.float32 if soft else np.uint8)
 
     def numbers(self) -> np.ndarray:
         """(rows,) float32; NaN where the number is null or NaN."""

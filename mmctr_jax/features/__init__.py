@@ -46,7 +46,7 @@ class Features(Settings):
     item: Name = "item_id"
     """Target item; also the key column of item_info."""
     label: Name = "label"
-    """1 clicked, 0 not."""
+    """1 clicked, 0 not; of training rows any number between, too."""
     labels: dict[Name, Positive] = {}
     """Columns of 0 and 1 that the model learns at once, such as `{label: 1.0, liked: 0.3}`, and what each one's logloss
     counts. `label` is always among them, with 1 unless it is named here; each other one has a head of its own, an AUC

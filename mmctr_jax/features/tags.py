@@ -20,6 +20,11 @@ _MOST_BYTES = 2**29  # of a table of lists that is mostly padding
 _Lists = tuple[np.ndarray, np.ndarray]  # flat ids, and (rows + 1,) offsets
 
 
+def is_too_wide(lengths: np.ndarray) -> bool:
+    """Whether a table of lists as wide as the longest of these (rows,) lengths is large, and mostly padding."""
+    return 4 * int(lengths.max(initial=0)) * len(lengths) > max(_MOST_BYTES, 16 * 4 * int(lengths.sum()))
+
+
 class TagsFeature(Ids):
     """A list column: the mean of its non-padding ids' embeddings; the zero vector where there are none (Eq. 2)."""
 
@@ -38,7 +43,7 @@ class TagsFeature(Ids):
         longest, total = int(lengths.max(initial=0)), int(lengths.sum())
         if self.length is not None:
             return np.concatenate([self._cut(*chunk, min(self.length, max(longest, 1))) for chunk in chunks])
-        if 4 * longest * len(lengths) > max(_MOST_BYTES, 16 * 4 * total):
+        if is_too_wide(lengths):
             raise InputError(
                 f"Column {self.name}: the list of row {int(lengths.argmax())} has {longest:,} ids, and so wide a "
                 f"table of {len(lengths):,} rows takes {4 * longest * len(lengths) / 2**30:.1f} GiB for {total:,} ids; "

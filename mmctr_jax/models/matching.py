@@ -59,7 +59,7 @@ def contrastive_loss(affinity_BxB: jax.Array, batch: Batch) -> jax.Array:
     affinity_BxB = jnp.where(real_B[:, None], affinity_BxB, 0)  # before the loss: a NaN would still reach the gradient
     affinity_BxB = jnp.where(candidate_BxB, affinity_BxB, -jnp.inf)
     losses_B = optax.softmax_cross_entropy_with_integer_labels(affinity_BxB, jnp.arange(len(item_B)))
-    click_B = jnp.where(real_B & (batch["label"] > 0), batch["weight"], 0)
+    click_B = batch["label"] * batch["weight"]
     return jnp.where(click_B > 0, click_B * losses_B, 0).sum() / jnp.maximum(click_B.sum(), 1)
 
 

@@ -101,12 +101,18 @@ def _feature(settings: dict[str, Any], reasons: dict[str, str]) -> str:
     return f"{line} # {reason}" if reason else line
 
 
+def _tags(length: int | None) -> str:
+    if length is None:
+        return "    - {kind: tags, name: item_tags}"
+    return f"    - {{kind: tags, name: item_tags, length: {length}}} # a few items have many more, which are left out"
+
+
 def config_text(manifest: dict[str, Any]) -> str:
     """The YAML of a training config for the folder: the model that won on real clicks, see docs/accuracy.md."""
     folder, name = manifest["folder"], Path(manifest["folder"]).name
     p90 = manifest["splits"]["train"]["history_p90"]
     longest = min(max(4, -(-p90 // 4) * 4), manifest["options"]["history"], 32)
-    item_features = ["    - {kind: tags, name: item_tags}"] if manifest["tags"] else []
+    item_features = [_tags(manifest.get("tags_length"))] if manifest["tags"] else []
     reasons = manifest.get("reasons", {})
     side, clicks, of_items = (
         [_feature(f, reasons) for f in manifest.get(place, [])] for place in ("side", "clicks", "item_features")

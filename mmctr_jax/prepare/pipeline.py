@@ -14,10 +14,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 import mmctr_jax
 from mmctr_jax.errors import InputError
+from mmctr_jax.features.tags import is_too_wide
 from mmctr_jax.files import sha256, writing
 from mmctr_jax.prepare import folder
 from mmctr_jax.prepare.columns import option
@@ -186,6 +188,7 @@ def _manifest(
         "items": len(dataset.items.features),
         "users": len(dataset.users),
         "tags": len(dataset.items.tags),
+        "tags_length": _tags_length(dataset),
         **_features(source, dataset, options, earlier),
         "labels": source.labels,
         "columns": source.columns,
@@ -229,6 +232,12 @@ def _features(
     ]
     of_items = [{"kind": "categorical", "name": name} for name in source.item_side]
     return {"side": side, "clicks": clicks, "item_features": of_items + [numeric(name) for name in source.item_numeric]}
+
+
+def _tags_length(dataset: Dataset) -> int | None:
+    """How many tags of an item count: all (None), unless a few long lists made most of the items' table padding."""
+    lengths = dataset.items.features["item_tags"].list.len().to_numpy()
+    return max(_LONGEST, int(np.quantile(lengths, 0.999))) if is_too_wide(lengths) else None
 
 
 def _describe(file: Path, hashed: bool) -> dict[str, Any]:

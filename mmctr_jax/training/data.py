@@ -69,7 +69,7 @@ def load_training_data(config: Config, known: ItemTable | None = None) -> Traini
         raise InputError(
             f"{config.data.valid}: every label is {valid.label[0]}; validation AUC needs rows of both classes."
         )
-    train = load_split(config.data.train, features, cache_dir, with_labels=True, weight=features.weight)
+    train = load_split(config.data.train, features, cache_dir, with_labels=True, training=True)
     users = read_keys(part_files(config.data.valid), features.user)
     if config.train.monitor == "gauc" and users is None:
         raise InputError(

@@ -161,7 +161,7 @@ def _read_rows(run: Run, split: str) -> Split:
     data, features = run.config.data, run.config.features
     path, labels = getattr(data, split), data.test_labels
     if split != "test":
-        rows = read_labelled(path, features, data.cache_dir, features.weight if split == "train" else None)
+        rows = read_labelled(path, features, data.cache_dir, training=split == "train")
         if run.metadata["data"].get(split) not in (None, rows.fingerprint):
             as_now = f"what is shown of {split} is of the file as it is now"
             run.notes.append(f"{path} has changed since training; {as_now}.")
