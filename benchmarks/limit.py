@@ -14,6 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from benchmarks import clipped_adam as optimizer
 from benchmarks import flops
 from benchmarks.generate import made_up_batch, made_up_items
 from benchmarks.harness import Action, Table, copy_rate, matrix_rate, seconds
@@ -22,7 +23,6 @@ from mmctr_jax.models.dcn import CrossNetwork
 from mmctr_jax.models.embedding import EmbeddingLayer
 from mmctr_jax.models.mlp import MLP
 from mmctr_jax.models.transformer import HistoryEncoder
-from mmctr_jax.optimization import clipped_step as optimizer
 
 
 class Block(NamedTuple):

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from benchmarks import clipped_adam as optimizer
 from benchmarks import flops
 from benchmarks.flops import N, T
 from benchmarks.generate import made_up_batch, made_up_items, made_up_split
@@ -27,7 +28,6 @@ from mmctr_jax.models import build_model, dropout, live, transformer
 from mmctr_jax.models.linear import SharedDense
 from mmctr_jax.models.mmctr import MMCTRSettings
 from mmctr_jax.models.transformer import HistoryEncoder
-from mmctr_jax.optimization import clipped_step as optimizer
 from mmctr_jax.training.step import make_narrow, make_train_step
 
 COARSE = (4, 8, 16, 32)

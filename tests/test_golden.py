@@ -12,7 +12,7 @@ import pytest
 from compiling import AS_FOR_USERS
 from golden_files import CASES, Golden
 
-from mmctr_jax.optimization import clipped_step as optimizer
+from benchmarks import clipped_adam as optimizer
 
 
 @pytest.fixture(params=CASES)

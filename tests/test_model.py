@@ -21,13 +21,13 @@ from synthetic import (
     width_of,
 )
 
+from benchmarks import clipped_adam as optimizer
 from mmctr_jax.config import load_config
 from mmctr_jax.devices.sharding import make_mesh
 from mmctr_jax.models.embedding import lookup, mean_of_listed
 from mmctr_jax.models.masking import attended_positions
 from mmctr_jax.models.similarity import cosines, histogram
 from mmctr_jax.models.transformer import max_over_positions
-from mmctr_jax.optimization import clipped_step as optimizer
 from mmctr_jax.training.step import init_state
 
 NO_DROPOUT = {"model": {"transformer": {"dropout": 0.0}, "dcn": {"deep_dropout": 0.0}}}

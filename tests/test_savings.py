@@ -15,11 +15,11 @@ from compiling import AS_FOR_USERS
 from marks import few, slow
 from synthetic import ITEMS, MAX_HISTORY, SYSTEMS, merged, model_of, resolved_config, width_of
 
+from benchmarks import clipped_adam as optimizer
 from mmctr_jax.devices.collectives import collectives
 from mmctr_jax.devices.sharding import make_mesh, put_batch, put_replicated
 from mmctr_jax.models import live
 from mmctr_jax.models.linear import SharedDense
-from mmctr_jax.optimization import clipped_step as optimizer
 from mmctr_jax.training import step as step_module
 from mmctr_jax.training.step import (
     init_state,

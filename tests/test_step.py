@@ -9,8 +9,8 @@ from batches import make_batch, make_items
 from marks import slow
 from synthetic import MAX_HISTORY, mean_bce, resolved_config
 
+from benchmarks import clipped_adam as optimizer
 from mmctr_jax.devices.sharding import make_mesh, put_batch, put_replicated
-from mmctr_jax.optimization import clipped_step as optimizer
 from mmctr_jax.training.step import init_state, l2_penalty, make_predict_step, make_train_step
 
 

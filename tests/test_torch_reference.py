@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from synthetic import mean_bce, model_of, side_of
 
+from benchmarks import clipped_adam as optimizer
 from mmctr_jax.interop.released import params_from_released, released_from_params
-from mmctr_jax.optimization import clipped_step as optimizer
 
 torch = pytest.importorskip("torch", reason="the second reference needs PyTorch (optional)")
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy  # noqa: E402

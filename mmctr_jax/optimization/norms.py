@@ -1,4 +1,4 @@
-"""Norms of gradients: of all together, and of each layer and table; computed in few operations.
+"""Norms of gradients: of all together, and of each layer and table; computed in few operations. And clipping to one.
 
 A reduction of each array by itself would be more work to start than to do: the published model has some fifty arrays,
 nearly all of them small.
@@ -40,6 +40,16 @@ def squares_by_group(tree: Any) -> jax.Array:
         groups += small_groups
     sums_R, group_R = jnp.concatenate(sums), np.concatenate(groups)
     return jnp.where(group_R[:, None] == np.arange(len(names)), sums_R[:, None], 0).sum(axis=0)
+
+
+def clipped(grads: Any, clip_norm: float) -> tuple[Any, jax.Array]:
+    """The gradients, scaled down to the norm `clip_norm` of all together; and their norm before."""
+    with jax.named_scope("clipping"):
+        norm = jnp.sqrt(squares_by_group(grads).sum())
+        # The 1e-6 is that of torch's clip_grad_norm_, which the reference uses; optax's own clipping has none.
+        scale = jnp.minimum(1.0, clip_norm / (norm + 1e-6))
+    with jax.named_scope("optimizer"):
+        return jax.tree.map(lambda g: g * scale, grads), norm
 
 
 def _group(path: Any) -> str:

@@ -15,8 +15,7 @@ from mmctr_jax.data.loader import empty_batch
 from mmctr_jax.devices.sharding import filled, placed, replicated
 from mmctr_jax.features import Features
 from mmctr_jax.models import Model, build_model, live
-from mmctr_jax.optimization import clipped_step
-from mmctr_jax.optimization.norms import squares_by_group
+from mmctr_jax.optimization.norms import clipped, squares_by_group
 from mmctr_jax.optimization.rows import average_share
 from mmctr_jax.optimization.weight_decay import group_of
 from mmctr_jax.runs.state import TrainState
@@ -180,7 +179,7 @@ def make_train_step(config: Config, mesh: Mesh) -> Callable:
             penalties = jax.grad(l2_penalty)(params, train.embedding_l2, train.net_l2)
             grads = jax.tree.map(jnp.add, grads, penalties)
         norms = jnp.sqrt(squares_by_group(grads))
-        grads, norm = clipped_step.clipped(grads, train.clip_norm)
+        grads, norm = clipped(grads, train.clip_norm)
         rest, of_rest = (tables.without(state), tables.apart(grads)[1]) if tables else (state, grads)
         add = partial(add_live, leading=leading)
         if train.sharding == "fsdp":
