@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
+
+_WHOLE = re.compile(r"(-?\d+)\.0+")
+_WORDS = {"True": "true", "TRUE": "true", "False": "false", "FALSE": "false"}
 
 
 def hash_id(value: int | str, size: int) -> int:
@@ -12,5 +16,11 @@ def hash_id(value: int | str, size: int) -> int:
     """
     if value == "":
         return 0
-    digest = hashlib.blake2b(str(value).encode(), digest_size=8).digest()
+    digest = hashlib.blake2b(as_hashed(str(value)).encode(), digest_size=8).digest()
     return 1 + int.from_bytes(digest, "little") % (size - 1)
+
+
+def as_hashed(value: str) -> str:
+    """What a value is hashed as, however programs write it: 7 for 7.0 (pandas, beside nulls), and true for True."""
+    whole = _WHOLE.fullmatch(value)
+    return whole[1] if whole else _WORDS.get(value, value)

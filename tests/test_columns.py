@@ -166,6 +166,11 @@ def test_integers_and_their_digits_are_hashed_alike_into_the_vocabulary(values, 
     assert all((id == 0) == (v is None) and 0 <= id < size for id, v in zip(found, values, strict=True))
 
 
+def test_a_hashed_value_may_be_written_otherwise():
+    assert hash_id("108.0", 1000) == hash_id(108, 1000) != hash_id("108.5", 1000)
+    assert hash_id("True", 1000) == hash_id("TRUE", 1000) == hash_id("true", 1000) != hash_id("truE", 1000)
+
+
 @settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 8), max_size=6), min_size=1), st.integers(1, 5))
 def test_lists_of_rows_keep_the_first_or_the_last(lists, length):

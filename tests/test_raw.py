@@ -1,5 +1,6 @@
 """Raw files as people have them: read as they mean, or refused in a sentence that says what to do."""
 
+import gzip
 import json
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -75,11 +76,39 @@ def test_files_without_a_header(tmp_path):
         ("user,item,time,time\n1,2,3,4\n", "column 'time' stands twice"),
         (LOG.replace("user,", "User,"), "did you mean 'User'"),
         ("user,item,time\n1,5,\xe9t\xe9\n".encode("latin-1"), "--encoding"),
+        ('user,item,time,note\n1,5,10,"15\\" tv"\n2,6,11,x\n3,6,12,y\n', "escapes quotes within cells"),
     ],
 )
 def test_what_cannot_be_read_is_said_with_the_option_that_helps(tmp_path, content, words):
     with pytest.raises(InputError, match=words):
         log_of(tmp_path, content)
+
+
+def test_a_cell_that_ends_in_a_backslash_and_json_in_a_cell_are_text(tmp_path):
+    content = 'user,item,time,note\n1,5,10,"C:\\"\n2,6,11,"{""a"": ""b\\""c""}"\n'
+    assert [row[0] for row in log_of(tmp_path, content)] == [1, 2]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "punycode", "idna"])
+def test_an_encoding_that_is_not_the_files_is_one_sentence(tmp_path, encoding):
+    with pytest.raises(InputError, match="encoding"):
+        log_of(tmp_path, LOG + "\u00e9", TextFormat(encoding=encoding))
+
+
+def test_a_compressed_file_is_read_whatever_its_name(tmp_path):
+    assert log_of(tmp_path, gzip.compress(LOG.encode())) == [(1, 5, 10), (2, 6, 11)]
+    with pytest.raises(InputError, match="'time' stands twice"):
+        log_of(tmp_path, gzip.compress(LOG.replace("w\n", "time\n").encode()))
+
+
+def test_thousands_are_not_taken_for_fractions(tmp_path):
+    with pytest.raises(InputError, match=r"line 2: '2\.250' has a '\.', and --decimal is ','"):
+        log_of(
+            tmp_path, LOG.replace(",", ";").replace("1.5", "2.250"), TextFormat(separator=";", decimal=","), weight="w"
+        )
+    for written, advice in (("1,250", "correct or drop"), ("1,250.50", "correct or drop"), ("1,25", "say --decimal")):
+        with pytest.raises(InputError, match=f"'{written}' is not a number that fits; {advice}"):
+            log_of(tmp_path, LOG.replace(",", ";").replace("1.5", written), TextFormat(separator=";"), weight="w")
 
 
 def test_decimal_commas_are_named(tmp_path):
@@ -97,7 +126,7 @@ def test_lines_in_messages_are_those_of_the_file(tmp_path):
 def test_words_for_null_are_null_and_told(tmp_path, capsys):
     content = "user,item,time,device\n1,5,10,NULL\n2,6,11,\\N\n3,7,12,phone\n4,8,13,nan\n"
     assert [row[3] for row in log_of(tmp_path, content, side=("device",))] == [None, None, "phone", None]
-    assert "3 cells (NULL, \\N, nan) count as missing, in side device" in capsys.readouterr().out
+    assert "3 cells (NULL, \\N, nan) count as missing, in device" in capsys.readouterr().out
     own = TextFormat(null_words=("phone",))
     assert [row[3] for row in log_of(tmp_path, content, own, side=("device",))] == ["NULL", "\\N", None, "nan"]
     with pytest.raises(InputError, match="line 2: no id, or a word for null"):
@@ -155,6 +184,8 @@ def test_times_of_databases():
             pl.Series([1.7e12, 1.7e12, 1.7e9, 0.0]),
             "row 2: time 1700000000, where others are as 1700000000000; write all in one",
         ),
+        (pl.Series([1_700_000_000_000, 1_700_000_000_000_000]), "write all in one unit"),
+        (pl.Series([1_700_000_000_000, 1_700_000_000_000_000_000, 1_700_000_000]), "write all in one unit"),
         (pl.Series(["2024-01-02", None]), "row 1: no time; fill or drop"),
         (pl.Series(["1", None]), "row 1: no number; fill or drop"),
     ],
@@ -296,6 +327,10 @@ def test_a_likely_separator_is_named_unless_one_was_chosen():
         as_tags(values, PATH, "tags", None)
     assert as_tags(values, PATH, "tags", "|").to_list() == [["Action, Drama"], ["War"], None]
     assert as_tags(values, PATH, "tags", ",").to_list() == [["Action", "Drama"], ["War"], None]
+    for separator in ("\n", "><", " > ", "\uff0c"):
+        with pytest.raises(InputError, match="--tag-separator"):
+            as_tags(pl.Series([f"a{separator}b", "c"]), PATH, "tags", None)
+    assert as_tags(pl.Series(['["a", NaN]', '["b"]']), PATH, "tags", None).to_list() == [["a"], ["b"]]
 
 
 def test_a_list_far_longer_than_all_others_is_refused(tmp_path):
@@ -363,6 +398,25 @@ def test_rows_of_an_array_are_whose_the_named_file_says(tmp_path):
     ):
         with pytest.raises(InputError, match=words):
             precomputed_part(items, "text", str(tmp_path / "v.npy"), rows_of)
+
+
+def test_own_ids_in_a_column_called_item_id_are_own_ids(tmp_path):
+    folder = write_folder(tmp_path / "shop", [f"title {i}" for i in range(6)], training=6)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"item_keys": ["item_id", "item_id"]}))
+    table = pl.read_parquet(folder / "item_feature.parquet")
+    table.with_columns(item=pl.Series([4, 1, 6, 2, 5, 3])).write_parquet(folder / "item_feature.parquet")
+    items = read_item_file(folder)
+    np.save(tmp_path / "v.npy", np.arange(1.0, 7, dtype=np.float32)[:, None])
+    pl.DataFrame({"item_id": range(1, 7), "v": [[float(i)] for i in range(1, 7)]}).write_parquet(
+        tmp_path / "own.parquet"
+    )
+    (tmp_path / "own.csv").write_text("item_id\n" + "".join(f"{i}\n" for i in range(1, 7)))
+    for rows_of in ("own.csv", "own.csv:item_id"):
+        part = precomputed_part(items, "text", str(tmp_path / "v.npy"), str(tmp_path / rows_of))
+        assert part.vectors[:, 0].tolist() == [float(i) for i in items.originals]
+    with pytest.raises(InputError, match="may be the log's ids.*call the column item"):
+        precomputed_part(items, "text", str(tmp_path / "own.parquet"), None)
 
 
 # Negatives

@@ -13,10 +13,11 @@ from benchmarks.shop import PREPARE, write_shop
 from mmctr_jax.commands import predict as predict_command
 from mmctr_jax.commands import prepare as prepare_command
 from mmctr_jax.commands import train as train_command
-from mmctr_jax.config import load_config
+from mmctr_jax.config import load_config, yaml
 from mmctr_jax.errors import InputError
 from mmctr_jax.hashing import hash_id
-from mmctr_jax.prepare import proposals
+from mmctr_jax.prepare import folder, interactions, proposals
+from mmctr_jax.prepare.columns import Columns
 from mmctr_jax.prepare.encoding import numbers_of
 from mmctr_jax.training.data import load_training_data
 
@@ -158,6 +159,10 @@ KINDS = [
     ([f"{i % 60} %" for i in range(120)], None),
     ([f"{i % 60},5 €" for i in range(120)], None),
     ([f"{i % 60} cm" for i in range(120)], "side"),
+    ([f"({i % 60}.50)" for i in range(120)], None),
+    ([1.0, float("inf")] * 60, None),
+    ([1.0, float("nan"), 2.0] * 60, "side"),
+    ([2.0**60, 2.0**61] * 60, "numeric"),
 ]
 
 
@@ -174,6 +179,39 @@ def test_amounts_of_items_are_no_text_and_their_plain_form_is_asked_for():
     assert proposals.of_items(pl.Series([f"{i:05}" for i in range(120)])).kind == "text"  # as before: codes
     found = proposals.of_rows(pl.Series([f"{i % 60},5" for i in range(120)]), None)
     assert found.kind is None and found.reason == "amounts such as '0,5'; write plain numbers, or say --decimal ','"
+
+
+def test_vectors_of_fixed_width_are_left_out():
+    found = proposals.of_items(pl.Series([[0.5, 1.5]] * 120, dtype=pl.Array(pl.Float32, 2)))
+    assert found.kind is None and found.reason == "lists of Float32"
+
+
+@pytest.mark.parametrize("values", [["1.0", "0.0"], ["yes", "no"], [1.0, None, 0.0], [0.25, 0.5], [True, False]])
+def test_a_label_in_other_words_that_nobody_named_is_asked_for(tmp_path, values):
+    log = {"user": [1, 2] * 3, "item": [3, 4] * 3, "time": range(6), "clicked": (values * 3)[:6]}
+    pl.DataFrame(log).write_parquet(tmp_path / "log.parquet")
+    with pytest.raises(InputError, match="say --label clicked if it says"):
+        proposals.with_proposals(tmp_path / "log.parquet", None, Columns(ignore=()))
+
+
+def test_a_column_of_some_part_files_is_told_of(tmp_path, capsys):
+    (tmp_path / "log").mkdir()
+    log = pl.DataFrame({"user": [1, 2], "item": [3, 4], "time": [5, 6]})
+    log.with_columns(device=pl.lit("phone")).write_parquet(tmp_path / "log" / "a.parquet")
+    log.write_parquet(tmp_path / "log" / "b.parquet")
+    proposals.with_proposals(tmp_path / "log", None, Columns(ignore=()))
+    assert "Left out: column device" in capsys.readouterr().out
+    with pytest.raises(InputError, match="only some of its files have a column 'device'"):
+        interactions.read(tmp_path / "log", None, Columns(side=("device",)))
+    (tmp_path / "log" / ".hoodie").mkdir()
+    with pytest.raises(InputError, match="is a Hudi table"):
+        interactions.read(tmp_path / "log", None, Columns())
+
+
+def test_labels_of_any_name_are_read_again():
+    for name in ("a: b", "#x", "null", "1e3", "2020-01-01", "*"):
+        text = folder._flow({"label": 1.0, name: 0.3})
+        assert yaml.parse(text, "c.yaml") == {"label": 1.0, name: 0.3}
 
 
 def test_a_column_that_gives_the_label_away_is_left_out(tmp_path, capsys):
@@ -227,7 +265,7 @@ def test_a_purchase_in_the_second_of_its_view_is_kept(tmp_path):
 
 
 def test_a_label_that_nobody_named_is_asked_for(shop, tmp_path):
-    with pytest.raises(InputError, match="has a column 'clicked' of 0 and 1; say --label clicked"):
+    with pytest.raises(InputError, match="has a column 'clicked' of values from 0 to 1; say --label clicked"):
         prepare_command.main(["interactions", str(shop / "day1.csv"), "--out", str(tmp_path / "no")])
 
 

@@ -7,6 +7,7 @@ their check sums, where a file has them. Rows count from 0.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,8 @@ def _refuse_others(path: Path, others: list[Path], files: list[Path]) -> None:
     """Raises: InputError if a folder holds anything that would be left out, or nothing that can be read."""
     if (path / "_delta_log").is_dir():
         raise InputError(f"{path} is a Delta table, whose files hold deleted rows, too; write it as plain Parquet.")
+    if (path / ".hoodie").is_dir():
+        raise InputError(f"{path} is a Hudi table, whose files hold replaced rows, too; write it as plain Parquet.")
     if any(p.name == "metadata" and next(p.glob("*.metadata.json"), None) for p in others):
         raise InputError(f"{path} is an Iceberg table, whose files hold deleted rows, too; write it as plain Parquet.")
     folders = [p for p in others if p.is_dir()]
@@ -102,8 +105,18 @@ def column_names(files: list[Path]) -> list[str]:
 
 def common_columns(files: list[Path]) -> list[str]:
     """The columns that every file has, in the first one's order."""
+    return [name for name, everywhere in _columns(files).items() if everywhere]
+
+
+def uncommon_columns(files: list[Path]) -> list[str]:
+    """The columns that some files have, and others do not."""
+    return [name for name, everywhere in _columns(files).items() if not everywhere]
+
+
+def _columns(files: list[Path]) -> dict[str, bool]:
+    """Whether every file has the column."""
     names = [_open(file).schema_arrow.names for file in files]
-    return [name for name in names[0] if all(name in others for others in names)]
+    return {name: all(name in others for others in names) for name in dict.fromkeys(itertools.chain(*names))}
 
 
 @dataclass(frozen=True)

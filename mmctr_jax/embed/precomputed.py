@@ -91,13 +91,19 @@ def _rows_of_npy(file: Path, kind: str, rows_of: str | None, item_file: ItemFile
         values = raw_tables.read_table(path, {"item": key})["item"]
         ids = [str(value) for value in raw_values.as_keys(values, path, key)]
     refuse_duplicates(ids, path, key)
-    by_number = key == "item_id" or not item_file.originals
+    by_number = not item_file.originals or (key == "item_id" and not _is_own_key(key, path, item_file))
     known = [str(i) for i in item_file.item_ids] if by_number else item_file.originals
     place = {name: row for row, name in enumerate(known)}
     places = np.array([place.get(name, -1) for name in ids], np.int64)
     if (places < 0).all():
         raise InputError(f"--rows-of {rows_of}: none of its items is in {item_file.files[0]}; compare the two.")
     return places
+
+
+def _is_own_key(key: str, file: Path, item_file: ItemFile) -> bool:
+    """Whether a column of this name in the user's own files has the ids of the log, and not prepared numbers."""
+    own = key in (item_file.manifest or {}).get("item_keys", [])
+    return own and file.absolute().parent != item_file.folder.absolute()
 
 
 def _split_column(rows_of: str) -> tuple[Path, str | None]:
@@ -194,6 +200,11 @@ def _places(file: Path, item_file: ItemFile) -> np.ndarray:
     if key == "item" and not item_file.originals:
         raise InputError(
             f"{file} names items by column item, which {item_file.files[0]} does not have; use item_id in both."
+        )
+    if key == "item_id" and item_file.originals and _is_own_key(key, file, item_file):
+        raise InputError(
+            f"{file}: its item_id may be the log's ids, whose column has that name there, or the numbers of the "
+            "prepared folder; give the log's ids, and call the column item."
         )
     keys = text_column([file], key)
     if None in keys:

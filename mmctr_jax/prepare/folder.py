@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,13 @@ def _flow(settings: dict[str, Any]) -> str:
     parts = {
         name: value if name == "kind" else json.dumps(value, ensure_ascii=False) for name, value in settings.items()
     }
-    return "{" + ", ".join(f"{name}: {text}" for name, text in parts.items()) + "}"
+    return "{" + ", ".join(f"{_key(name)}: {text}" for name, text in parts.items()) + "}"
+
+
+def _key(name: str) -> str:
+    """A column may have any name, and `null` or `1e3` would be no text to YAML."""
+    plain = re.fullmatch(r"[A-Za-z_]\w*", name) and name.lower() not in ("true", "false", "null")
+    return name if plain else json.dumps(name, ensure_ascii=False)
 
 
 def _feature(settings: dict[str, Any], reasons: dict[str, str]) -> str:

@@ -12,6 +12,7 @@ import polars as pl
 
 from mmctr_jax.console import log as say
 from mmctr_jax.errors import InputError
+from mmctr_jax.hashing import as_hashed
 from mmctr_jax.prepare.columns import Columns, name_problem, option
 from mmctr_jax.prepare.proposals import with_proposals
 from mmctr_jax.prepare.raw_tables import read_table, table_files
@@ -75,6 +76,8 @@ def source_of(
         log,
         item_table,
         table_files(path) + (table_files(items) if items else []),
+        keys=[columns.item, columns.item_key],
+        tag_separator=columns.tag_separator,
         label=[columns.label] if columns.label else [],
         weight=[columns.weight] if columns.weight else [],
         side=list(columns.side),
@@ -159,8 +162,11 @@ class Facts(Sum):
         if columns.label and not self.clicks:
             raise InputError(f"{path}: every {columns.label} is 0; there is no click to learn from.")
         for name, value in columns.histories:
-            if not self.histories[value] and earlier is None:  # a day may be without
-                raise InputError(f"{path}: --histories {name}={value}: no row of column {name} is {value!r}.")
+            if not self.histories[value]:
+                problem = f"{path}: --histories {name}={value}: no row of column {name} is {value!r}"
+                if earlier is None:
+                    raise InputError(f"{problem}.")
+                say.warning(f"{problem}, so that all of these histories are empty.")  # a day may be so
         for name, forms in self.forms.items():
             if len(forms) > 1:
                 found = " in one part and ".join(sorted(forms))
@@ -216,7 +222,8 @@ def typed_log(
                 else _categories(values, path, name)
             )
     for name, value in columns.histories:
-        same = (_categories(frame[f"history {name}"], path, name) == value).fill_null(False)
+        written = _categories(frame[f"history {name}"], path, name)
+        same = written.is_in(_alike(written, value)).fill_null(False)
         if f"item_seq_{value}" in log or "/" in value or not value.isprintable():
             raise InputError(
                 f"--histories {name}={value}: item_seq_{value} is no name for a column, or is there twice."
@@ -231,6 +238,11 @@ def typed_log(
         histories={value: int(log[f"item_seq_{value}"].sum()) for _, value in columns.histories},
         forms={name: {form: len(frame)} for name, form in forms.items() if form and len(frame)},
     )
+
+
+def _alike(values: pl.Series, value: str) -> list[str]:
+    """Those of the different values that say the same as `value`, as 5.0 and 5 do, and True and true."""
+    return [each for each in values.drop_nulls().unique() if as_hashed(each) == as_hashed(value)]
 
 
 def _categories(values: pl.Series, path: Path, name: str) -> pl.Series:
@@ -298,6 +310,7 @@ def columns_of(args: argparse.Namespace) -> Columns:
     earlier = args.earlier.columns if args.earlier else None
     if earlier:
         given = _as_earlier(given, earlier, args.items)
+        given["tag_separator"] = given["tag_separator"] or args.earlier.manifest.get("tag_separator")
     numeric = tuple(name for name in args.levels if name != "clicks")
     text = TextFormat(args.separator, args.decimal, args.quote or None, args.header, args.null_words, args.encoding)
     return Columns(**given, numeric=numeric, text_format=text)

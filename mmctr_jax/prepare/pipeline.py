@@ -192,6 +192,8 @@ def _manifest(
         **_features(source, dataset, options, earlier),
         "labels": source.labels,
         "columns": source.columns,
+        "item_keys": source.keys,
+        "tag_separator": source.tag_separator,
         "reasons": source.reasons,
         "numbers": {name: dataclasses.asdict(found) for name, found in dataset.numbers.items()},
         "level_bounds": dataset.items.bounds,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -11,13 +12,23 @@ import numpy as np
 import polars as pl
 
 from mmctr_jax.console import log as say
+from mmctr_jax.data.parquet import uncommon_columns
 from mmctr_jax.errors import InputError
 from mmctr_jax.prepare.columns import Columns, name_problem
-from mmctr_jax.prepare.raw_tables import column_names, read_table
-from mmctr_jax.prepare.raw_values import as_labels, is_category, looks_like_lists
+from mmctr_jax.prepare.raw_tables import column_names, read_table, table_files
+from mmctr_jax.prepare.raw_values import (
+    LARGEST,
+    as_labels,
+    as_numbers,
+    is_category,
+    looks_like_lists,
+    may_have_decimal_commas,
+)
+from mmctr_jax.prepare.text_files import TextFormat, is_text
 
 _DATES = r"^\d{4}-\d\d-\d\d"
-_AMOUNT = r"^\s*\p{Sc}?\s*[-+]?\s*\p{Sc}?\s*(\d+|\d{1,3}([,.'\s]\d{3})+)([.,]\d+)?\s*[\p{Sc}%]?\s*$"  # $1,250.50, 12 %
+_NUMBER = r"\s*\p{Sc}?\s*[-+]?\s*\p{Sc}?\s*(\d+|\d{1,3}([,.'\s]\d{3})+)([.,]\d+)?\s*[\p{Sc}%]?\s*"  # $1,250.50, 12 %
+_AMOUNT = rf"^({_NUMBER}|\s*\({_NUMBER}\)\s*)$"  # accountants write (0.50) for -0.50
 _EACH = 10_000  # rows with different whole numbers, from which on these are no measure of anything
 _CATEGORIES = 50  # different whole numbers that are taken for categories
 _HASHED = 100_000  # different values from which on they are hashed
@@ -57,6 +68,11 @@ def with_proposals(path: Path, items: Path | None, columns: Columns) -> tuple[Co
                 reasons[name] = reason
                 yield name, kind
 
+    for file in (path, items) if items else (path,):
+        if not is_text(file):
+            left_out += [
+                f"{name} of {file} (only some of its files have it)" for name in uncommon_columns(table_files(file))
+            ]
     label = None
     if columns.label:
         label = as_labels(read_table(path, {"label": columns.label}, text)["label"], path, columns.label, text)
@@ -109,12 +125,20 @@ def _refuse_unnamed_label(path: Path, columns: Columns) -> None:
     for name in present:
         if name.lower() in LABELS and name not in (*columns.of_log, *columns.ignore):
             found = read_table(path, {name: name}, columns.text_format)[name].drop_nulls()
-            values = pl.Series([], dtype=pl.String) if found.dtype.is_nested() else found.cast(pl.String)
-            if len(values) and set(values.unique().str.to_lowercase()) <= {"0", "1", "true", "false"}:
+            if len(found) and _is_like_label(found, path, name, columns.text_format):
                 raise InputError(
-                    f"{path} has a column {name!r} of 0 and 1; say --label {name} if it says what was clicked, or "
-                    f"--ignore {name} if every row is a click."
+                    f"{path} has a column {name!r} of values from 0 to 1; say --label {name} if it says what was "
+                    f"clicked, or --ignore {name} if every row is a click."
                 )
+
+
+def _is_like_label(known: pl.Series, path: Path, name: str, text: TextFormat) -> bool:
+    """Whether these are 0 and 1, words for them, or numbers between."""
+    with suppress(InputError):
+        return as_labels(known, path, name, text) is not None
+    with suppress(InputError):
+        return bool(as_numbers(known, path, name, text=text).is_between(0, 1).all())
+    return False
 
 
 def of_rows(values: pl.Series, label: pl.Series | None) -> Proposal:
@@ -143,9 +167,11 @@ def _by_values(values: pl.Series) -> Proposal:
     known, rows = values.drop_nulls(), len(values)
     if known.dtype == pl.String:
         known = known.filter(known != "")
+    if known.dtype.is_float():
+        known = known.fill_nan(None).drop_nulls()
     if isinstance(known.dtype, pl.List | pl.Array):
         inner = is_category(known.dtype.inner)
-        if not known.list.len().max():
+        if not known.cast(pl.List(known.dtype.inner)).list.len().max():
             return Proposal(None, "no values")
         return Proposal("lists", "lists") if inner else Proposal(None, f"lists of {known.dtype.inner}")
     if not (is_category(known.dtype) or known.dtype.is_float() or known.dtype.is_decimal()) or known.dtype == pl.Date:
@@ -153,13 +179,15 @@ def _by_values(values: pl.Series) -> Proposal:
     distinct = known.n_unique()
     if distinct < 2:
         return Proposal(None, "one value" if distinct else "no values")
-    if known.dtype == pl.String and looks_like_lists(known):
+    if known.dtype == pl.String and looks_like_lists(known) and not _are_amounts(known):
         return Proposal("lists", "lists written as text")
     if known.dtype == pl.String and known.str.contains(_DATES).all():
         return Proposal(None, "dates")
     numbers = known if known.dtype.is_numeric() else known.cast(pl.String).cast(pl.Float64, strict=False)
     if known.dtype != pl.Boolean and not _are_codes(known) and not numbers.null_count():
-        whole = known.dtype.is_integer() or (numbers == numbers.floor()).all()
+        if not (numbers.abs() <= LARGEST).all():
+            return Proposal(None, "numbers that are not finite, or too large for float32")
+        whole = known.dtype.is_integer() or ((numbers == numbers.floor()) & (numbers.abs() < 2**53)).all()
         each = whole and distinct == len(known) > _CATEGORIES
         if each and (distinct >= _EACH or numbers.max() - numbers.min() == distinct - 1):
             return Proposal(None, f"{distinct:,} different whole numbers, another one in each row, as of ids")
@@ -167,7 +195,7 @@ def _by_values(values: pl.Series) -> Proposal:
             return Proposal("side", f"{distinct} different whole numbers")
         return Proposal("numeric", f"{distinct:,} different numbers")
     if known.dtype == pl.String and _are_amounts(known):
-        commas = known.str.contains(r"^-?\d+(,\d+)?$").all()
+        commas = may_have_decimal_commas(known.filter(known.str.contains(",", literal=True)))
         advice = "write plain numbers" + (", or say --decimal ','" if commas else "")
         return Proposal(None, f"amounts such as {known[0]!r}; {advice}")
     if 2 * distinct > rows and distinct > _CATEGORIES:
@@ -191,7 +219,7 @@ def _are_amounts(known: pl.Series) -> bool:
 def _always_clicked(values: pl.Series, label: pl.Series) -> int:
     """Rows of a value, or of its being known at all, that are all clicks, where chance makes that most unlikely."""
     if isinstance(values.dtype, pl.List | pl.Array):
-        values = values.list.len()
+        values = values.cast(pl.List(values.dtype.inner)).list.len()
     keys = [values.is_not_null(), values.cast(pl.String).fill_null("")]
     if values.dtype.is_float():
         keys[1] = values.fill_nan(None).is_not_null() & (values != 0).fill_null(False)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import difflib
+from contextlib import suppress
 from pathlib import Path
 
 import polars as pl
+import polars.selectors as cs
 import pyarrow as pa
 
-from mmctr_jax.data.parquet import common_columns, part_files, read_uniform
+from mmctr_jax.data.parquet import common_columns, part_files, read_uniform, uncommon_columns
 from mmctr_jax.errors import InputError
 from mmctr_jax.prepare.text_files import (
     SEPARATORS,
     TextFormat,
     explain_missing_column,
     is_text,
+    refuse_lost_rows,
     scan_text,
     without_blank_lines,
     without_null_words,
@@ -49,7 +52,10 @@ def read_table(
     if not is_text(files[0]):
         require_columns(path, common_columns(files), columns, text)
         table = pa.table(read_uniform(files, list(dict.fromkeys(columns.values()))))
-        return pl.from_arrow(pa.table({name: table[column] for name, column in columns.items()}))
+        try:
+            return pl.from_arrow(pa.table({name: table[column] for name, column in columns.items()}))
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+            raise _unreadable(path, error, text) from None
     try:
         frame = scan_text(path, text)
         present = frame.collect_schema().names()
@@ -58,10 +64,15 @@ def read_table(
                 raise InputError(f"{path} has {len(present)} columns, {len(header)} are expected: {', '.join(header)}.")
             frame, present = frame.rename(dict(zip(present, header, strict=True))), header
         require_columns(path, present, columns, text)
-        read = frame.select(pl.col(column).alias(name) for name, column in columns.items()).collect(engine="streaming")
+        # By name: pl.col would take a name such as ^x$ for a pattern.
+        chosen = [cs.by_name(column).as_expr().alias(name) for name, column in columns.items()]
+        read = frame.select(chosen).collect(engine="streaming")
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        with suppress(OSError):
+            refuse_lost_rows(0, path, text)
         raise _unreadable(path, error, text) from None
-    return without_null_words(without_blank_lines(read, path, text), path, text)
+    refuse_lost_rows(len(read), path, text)
+    return without_null_words(without_blank_lines(read, path, text), path, text, columns)
 
 
 def column_names(path: Path, text: TextFormat = PLAIN) -> list[str]:
@@ -80,6 +91,8 @@ def require_columns(path: Path, present: list[str], columns: dict[str, str], tex
     for column in columns.values():
         if column not in present:
             why = explain_missing_column(path, column, text) if is_text(path) else None
+            if not is_text(path) and column in uncommon_columns(table_files(path)):
+                raise InputError(f"{path}: only some of its files have a column {column!r}; write it in all of them.")
             near = difflib.get_close_matches(column, present, 1)
             meant = f"{why}. It" if why else f"did you mean {near[0]!r}? It" if near else "it"
             raise InputError(f"{path} has no column {column!r}; {meant} has {', '.join(present[:20])}.")

@@ -18,10 +18,10 @@ PLAIN = TextFormat()
 NO_HEADER = TextFormat(header=False, quote=None)
 _TRUE, _FALSE = ("true", "t", "yes"), ("false", "f", "no")
 _DAY = 86_400 * 10**9  # nanoseconds
-_LARGEST = float(np.finfo(np.float32).max)  # infinity and NaN are not below it
+LARGEST = float(np.finfo(np.float32).max)  # infinity and NaN are not below it
 _LIMIT = np.iinfo(np.int64).max  # nanoseconds from 1970: the year 2262
-_SECONDS = 10**8, 10**10  # from 1970: the years 1973 to 2286
-_MILLISECONDS = 10**11  # from here on: the year 1973; in seconds, 5138
+_UNITS = [(10**8 * unit, min(10**10 * unit, _LIMIT)) for unit in (1, 10**3, 10**6, 10**9)]
+"""Times in s, ms, μs and ns of the years 1973 to 2286."""
 _ISO = (
     r"^(?<date>\d{4}-\d\d-\d\d)(?:[T ](?<clock>\d\d:\d\d(?::\d\d)?)(?:[.,](?<fraction>\d{1,9})\d*)?)?"
     r" ?(?<zone>Z|UTC|GMT|[+-]\d\d(?::?\d\d)?)?$"
@@ -68,7 +68,13 @@ def as_numbers(values: pl.Series, path: Path, column: str, nulls: bool = False, 
     """
     if nulls and values.dtype.is_float():
         values = values.fill_nan(None)
+    written = values
     if values.dtype == pl.String and text.decimal != ".":
+        dots = values.str.contains(".", literal=True).fill_null(False)
+        if dots.any():
+            row = dots.arg_true()[0]
+            problem = f"{values[row]!r} has a '.', and --decimal is {text.decimal!r}; write numbers without thousands."
+            raise refuse_row(path, column, row, problem, text)
         values = values.str.replace(text.decimal, ".", literal=True)
     empty = values.is_null() | (values == "") if values.dtype == pl.String else values.is_null()
     if values.dtype.is_integer() or values.dtype == pl.Boolean:
@@ -81,17 +87,24 @@ def as_numbers(values: pl.Series, path: Path, column: str, nulls: bool = False, 
         numbers = values.cast(pl.Float64)
     else:
         raise InputError(f"{path}: column {column} has type {values.dtype}; it must be numbers.")
-    wrong = numbers.is_null() if numbers.dtype == pl.Int64 else numbers.is_null() | ~(numbers.abs() <= _LARGEST)
+    wrong = numbers.is_null() if numbers.dtype == pl.Int64 else numbers.is_null() | ~(numbers.abs() <= LARGEST)
     if nulls:
         wrong = wrong.fill_null(True) & ~empty
     if wrong.any():
         row = wrong.arg_true()[0]
         if empty[row]:
             raise refuse_row(path, column, row, "no number; fill or drop such rows.", text)
-        comma = isinstance(values[row], str) and values[row].count(",") == 1 and text.decimal == "."
+        comma = text.decimal == "." and may_have_decimal_commas(written.filter(wrong))
         advice = "say --decimal ','" if comma else "correct or drop it"
-        raise refuse_row(path, column, row, f"{values[row]!r} is not a number that fits; {advice}.", text)
+        raise refuse_row(path, column, row, f"{written[row]!r} is not a number that fits; {advice}.", text)
     return numbers
+
+
+def may_have_decimal_commas(values: pl.Series) -> bool:
+    """Whether text is numbers with a comma each, of which one at least cannot stand before thousands."""
+    if values.dtype != pl.String:
+        return False
+    return bool(values.str.contains(r"^-?\d+,\d+$").all() and not values.str.contains(r"^-?\d{1,3},\d{3}$").all())
 
 
 def as_labels(values: pl.Series, path: Path, column: str, text: TextFormat = PLAIN) -> pl.Series:
@@ -202,12 +215,13 @@ def _refuse_out_of_range(wrong: pl.Series, values: pl.Series, path: Path, column
 
 
 def _refuse_two_units(numbers: pl.Series, path: Path, column: str, text: TextFormat) -> None:
-    """Refuses seconds beside a smaller unit, as where two systems wrote the log; counters have times of any size."""
-    seconds, smaller = numbers.is_between(*_SECONDS), numbers >= _MILLISECONDS
-    if seconds.any() and smaller.any() and not numbers.is_between(_SECONDS[1], _MILLISECONDS, closed="none").any():
-        row, other = sorted((side.sum(), side.arg_true()[0]) for side in (seconds, smaller))
-        problem = f"time {numbers[row[1]]:.0f}, where others are as {numbers[other[1]]:.0f}; write all in one unit."
-        raise refuse_row(path, column, row[1], problem, text)
+    """Refuses times in two units, as where two systems wrote the log; counters have times of any size."""
+    of_units = [numbers.is_between(*unit) for unit in _UNITS]
+    found = [(of_unit.sum(), of_unit.arg_true()[0]) for of_unit in of_units if of_unit.any()]
+    if len(found) > 1 and sum(count for count, _ in found) == (numbers >= _UNITS[0][0]).sum():
+        (_, row), *_, (_, other) = sorted(found)
+        problem = f"time {numbers[row]:.0f}, where others are as {numbers[other]:.0f}; write all in one unit."
+        raise refuse_row(path, column, row, problem, text)
 
 
 def as_tags(values: pl.Series, path: Path, column: str, separator: str | None) -> pl.Series:
@@ -249,7 +263,7 @@ def _split(values: pl.Series, path: Path, column: str, separator: str | None) ->
         if begin := _mark(known):
             return _written_lists(values, path, column, begin)
         if not known.str.contains("|", literal=True).any():
-            for other in (",", ";", "/", "\x01", "\t", "#"):
+            for other in (",", ";", "/", "\x01", "\t", "#", "\n", "><", " > ", "\uff0c", "\u3001"):
                 count = known.str.contains(other, literal=True).sum()
                 if 5 * count > len(known):
                     raise InputError(
@@ -285,7 +299,10 @@ def _written_lists(values: pl.Series, path: Path, column: str, begin: str) -> pl
     for value, tags in read.items():
         if tags is None or begin == "{":
             row = (values == value).fill_null(False).arg_true()[0]
-            problem = f"{value[:60]!r} looks like a list of tags in a form that is not read; write JSON lists or a|b."
+            problem = (
+                f"{value[:60]!r} looks like a list of tags in a form that is not read; write JSON lists or a|b, or "
+                "leave the column out."
+            )
             raise refuse_row(path, column, row, problem)
     log.info(f"{path}: column {column} holds lists written as text; they are read as lists of tags.")
     return pl.Series(values.name, [None if value is None else read[value] for value in values], pl.List(pl.String))
@@ -304,7 +321,9 @@ def _written_list(value: str) -> list[str] | None:
             isinstance(tag, (str, int, float, type(None))) for tag in found
         )
         # ['a' 'b'], as numpy writes it, is one string to Python.
-        return [str(tag) for tag in found if tag is not None] if plain and len(found) == _items(value) else None
+        if not plain or len(found) != _items(value):
+            return None
+        return [str(tag) for tag in found if tag is not None and tag == tag]  # NaN differs from itself
     return None
 
 

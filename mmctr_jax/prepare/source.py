@@ -44,8 +44,10 @@ class Source:
     the column of the source that says which."""
     item_side: list[str] = field(default_factory=list)  # columns of `items`: text
     item_numeric: list[str] = field(default_factory=list)  # columns of `items`: numbers, null if unknown
+    keys: list[str] = field(default_factory=list)  # the source's names of the columns `item`, of log and items
     label: list[str] = field(default_factory=list)  # the source's name of the column `click` of `log`
     weight: list[str] = field(default_factory=list)  # the source's name of the column `weight`
+    tag_separator: str | None = None  # between the items' tags, where a user named one
     item_lists: list[str] = field(default_factory=list)  # the source's name of the column `tags` of `items`
     item_texts: list[str] = field(default_factory=list)  # the source's names of the columns that became `text`
     reasons: dict[str, str] = field(default_factory=dict)  # why a column that nobody named became what it is

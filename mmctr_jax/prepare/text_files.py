@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
+import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import polars as pl
 
@@ -68,8 +71,11 @@ def scan_text(path: Path, text: TextFormat) -> pl.LazyFrame:
     return frame.rename({name: f"column_{at}" for at, name in enumerate(names, 1)})
 
 
-def without_null_words(frame: pl.DataFrame, path: Path, text: TextFormat) -> pl.DataFrame:
-    """The frame with null for words that stand for it; what was taken for one is told. All columns are text."""
+def without_null_words(frame: pl.DataFrame, path: Path, text: TextFormat, columns: dict[str, str]) -> pl.DataFrame:
+    """The frame with null for words that stand for it; what was taken for one is told. All columns are text.
+
+    columns: name in the frame → name in the file.
+    """
     words = [*text.null_words]
     counts = frame.select(pl.all().is_in(words).sum()).row(0) if frame.width else ()
     found = {name: count for name, count in zip(frame.columns, counts, strict=True) if count}
@@ -79,9 +85,8 @@ def without_null_words(frame: pl.DataFrame, path: Path, text: TextFormat) -> pl.
     shown = ", ".join(
         sorted({word for name in found for word in frame[name].filter(frame[name].is_in(words)).unique()})
     )
-    log.info(
-        f"{path}: {total:,} cells ({shown}) count as missing, in {', '.join(found)}; --null-words says which words do."
-    )
+    names = ", ".join(dict.fromkeys(columns[name] for name in found))
+    log.info(f"{path}: {total:,} cells ({shown}) count as missing, in {names}; --null-words says which words do.")
     return frame.with_columns(pl.when(pl.col(name).is_in(words)).then(None).otherwise(pl.col(name)).alias(name)
                               for name in found)  # fmt: skip
 
@@ -93,10 +98,41 @@ def without_blank_lines(frame: pl.DataFrame, path: Path, text: TextFormat) -> pl
     )
     if not empty.any():
         return frame
-    blank = [not any(cells) and len(cells) <= 1 for _, cells in _rows(path, text)]
+    try:
+        blank = [not any(cells) and len(cells) <= 1 for _, cells in _rows(path, text)]
+    except csv.Error:
+        blank = []
     if len(blank) != len(frame):  # read otherwise than by Python's csv: leave it as it is
         return frame.filter(~empty) if empty.arg_true().to_list() == _last(len(frame), int(empty.sum())) else frame
     return frame.filter(~pl.Series(blank))
+
+
+def refuse_lost_rows(rows: int, path: Path, text: TextFormat) -> None:
+    """Refuses a file that escapes quotes by backslashes, as Spark and MySQL do: a cell would swallow rows behind it.
+
+    Args:
+      rows: that were read; to the reader only doubled quotes stand for one within a cell.
+    """
+    if not text.quote or not _contains(path, "\\" + text.quote):
+        return
+    try:
+        cells = [cells for _, cells in _rows(path, text, escapechar="\\") if len(cells) > 1 or any(cells)]
+    except (ValueError, csv.Error):
+        return
+    if len(cells) > rows and len({len(row) for row in cells}) == 1:
+        raise InputError(
+            f"{path} escapes quotes within cells by backslashes, with which rows would be lost; write them doubled (in "
+            "Spark: .option('escape', '\"')), or write Parquet."
+        )
+
+
+def _contains(path: Path, characters: str) -> bool:
+    """Whether the file has these ASCII characters, in an encoding of one byte for each, or in UTF-16."""
+    with open(path, "rb") as stream:
+        if not stream.seek(0, io.SEEK_END):
+            return False
+        with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return any(content.find(characters.encode(code)) >= 0 for code in ("ascii", "utf-16-le"))
 
 
 def _last(rows: int, count: int) -> list[int]:
@@ -147,10 +183,10 @@ def _is_number(cell: str) -> bool:
     return cell.strip().lstrip("-").replace(".", "", 1).isdigit()
 
 
-def _rows(path: Path, text: TextFormat) -> Iterator[tuple[int, list[str]]]:
+def _rows(path: Path, text: TextFormat, escapechar: str | None = None) -> Iterator[tuple[int, list[str]]]:
     """Line in which it begins, and cells, of each row but the header."""
-    with open(path, newline="", encoding=_encoding(text), errors="replace") as stream:
-        quoting = {"quotechar": text.quote} if text.quote else {"quoting": csv.QUOTE_NONE}
+    with _opened(path) as raw, io.TextIOWrapper(raw, _encoding(text), "replace", newline="") as stream:
+        quoting = {"quotechar": text.quote, "escapechar": escapechar} if text.quote else {"quoting": csv.QUOTE_NONE}
         reader = csv.reader(stream, delimiter=text.separator_of(path), **quoting)
         begins = 1
         for number, cells in enumerate(reader):
@@ -159,20 +195,29 @@ def _rows(path: Path, text: TextFormat) -> Iterator[tuple[int, list[str]]]:
             begins = reader.line_num + 1
 
 
+def _opened(path: Path) -> IO[bytes]:
+    """The file's bytes; those within, where it is compressed by gzip, which its name need not say."""
+    stream = open(path, "rb")
+    if stream.peek(2)[:2] != b"\x1f\x8b":
+        return stream
+    stream.close()
+    return gzip.open(path, "rb")
+
+
 def _encoding(text: TextFormat) -> str:
     return "utf-8-sig" if text.encoding.lower() in ("utf-8", "utf8") else text.encoding
 
 
 def _head(path: Path, text: TextFormat) -> str:
     try:
-        with open(path, "rb") as stream:
+        with _opened(path) as stream:
             raw = stream.read(_HEAD)
         if raw.startswith(_UTF_16) and text.encoding.lower().startswith("utf-8"):
             raise InputError(f"{path} is UTF-16 text, not UTF-8; say --encoding utf-16, or save it as UTF-8.")
         return raw.decode(_encoding(text), errors="replace")
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}.") from None
-    except LookupError:
+    except (OSError, EOFError) as error:
+        raise InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+    except (LookupError, UnicodeError):
         raise InputError(f"--encoding {text.encoding} is no encoding that Python knows, such as latin-1.") from None
 
 
@@ -188,5 +233,5 @@ def _decoded(path: Path, encoding: str) -> str:
     try:
         return path.read_text(encoding=encoding)
     except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error.reason
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         raise InputError(f"{path} cannot be read as {encoding}: {reason}; see --encoding.") from None

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mmctr_jax.config import load_config
+from mmctr_jax.console import log
 from mmctr_jax.data.cache import Split, load_split
 from mmctr_jax.data.items import ItemTable, load_items
 from mmctr_jax.data.labels import read_labels
@@ -50,7 +51,10 @@ def read_folder(folder: Path, config: Path | None) -> Folder:
     features, max_history = _columns(folder, config, files)
     items = load_items(paths["item_info"], features, tempfile.gettempdir())
     features = items.features
-    splits = {name: load_split(paths[name], features, None, with_labels=True) for name in ("train", "valid")}
+    splits = {
+        "train": _with_classes(load_split(paths["train"], features, None, with_labels=True, training=True)),
+        "valid": load_split(paths["valid"], features, None, with_labels=True),
+    }
     if "test" in files:
         test = load_split(paths["test"], features, None, with_labels=False)
         labels = paths["test_labels"] if "test_labels" in files else None
@@ -60,6 +64,14 @@ def read_folder(folder: Path, config: Path | None) -> Folder:
     columns = [f.name for f in (*features.side, *features.item_features)]
     names = {column: _names(folder / "vocabularies" / f"{column}.parquet") for column in columns}
     return Folder(folder.resolve().name, features, max_history, items.table, splits, users, names)
+
+
+def _with_classes(train: Split) -> Split:
+    """Labels of training rows may lie between 0 and 1; what is measured here is of 0 and 1."""
+    label = np.asarray(train.label) >= 0.5
+    if soft := int(np.sum(label != train.label)):
+        log.info(f"{soft:,} labels of training rows lie between 0 and 1; from 0.5 on they count as 1 here.")
+    return replace(train, label=label.astype(np.uint8), weight=None)
 
 
 def _path(folder: Path, name: str) -> Path:
