@@ -37,4 +37,7 @@ def __getattr__(name: str) -> Any:
     """What is public, loaded when it is asked for: `import mmctr_jax` alone loads no library."""
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_PUBLIC[name]), name)
+    from mmctr_jax.console import root_logger_kept
+
+    with root_logger_kept():
+        return getattr(importlib.import_module(_PUBLIC[name]), name)

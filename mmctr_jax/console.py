@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from mmctr_jax.errors import InputError, TrainingError
 from mmctr_jax.terminal import Unfailing, is_terminal
 
 log = logging.getLogger("mmctr_jax")
+_quiet = threading.local()  # `on` in threads within `unsaid`
 _PLAIN_SECONDS = 10.0  # between two progress lines off a terminal
 
 
@@ -66,7 +68,8 @@ def shown() -> Iterator[list[logging.LogRecord]]:
         log.propagate = False
     log.addHandler(kept)
     try:
-        yield kept.records
+        with root_logger_kept():
+            yield kept.records
     finally:
         log.removeHandler(kept)
         absl.removeFilter(_without_orbax)
@@ -77,14 +80,35 @@ def shown() -> Iterator[list[logging.LogRecord]]:
 
 
 @contextmanager
-def unsaid() -> Iterator[None]:
-    """Within it nothing but warnings is told."""
-    level = log.level
-    log.setLevel(logging.WARNING)
+def root_logger_kept() -> Iterator[None]:
+    """Afterwards the root logger has no handler of absl's, by which Orbax logs: it would keep the host from its own."""
+    before = list(logging.root.handlers)
     try:
         yield
     finally:
-        log.setLevel(level)
+        for handler in [] if before else list(logging.root.handlers):
+            if (
+                type(handler) is logging.StreamHandler
+                and getattr(handler.formatter, "_fmt", "") == logging.BASIC_FORMAT
+            ):
+                logging.root.removeHandler(handler)
+
+
+@contextmanager
+def unsaid() -> Iterator[None]:
+    """Within it nothing but warnings is told, by this thread."""
+    before, _quiet.on = getattr(_quiet, "on", False), True
+    try:
+        yield
+    finally:
+        _quiet.on = before
+
+
+def _is_said(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.WARNING or not getattr(_quiet, "on", False)
+
+
+log.addFilter(_is_said)
 
 
 def _without_orbax(record: logging.LogRecord) -> bool:
@@ -133,7 +157,7 @@ class Progress:
         self._paused = 0.0
         self._last_line = self._start
         self._bar: RichProgress | None = None
-        if is_terminal(sys.stdout) and log.isEnabledFor(logging.INFO):
+        if is_terminal(sys.stdout) and log.isEnabledFor(logging.INFO) and not getattr(_quiet, "on", False):
             below = getattr(sys.stdout, "rich_proxied_file", sys.stdout)  # within another bar
             self._bar = RichProgress(
                 TextColumn("{task.description}"),

@@ -12,6 +12,12 @@ from typing import IO
 from mmctr_jax.errors import InputError
 
 
+def expanded(path: str | Path) -> Path:
+    """With the home folder for ~/, and variables of the environment for $NAME."""
+    text = str(path)
+    return Path(os.path.expandvars(os.path.expanduser(text) if text.startswith("~/") else text))
+
+
 def sha256(file: Path) -> hashlib._Hash:
     """Of the file's bytes. Raises InputError if it cannot be read."""
     try:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,13 +35,26 @@ def watched() -> Iterator[None]:
     os.set_blocking(tells, False)
     signal.set_wakeup_fd(tells, warn_on_full_buffer=False)
     threading.Thread(target=_end_at_the_second, args=(told,), daemon=True).start()
+    hook, sys.unraisablehook = sys.unraisablehook, _ask_again
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         _asked = _pressed = _raises = False
         signal.set_wakeup_fd(-1)
         os.close(tells)
         _give_back(before)
+
+
+def _ask_again(lost: Any) -> None:
+    """Where the KeyboardInterrupt came up in a callback of the garbage collector, from which nothing is raised."""
+    global _asked
+    if not issubclass(lost.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(lost)
+        return
+    _asked = False
+    taken = [number for number in _ASKING if signal.getsignal(number) is not signal.SIG_IGN]
+    threading.Timer(0.05, os.kill, (os.getpid(), taken[0] if taken else signal.SIGINT)).start()
 
 
 def _end_at_the_second(told: int) -> None:

@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from mmctr_jax.console import Progress
 from mmctr_jax.errors import InputError
-from mmctr_jax.files import replacing, writing
+from mmctr_jax.files import expanded, replacing, writing
 
 if TYPE_CHECKING:
     from pyarrow import NativeFile
@@ -45,7 +45,7 @@ def place_here(path: str) -> Path:
     """A place to write at, of a command that writes on this machine alone. Raises: InputError if it is a URL."""
     if is_remote(path):
         raise InputError(f"{shown(path)} is a URL, and this is written to this machine alone; name a place here.")
-    return Path(path)
+    return expanded(path)
 
 
 def cache_folder() -> Path:
@@ -95,7 +95,7 @@ def _place(path: str | Path) -> Path | _Place:
     """The path on this machine, or what a URL names. Raises: InputError if it cannot be read, or holds credentials."""
     found = _URL.fullmatch(str(path))
     if not found:
-        return Path(path)
+        return expanded(path)
     scheme, rest = found[1].lower(), found[2]
     if scheme == "file":
         return Path("/" + rest)

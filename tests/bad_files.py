@@ -48,7 +48,7 @@ BAD_SAMPLES = {
         ["column likes_level, row 1", "id 11", "vocab_size"],
     ),
     "label 2": (sample_table(label=[0, 1, 2, 0]), ["column label, row 2", "label 2"]),
-    "label 0.5": (sample_table(label=[0, 1, 0.5, 0]), ["column label, row 2", "label 0.5"]),
+    "label 1.5": (sample_table(label=[0, 1, 1.5, 0]), ["column label, row 2", "label 1.5"]),
     "label NaN": (sample_table(label=[0, 1, float("nan"), 0]), ["column label, row 2", "nan"]),
     "null target": (sample_table(item_id=[7, None, 9, 10]), ["column item_id, row 1", "null"]),
     "null history": (sample_table(item_seq=pa.array([[1], None, [2], [3]])), ["column item_seq, row 1", "null"]),

@@ -230,6 +230,19 @@ def test_a_config_lies_over_its_base(tmp_path):
     assert load_config(write_at(tmp_path / "whole.yaml", to_yaml(config))) == config
 
 
+def test_what_is_wrong_is_blamed_on_who_says_it(tmp_path):
+    write_at(tmp_path / "base.yaml", "data: {train: t, valid: v, item_info: i}\ntrain: {epochs: two}")
+    it = write_at(tmp_path / "it.yaml", "base: base.yaml\ntrain: {seed: 3}")
+    with pytest.raises(InputError, match=r"^\S*/base\.yaml: train\.epochs: "):
+        load_config(it)
+    with pytest.raises(InputError, match=r"^Override train\.batch_size=q: train\.batch_size"):
+        load_config(it, ["train.batch_size=q"])
+    with pytest.raises(InputError, match=r"^\S*/it\.yaml: train\.seeds is not a known key"):
+        load_config(write_at(tmp_path / "it.yaml", "base: base.yaml\ntrain: {seeds: 3, epochs: 1}"))
+    with pytest.raises(InputError, match=r"Overrides are a list, such as \['train.epochs=1'\]"):
+        load_config(it, "train.epochs=1")
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -365,7 +365,18 @@ def test_what_cannot_be_exported_is_refused(run, tmp_path, capsys):
     assert "is not a run directory" in refused(tmp_path / "mine", "--out", tmp_path / "x")
     stablehlo = ("--format", "stablehlo", "--precision", "int8")
     assert "StableHLO is exported in float32" in refused(directory, "--out", tmp_path / "x", *stablehlo)
+    assert "--triton 'a b/c': a model's name is of letters" in refused(
+        directory, "--out", tmp_path / "x", "--triton", "a b/c"
+    )
     assert (tmp_path / "mine" / "letter.txt").read_text() == "keep" and not (tmp_path / "x").exists()
+
+
+def test_an_export_by_a_link_is_put_where_it_leads_to(run, tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    for _ in range(2):
+        export(run[0], tmp_path / "link")
+        assert (tmp_path / "link").is_symlink() and (tmp_path / "real" / "serving.json").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "real"]
 
 
 BAD_REQUESTS = [

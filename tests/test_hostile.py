@@ -43,7 +43,12 @@ DATA = {"train": "t", "valid": "v", "item_info": "i"}
 FEATURES = parse_config(
     {
         "data": DATA,
-        "features": {"num_items": ITEMS, "item_features": [], "side": [{"name": "level", "vocab_size": LEVELS}]},
+        "features": {
+            "num_items": ITEMS,
+            "item_features": [],
+            "side": [{"name": "level", "vocab_size": LEVELS}],
+            "weight": "w",
+        },
     }
 ).features
 
@@ -336,7 +341,7 @@ def test_rows_load_as_they_are_or_are_refused(drawn):
     parts, write = drawn
     with folder() as path:
         write(path)
-        split = read(lambda: load_split(path, FEATURES, None, True, "w"), path)
+        split = read(lambda: load_split(path, FEATURES, None, True, training=True), path)
         assert (split and split_rows(split)) == (or_refused(rows_of, parts, RIGHT_ROWS) or None)
 
 
@@ -509,7 +514,7 @@ def good_bytes(tmp_path_factory) -> bytes:
 def load_bytes(data: bytes):
     with folder() as path:
         (path / "rows.parquet").write_bytes(data)
-        split = read(lambda: load_split(path / "rows.parquet", FEATURES, None, True, "w"), path)
+        split = read(lambda: load_split(path / "rows.parquet", FEATURES, None, True, training=True), path)
         return split and split_rows(split)
 
 
@@ -555,7 +560,7 @@ def test_a_wrong_number_of_rows_is_noticed(good_bytes, tmp_path):
                 if pq.read_metadata(tmp_path / "rows.parquet").num_rows == GOOD.num_rows + 1:
                     found += 1
                     with pytest.raises(InputError, match="says it has 21 rows and holds 20"):
-                        load_split(tmp_path / "rows.parquet", FEATURES, None, True, "w")
+                        load_split(tmp_path / "rows.parquet", FEATURES, None, True, training=True)
     assert found == 1
 
 
@@ -570,7 +575,9 @@ def test_of_a_slice_of_lists_its_own_rows_are_read(make):
 @pytest.mark.parametrize("name", [name for name in ODD_NAMES if name])
 def test_columns_may_have_any_name(tmp_path, name):
     pq.write_table(GOOD.rename_columns({"item_seq": name}), tmp_path / "rows.parquet")
-    split = load_split(tmp_path / "rows.parquet", FEATURES.model_copy(update={"history": name}), None, True, "w")
+    split = load_split(
+        tmp_path / "rows.parquet", FEATURES.model_copy(update={"history": name}), None, True, training=True
+    )
     assert split_rows(split) == rows_of([GOOD], RIGHT_ROWS)
 
 
@@ -583,11 +590,11 @@ def test_a_part_that_is_not_a_file_is_never_left_out_in_silence(tmp_path, what):
     else:
         (tmp_path / "b.parquet").symlink_to("nowhere.parquet")
     with pytest.raises(InputError, match="b.parquet") as error:
-        load_split(tmp_path, FEATURES, None, True, "w")
+        load_split(tmp_path, FEATURES, None, True, training=True)
     check_sentence(error.value, tmp_path)
 
 
 def test_a_folder_may_be_called_like_a_file(tmp_path):
     (tmp_path / "x.parquet").mkdir()
     pq.write_table(GOOD, tmp_path / "x.parquet" / "part.parquet")
-    assert load_split(tmp_path / "x.parquet", FEATURES, None, True, "w").rows == 20
+    assert load_split(tmp_path / "x.parquet", FEATURES, None, True, training=True).rows == 20

@@ -1,7 +1,9 @@
 """As a library: rows in memory, any number of them, in a notebook, under any flags; and the docs' page of that."""
 
+import logging
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -23,9 +25,13 @@ from mmctr_jax.commands import prepare as prepare_command
 from mmctr_jax.config import load_config
 from mmctr_jax.data.cache import read_labelled
 from mmctr_jax.data.items import load_items
+from mmctr_jax.data.parquet import Column
 from mmctr_jax.devices import hosts
 from mmctr_jax.devices.flags import plain_jax
 from mmctr_jax.errors import InputError
+from mmctr_jax.files import expanded
+from mmctr_jax.prediction import calibration
+from mmctr_jax.prediction.calibration import Calibration
 from mmctr_jax.prediction.predict import predict
 from mmctr_jax.prediction.predictor import Predictor
 from mmctr_jax.training.loop import train
@@ -102,6 +108,74 @@ def test_what_is_wrong_in_memory_is_said(predictor, change, sentence):
     with pytest.raises(InputError) as error:
         predictor.score(rows)
     assert sentence in str(error.value)
+
+
+def test_columns_of_other_libraries_and_empty_histories_are_rows(predictor):
+    torch = pytest.importorskip("torch", reason="needs torch")
+    rows = {"item_seq": [[1, 2], []], "item_id": [3, 4], "likes_level": [1, 2], "views_level": [1, 2]}
+    expected = predictor.score(rows)
+    for array in (pl.Series, jax.numpy.asarray, torch.tensor):
+        changed = {name: array(values) for name, values in rows.items() if name != "item_seq"}
+        lists = pl.Series(rows["item_seq"]) if array is pl.Series else rows["item_seq"]
+        np.testing.assert_array_equal(predictor.score(changed | {"item_seq": lists}), expected)
+    Column(Path("rows"), "c", 0, pa.array([[], []]).flatten()).integers()  # of clicks, where there are none
+
+
+def test_rows_in_memory_without_a_folder_for_files_are_one_sentence(predictor, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", "/nowhere")
+    with pytest.raises(InputError, match="temporary file, which cannot be written .*TMPDIR"):
+        predictor.score({"item_id": [1]})
+
+
+def test_a_predictor_stays_calibrated_whatever_becomes_of_its_run(run, dataset, tmp_path, monkeypatch):
+    shutil.copytree(run, tmp_path / "run")
+    calibration.write(tmp_path / "run", Calibration("platt", Predictor.load(run).step, slope=2.0, intercept=1.0))
+    monkeypatch.chdir(tmp_path)
+    calibrated = Predictor.load("run")
+    expected = calibrated.score(dataset / "test.parquet")
+    assert np.abs(expected - Predictor.load(run).score(dataset / "test.parquet")).max() > 1e-3
+    monkeypatch.chdir("/")
+    shutil.rmtree(tmp_path / "run")
+    np.testing.assert_array_equal(calibrated.score(dataset / "test.parquet"), expected)
+
+
+def test_a_precision_that_is_none_is_refused(run):
+    with pytest.raises(InputError, match="'float16' is not known; it is one of float32, tf32, bfloat16"):
+        Predictor.load(run, precision="float16")
+
+
+def test_threads_train_one_after_the_other_while_others_score(predictor, dataset, tmp_path):
+    ended, scored = {}, threading.Event()
+
+    def training(seed):
+        changes = merged(QUICK, {"train": {"seed": seed, "epochs": 2}})
+        ended[seed] = train(config_for(dataset, **changes), tmp_path / f"run{seed}")
+
+    def scoring():
+        while not scored.is_set():
+            predictor.score({"item_seq": [[1]], "item_id": [3], "likes_level": [1], "views_level": [1]})
+
+    level = logging.getLogger("mmctr_jax").level
+    trainings = [threading.Thread(target=training, args=(seed,)) for seed in (1, 2)]
+    scorings = [threading.Thread(target=scoring) for _ in range(2)]
+    for thread in (*trainings, *scorings):
+        thread.start()
+    for thread in trainings:
+        thread.join()
+    scored.set()
+    for thread in scorings:
+        thread.join()
+    assert logging.getLogger("mmctr_jax").level == level and len(ended) == 2
+    for seed in (1, 2):
+        text = (tmp_path / f"run{seed}" / "train.log").read_text()
+        assert text.count("(epoch 2.00): loss") == 1
+
+
+def test_the_root_logger_has_no_handler_of_ours():
+    program = "import logging, mmctr_jax; mmctr_jax.Predictor; print(len(logging.root.handlers))"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    found = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert found.stdout.split()[-1] == "0"
 
 
 def test_what_is_no_rows_at_all(predictor):
@@ -194,6 +268,16 @@ def test_flags_are_given_back():
 
 
 # From anywhere
+
+
+def test_home_and_variables_stand_in_paths_of_any_kind(run, monkeypatch):
+    monkeypatch.setenv("HOME", str(run.parent))
+    monkeypatch.setenv("RUN", run.name)
+    for path in ("~/run", "~/$RUN"):
+        assert Predictor.load(path).step == Predictor.load(run).step
+    assert expanded("~/${RUN}/x") == run / "x" and expanded("$NOT_SET/x") == Path("$NOT_SET/x")
+    with pytest.raises(InputError, match=r"~ and \$NAME stand for .*check the name"):
+        Predictor.load(run).score("$NOT_SET/x.parquet")
 
 
 def test_paths_of_a_config_are_seen_from_its_folder_and_beside_it_where_it_was_moved(dataset, tmp_path, monkeypatch):

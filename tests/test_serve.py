@@ -109,6 +109,7 @@ REFUSED = [
     ({"requests": [REQUEST, REQUEST | {"history": [-1]}]}, 400, "requests[1].history[0] is -1, which is not"),
     (REQUEST | {"candidates": [1] * 101}, 413, "There are 101 candidates, and 100 are allowed"),
     (b" " * 30_000, 413, "The body is longer than 20,000 bytes"),
+    (b'{"history": ' + b"[" * 1000 + b"]" * 1000 + b', "candidates": [1]}', 400, "history[0] is "),
 ]
 
 
@@ -129,7 +130,34 @@ def test_a_request_that_takes_too_long_is_given_up(exported):
     service = Service(lambda: Scorer(exported), limits=Limits(seconds=0.05))
     service.scorer.scores_by_label = lambda *_: time.sleep(0.5)
     status, content = post(service, REQUEST)
-    assert status == 503 and "took longer than 0.05 s" in content["error"]
+    assert status == 503 and "was not answered within 0.05 s" in content["error"]
+
+
+def test_a_body_that_does_not_come_is_given_up(exported):
+    service, sent = Service(lambda: Scorer(exported), limits=Limits(seconds=0.05)), []
+
+    async def receive():
+        await asyncio.sleep(5)
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/score", "headers": [], "client": ("test", 1)}
+    asyncio.run(service(scope, receive, send))
+    assert sent[0]["status"] == 408 and b"did not come whole within 0.05 s" in sent[1]["body"]
+
+
+def test_a_websocket_is_refused(service):
+    sent = []
+
+    async def receive():
+        return {"type": "websocket.connect"}
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(service({"type": "websocket", "path": "/", "headers": []}, receive, send))
+    assert sent == [{"type": "websocket.close"}]
 
 
 def test_the_open_inference_protocol(service, exported):
@@ -296,7 +324,7 @@ def test_a_new_export_is_served_without_a_dropped_request_and_a_signal_ends_it_i
     process.terminate()
     assert process.wait(30) == 0
     lines = (folder / "log").read_text().splitlines()
-    assert lines[-1] == "Stopped, with every request answered." and "Traceback" not in "".join(lines)
+    assert lines[-1] == "Stopped." and "Traceback" not in "".join(lines)
     entry = json.loads(next(line for line in lines if line.startswith("{")))
     assert entry["path"] == "/v1/score" and entry["status"] == 200 and entry["ms"] > 0
 
@@ -312,13 +340,19 @@ def test_several_workers_share_a_port_and_their_metrics(exported, tmp_path):
             np.testing.assert_allclose(fetch(f"{url}/v1/score", REQUEST)["scores"], expected, rtol=1e-6)
         with urllib.request.urlopen(f"{url}/metrics", timeout=30) as response:
             assert "mmctr_candidates_total 60.0" in response.read().decode()
-        process.terminate()
+        os.kill(process.pid, signal.SIGHUP)
+        for _ in range(200):
+            if (tmp_path / "log").read_text().count("anew: step") == 2:  # by each worker
+                break
+            time.sleep(0.1)
+        np.testing.assert_allclose(fetch(f"{url}/v1/score", REQUEST)["scores"], expected, rtol=1e-6)
+        process.send_signal(signal.SIGUSR1)
         assert process.wait(60) == 0
     finally:
         process.kill()
         process.wait()
     text = (tmp_path / "log").read_text()
-    assert text.splitlines()[-1] == "Stopped, with every request answered." and "Traceback" not in text
+    assert text.splitlines()[-1] == "Stopped." and "Traceback" not in text
 
 
 def test_a_client_that_others_wrote(server):

@@ -91,3 +91,25 @@ def test_descriptors_that_are_closed_are_no_later_files(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     subprocess.run(["bash", "-c", f'"{sys.executable}" -c "{program}" <&- >&- 2>&-'], cwd=tmp_path, env=environment)
     assert int((tmp_path / "n").read_text()) > 2
+
+
+def test_an_interrupt_that_a_callback_swallowed_comes_again():
+    program = """
+import os, signal, time
+from mmctr_jax import interrupt
+
+class Collected:
+    def __del__(self):  # as a callback of the garbage collector: nothing is raised from it
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+
+with interrupt.watched():
+    try:
+        Collected()
+        time.sleep(20)
+    except KeyboardInterrupt:
+        print("stopped")
+"""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    found = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60)
+    assert found.stdout == "stopped\n" and found.stderr == "" and found.returncode == 0

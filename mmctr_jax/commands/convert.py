@@ -5,9 +5,9 @@ CHECKPOINT is the release's state dict, as torch.save writes it; RUN_DIR is what
 """
 
 import argparse
-from pathlib import Path
 
 from mmctr_jax import interrupt
+from mmctr_jax.files import expanded
 from mmctr_jax.remote import place_here
 
 
@@ -16,14 +16,14 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="mmctr convert", description="Released PyTorch weights in and out.")
     commands = parser.add_subparsers(dest="command", required=True)
     into = commands.add_parser("torch-to-jax", help="a released state dict into a run directory")
-    into.add_argument("checkpoint", type=Path, help="file with the state dict")
+    into.add_argument("checkpoint", type=expanded, help="file with the state dict")
     into.add_argument(
         "overrides", nargs="*", default=[], metavar="section.key=value", help="settings that replace the config's"
     )
     into.add_argument("--config", required=True, help="YAML file that describes the checkpoint's model and its items")
     into.add_argument("--out", required=True, type=place_here, help="new run directory, for mmctr predict")
     back = commands.add_parser("jax-to-torch", help="a run directory's weights into a released state dict")
-    back.add_argument("run_dir", type=Path, help="what mmctr train or torch-to-jax wrote")
+    back.add_argument("run_dir", type=expanded, help="what mmctr train or torch-to-jax wrote")
     back.add_argument("--out", required=True, type=place_here, help="file for the state dict")
     args, rest = parser.parse_known_args(arguments)
     with interrupt.deferred():

@@ -1,9 +1,9 @@
 """mmctr embed DIR [--text SOURCE] [--image SOURCE --pictures FOLDER] [--dim 128] [--out FILE]"""
 
 import argparse
-from pathlib import Path
 
 from mmctr_jax import interrupt
+from mmctr_jax.files import expanded
 from mmctr_jax.remote import place_here
 
 
@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="What a model has encoded is kept in DIR/.embed: after an interruption the same command continues from "
         "there, and other options of the PCA encode nothing again. The folder is safe to delete.",
     )
-    parser.add_argument("folder", metavar="DIR", type=Path, help="with item_feature.parquet and item_info.parquet")
+    parser.add_argument("folder", metavar="DIR", type=expanded, help="with item_feature.parquet and item_info.parquet")
     parser.add_argument(
         "--text",
         metavar="tfidf|FILE|MODEL",
@@ -48,7 +48,9 @@ def _parser() -> argparse.ArgumentParser:
         "or item_id; or a transformers model, by folder or hub name",
     )
     parser.add_argument("--image", metavar="FILE|MODEL", help="likewise")
-    parser.add_argument("--pictures", metavar="FOLDER", type=Path, help="ITEM.jpg, .jpeg, .png or .webp, for a model")
+    parser.add_argument(
+        "--pictures", metavar="FOLDER", type=expanded, help="ITEM.jpg, .jpeg, .png or .webp, for a model"
+    )
     rows_of = "whose row is whose in a .npy: the item file or a .npy of ids in its order, or item_feature"
     parser.add_argument("--rows-of", metavar="FILE|item_feature", help=rows_of)
     parser.add_argument("--dim", type=_positive, default=128, help="of the vectors (default: 128)")

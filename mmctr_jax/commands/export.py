@@ -1,16 +1,16 @@
 """mmctr export RUN_DIR --out DIR [--format onnx | stablehlo] [--precision float32 | int8] ..."""
 
 import argparse
-from pathlib import Path
 
 from mmctr_jax import interrupt
+from mmctr_jax.files import expanded
 from mmctr_jax.remote import place_here
 
 
 def main(arguments: list[str]) -> int:
     """Runs `mmctr export`; returns the exit code. Raises: InputError."""
     parser = argparse.ArgumentParser(prog="mmctr export", description="A trained model as a folder to serve from.")
-    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="what mmctr train wrote")
+    parser.add_argument("run_dir", type=expanded, metavar="RUN_DIR", help="what mmctr train wrote")
     parser.add_argument(
         "--out", required=True, type=place_here, help="folder of the export; an older export is replaced"
     )

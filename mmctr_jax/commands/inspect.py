@@ -1,8 +1,8 @@
 """mmctr inspect DIR [--config CONFIG] [--out FOLDER]"""
 
 import argparse
-from pathlib import Path
 
+from mmctr_jax.files import expanded
 from mmctr_jax.remote import place_here
 
 
@@ -12,9 +12,11 @@ def main(arguments: list[str]) -> int:
         prog="mmctr inspect",
         description="Know your data before spending hours on it: writes inspect.html and inspect.json.",
     )
-    parser.add_argument("folder", type=Path, metavar="DIR", help="train, valid, item_info .parquet, and test if any")
     parser.add_argument(
-        "--config", type=Path, help="whose columns to look at (default: the one that prepare wrote, if any)"
+        "folder", type=expanded, metavar="DIR", help="train, valid, item_info .parquet, and test if any"
+    )
+    parser.add_argument(
+        "--config", type=expanded, help="whose columns to look at (default: the one that prepare wrote, if any)"
     )
     parser.add_argument("--out", type=place_here, metavar="FOLDER", help="where the two files go (default: DIR)")
     args = parser.parse_args(arguments)

@@ -1,10 +1,10 @@
 """mmctr predict --ckpt RUN_DIR [--data FILE|FOLDER] [--out FILE] ..."""
 
 import argparse
-from pathlib import Path
 
 from mmctr_jax import interrupt
 from mmctr_jax.devices.compilation import keep_compiled_programs
+from mmctr_jax.files import expanded
 
 
 def main(arguments: list[str]) -> int:
@@ -15,9 +15,9 @@ def main(arguments: list[str]) -> int:
         from mmctr_jax.prediction.predict import predict
 
     parser = argparse.ArgumentParser(prog="mmctr predict", description="Score samples with a trained model.")
-    parser.add_argument("--ckpt", required=True, type=Path, metavar="RUN_DIR", help="what mmctr train wrote")
+    parser.add_argument("--ckpt", required=True, type=expanded, metavar="RUN_DIR", help="what mmctr train wrote")
     parser.add_argument("--data", help="Parquet file or folder (default: the config's test file)")
-    parser.add_argument("--out", type=Path, help=".parquet, .csv or .zip (default: RUN_DIR/predictions.parquet)")
+    parser.add_argument("--out", type=expanded, help=".parquet, .csv or .zip (default: RUN_DIR/predictions.parquet)")
     parser.add_argument("--task", choices=TASKS, help="score column of a .zip submission")
     parser.add_argument("--labels", help="labels in a file of their own, in the same row order (default: the config's)")
     parser.add_argument(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmctr_jax import interrupt
+from mmctr_jax.files import expanded
 from mmctr_jax.prepare import interactions, microlens, movielens
 from mmctr_jax.prepare.options import Options
 from mmctr_jax.prepare.source import Source, SourceKind, comma_separated
@@ -68,10 +68,10 @@ def _parser() -> argparse.ArgumentParser:
     sources = parser.add_subparsers(dest="source", required=True, metavar="SOURCE")
     for name, kind in SOURCES.items():
         of_source = sources.add_parser(name, help=kind.help, description=kind.help)
-        of_source.add_argument("path", type=Path, help=kind.path)
-        of_source.add_argument("--out", required=True, type=Path, help="new folder for the prepared files")
+        of_source.add_argument("path", type=expanded, help=kind.path)
+        of_source.add_argument("--out", required=True, type=expanded, help="new folder for the prepared files")
         like = "number ids as this prepared folder, or the one of this run, did; what is new comes after that"
-        of_source.add_argument("--like", type=Path, metavar="RUN|DIR", help=like)
+        of_source.add_argument("--like", type=expanded, metavar="RUN|DIR", help=like)
         kind.add_arguments(of_source)
         _add_options(of_source, kind)
     return parser

@@ -1,9 +1,9 @@
 """mmctr report RUN_DIR [RUN_DIR ...] --out PAGE.html"""
 
 import argparse
-from pathlib import Path
 
 from mmctr_jax.devices.compilation import keep_compiled_programs
+from mmctr_jax.files import expanded
 from mmctr_jax.remote import place_here
 
 
@@ -14,7 +14,7 @@ def main(arguments: list[str]) -> int:
         description="What trainings achieved, as one page: curves, metrics with intervals, calibration, AUC by slices. "
         "Several runs: side by side, with differences. Works while a run is still going.",
     )
-    parser.add_argument("run_dirs", type=Path, nargs="+", metavar="RUN_DIR", help="what train.py wrote")
+    parser.add_argument("run_dirs", type=expanded, nargs="+", metavar="RUN_DIR", help="what train.py wrote")
     parser.add_argument("--out", required=True, type=place_here, metavar="PAGE.html", help="the page to write")
     args = parser.parse_args(arguments)
 

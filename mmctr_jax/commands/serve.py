@@ -2,17 +2,17 @@
 
 import argparse
 import os
-from pathlib import Path
 from typing import Any
 
 from mmctr_jax import interrupt
 from mmctr_jax.errors import InputError
+from mmctr_jax.files import expanded
 
 
 def main(arguments: list[str]) -> int:
     """Runs `mmctr serve` until it is told to stop; returns the exit code. Raises: InputError."""
     parser = argparse.ArgumentParser(prog="mmctr serve", description="Answer requests over HTTP with an export.")
-    parser.add_argument("directory", type=Path, metavar="DIR", help="what mmctr export wrote")
+    parser.add_argument("directory", type=expanded, metavar="DIR", help="what mmctr export wrote")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: this machine alone)")
     parser.add_argument("--port", type=int, default=8000, help="0: any that is free (default: 8000)")
     parser.add_argument("--name", default="mmctr", help="of the model, in /v2/models/NAME (default: mmctr)")
@@ -24,7 +24,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--max-candidates", type=int, default=10_000, help="of one request (default: 10,000)")
     parser.add_argument("--timeout", type=float, default=10.0, help="seconds for one request (default: 10)")
     parser.add_argument("--no-access-log", action="store_true", help="no line for each request")
-    parser.add_argument("--example", type=Path, metavar="PREPARED", help="prepared folder whose users the page shows")
+    parser.add_argument(
+        "--example", type=expanded, metavar="PREPARED", help="prepared folder whose users the page shows"
+    )
     args = parser.parse_args(arguments)
     if not 0 <= args.port < 2**16:
         parser.error(f"--port {args.port} is not one of 0 … 65535")

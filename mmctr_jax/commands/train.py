@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mmctr_jax import interrupt
 from mmctr_jax.devices.compilation import keep_compiled_programs, make_deterministic
+from mmctr_jax.files import expanded
 
 
 def main(arguments: list[str]) -> int:
@@ -13,10 +14,10 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="mmctr train", description="Train a multimodal CTR model.")
     parser.add_argument("--config", required=True, help="YAML file, see configs/")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that replace the file's")
-    parser.add_argument("--run-dir", type=Path, help="folder or URL of all that is kept (default: runs/NAME)")
+    parser.add_argument("--run-dir", type=expanded, help="folder or URL of all that is kept (default: runs/NAME)")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run; start if there is none")
     begin = "begin with the best weights of another run, such as yesterday's; new ids begin fresh"
-    parser.add_argument("--init-from", type=Path, metavar="RUN_DIR", help=begin)
+    parser.add_argument("--init-from", type=expanded, metavar="RUN_DIR", help=begin)
     parser.add_argument("--deterministic", action="store_true", help="same bits every time on GPUs, too; slower there")
     _add_host_arguments(parser)
     args = parser.parse_intermixed_args(arguments)

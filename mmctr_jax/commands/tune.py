@@ -1,9 +1,9 @@
 """mmctr tune --config BASE.yaml --space SPACE.yaml --out DIR [section.key=value ...] [--one-at-a-time]"""
 
 import argparse
-from pathlib import Path
 
 from mmctr_jax import interrupt
+from mmctr_jax.files import expanded
 from mmctr_jax.remote import place_here
 
 _OF_A_SEARCH = ("sampler", "trials", "no_pruning", "seed", "storage", "test")
@@ -57,9 +57,11 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="mmctr tune", description="Search for good settings, or vary them one at a time."
     )
-    parser.add_argument("--config", required=True, type=Path, metavar="BASE", help="the config that is varied")
+    parser.add_argument("--config", required=True, type=expanded, metavar="BASE", help="the config that is varied")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings for all runs")
-    parser.add_argument("--space", required=True, type=Path, help="the fields to vary, see configs/tune/table1.yaml")
+    parser.add_argument(
+        "--space", required=True, type=expanded, help="the fields to vary, see configs/tune/table1.yaml"
+    )
     parser.add_argument("--out", type=place_here, required=True, metavar="DIR", help="folder of the runs and results")
     parser.add_argument("--sampler", choices=("tpe", "random", "grid"), help="what to try next (default: tpe)")
     parser.add_argument(

@@ -5,9 +5,13 @@
 
 from __future__ import annotations
 
+import copy
 import datetime
+import functools
 import json
 import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,7 @@ from mmctr_jax.config import yaml
 from mmctr_jax.config.explain import explain
 from mmctr_jax.config.schema import Config
 from mmctr_jax.errors import InputError
+from mmctr_jax.files import expanded
 from mmctr_jax.remote import local
 
 
@@ -63,8 +68,11 @@ def parse_config(raw: Any, where: str = "config") -> Config:
         raise InputError(f"{where}: cannot be read as plain settings ({error}).") from None
 
 
-def _read_raw(path: Path, readers: tuple[Path, ...] = ()) -> Any:
-    """A config file's plain data, laid over that of the file which its key `base` names, relative to its folder."""
+def _read_layers(path: Path, readers: tuple[Path, ...] = ()) -> list[tuple[Path, Any]]:
+    """The plain data of a config file, and before it that of the file which its key `base` names, and so on.
+
+    `base` is relative to the folder of the file that names it.
+    """
     named = f", the base of {readers[-1]}," if readers else ""
     raw = yaml.read(path, f"Config {path}{named}")
     if raw is None:
@@ -72,17 +80,17 @@ def _read_raw(path: Path, readers: tuple[Path, ...] = ()) -> Any:
     if isinstance(raw, dict) and isinstance(raw.get("data"), dict):
         raw["data"] = {name: _found(value, path.parent) for name, value in raw["data"].items()}
     if not isinstance(raw, dict) or "base" not in raw:
-        return raw
+        return [(path, raw)]
     base = raw.pop("base")
     if not isinstance(base, str) or "\0" in base:
         raise InputError(f"{path}: base must be the path of another config file, not {base!r}.")
-    readers = (*readers, path)
-    if os.path.realpath(path.parent / base) in [os.path.realpath(reader) for reader in readers]:
+    readers, below = (*readers, path), path.parent / expanded(base)
+    if os.path.realpath(below) in [os.path.realpath(reader) for reader in readers]:
         raise InputError(f"{path}: base {base} leads back to itself.")
-    below = _read_raw(path.parent / base, readers)
-    if not isinstance(below, dict):
-        raise InputError(f"{path.parent / base}, the base of {path}: not a mapping of sections.")
-    return _merged(below, raw)
+    layers = _read_layers(below, readers)
+    if not isinstance(layers[-1][1], dict):
+        raise InputError(f"{below}, the base of {path}: not a mapping of sections.")
+    return [*layers, (path, raw)]
 
 
 def _found(value: Any, folder: Path) -> Any:
@@ -100,10 +108,7 @@ def _found(value: Any, folder: Path) -> Any:
 
 
 def _expanded(value: Any) -> Any:
-    """A path with the home folder for ~/ and variables of the environment for $NAME."""
-    if not isinstance(value, str):
-        return value
-    return os.path.expandvars(os.path.expanduser(value) if value.startswith("~/") else value)
+    return str(expanded(value)) if isinstance(value, str) and value and "://" not in value else value
 
 
 def _merged(base: Any, raw: Any) -> Any:
@@ -118,7 +123,11 @@ def read_settings(path: str | Path, overrides: list[str] | tuple[str, ...] = ())
 
     Raises: InputError if a file cannot be read, or an override is none.
     """
-    raw = _read_raw(local(path))
+    return _with_overrides([raw for _, raw in _read_layers(local(path))], overrides)
+
+
+def _with_overrides(layers: list[Any], overrides: Sequence[str]) -> Any:
+    raw = functools.reduce(_merged, copy.deepcopy(layers))
     if isinstance(raw, dict):
         for override in overrides:
             _apply_override(raw, override)
@@ -129,26 +138,39 @@ def read_settings(path: str | Path, overrides: list[str] | tuple[str, ...] = ())
 
 def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
     """`read_settings`, checked. Raises: InputError if a file cannot be read, or any key or value is wrong."""
+    if isinstance(overrides, str):
+        raise InputError(f"Overrides are a list, such as [{overrides!r}].")
+    layers = _read_layers(local(path))
+    raw = _with_overrides([raw for _, raw in layers], overrides)
+    problem = _problem(raw)
+    if problem is None:
+        return parse_config(raw, str(path))
+    raise InputError(f"{_guilty(layers, overrides, problem)}: {problem}")
+
+
+def _guilty(layers: list[tuple[Path, Any]], overrides: Sequence[str], problem: str) -> str:
+    """Who says what is wrong: the override without which it is not there, or the last file that has the key."""
+    files = [raw for _, raw in layers]
+    for count in range(len(overrides), 0, -1):
+        if _problem(_with_overrides(files, overrides[: count - 1])) != problem:
+            return f"Override {overrides[count - 1]}"
+    key = re.split("[ :]", problem)[0].split(".")
+    return next((str(file) for file, raw in reversed(layers) if _has(raw, key)), str(layers[-1][0]))
+
+
+def _has(raw: Any, key: list[str]) -> bool:
+    if not key or not isinstance(raw, dict):
+        return not isinstance(raw, dict)  # the rest of the key is within a list, or the value itself
+    return key[0] in raw and (len(key) == 1 or _has(raw[key[0]], key[1:]))
+
+
+def _problem(raw: Any) -> str | None:
+    """What is wrong with settings; None: nothing."""
     try:
-        return parse_config(read_settings(path, overrides), str(path))
+        parse_config(raw, "")
     except InputError as error:
-        guilty = _first_wrong(path, overrides)
-        if guilty is None or not str(error).startswith(f"{path}:"):  # the latter name the override already
-            raise
-        raise InputError(f"Override {guilty}:{str(error).removeprefix(f'{path}:')}") from None
-
-
-def _first_wrong(path: str | Path, overrides: list[str] | tuple[str, ...]) -> str | None:
-    """The override after which a config is wrong that was right before it; None if the file itself is wrong."""
-    return next((overrides[at] for at in reversed(range(len(overrides))) if _is_right(path, overrides[:at])), None)
-
-
-def _is_right(path: str | Path, overrides: list[str] | tuple[str, ...]) -> bool:
-    try:
-        parse_config(read_settings(path, overrides))
-    except InputError:
-        return False
-    return True
+        return str(error).removeprefix(": ")
+    return None
 
 
 def to_yaml(config: Config) -> str:

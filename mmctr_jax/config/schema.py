@@ -20,6 +20,9 @@ _FILE = Marker.FREE_ON_RESUME | Marker.FREE_IN_COMPARISON  # it may have moved: 
 _SCORED_FILE = _FILE | Marker.FIXED_IN_SEARCH
 
 
+Precision = Literal["float32", "tf32", "bfloat16"]
+
+
 class DataConfig(Settings):
     """The files."""
 
@@ -97,7 +100,7 @@ class TrainConfig(Settings):
     """Of weights, dropout and row order."""
     sharding: Literal["replicated", "fsdp"] = "replicated"
     """fsdp: large parameters, their moments and the item table are split over the devices instead of being on each."""
-    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     """Of matrix products; weights and loss stay float32."""
     optimizer: AnyOptimizer = Adam()
     """What turns gradients into steps: adam, adamw, adagrad, lamb, lion or sgd. Arguments go beside the name, as in

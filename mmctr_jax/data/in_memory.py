@@ -39,21 +39,41 @@ def as_table(rows: Any) -> pa.Table:
 def _array(values: Any) -> pa.Array:
     if isinstance(values, pa.Array | pa.ChunkedArray):
         return values
+    if hasattr(values, "to_arrow"):  # polars
+        return values.to_arrow()
+    if not isinstance(values, np.ndarray) and type(values).__module__.split(".")[0] != "pandas":
+        values = np.asarray(values) if hasattr(values, "__array__") else values  # JAX, PyTorch
     if isinstance(values, np.ndarray) and values.ndim > 1:
         return pa.array(list(values))
     return pa.array(values)
+
+
+def _temporary() -> tempfile.TemporaryDirectory:
+    try:
+        return tempfile.TemporaryDirectory(prefix="mmctr_")
+    except OSError as error:
+        raise _unwritable(error) from None
+
+
+def _unwritable(error: OSError) -> InputError:
+    return InputError(
+        f"Rows in memory are checked by way of a temporary file, which cannot be written ({error.strerror or error}); "
+        "name a folder for it in TMPDIR."
+    )
 
 
 @contextmanager
 def as_file(rows: Any) -> Iterator[Path]:
     """A Parquet file of rows in memory; what is wrong with it is said of "rows". Raises: InputError."""
     table = as_table(rows)
-    with tempfile.TemporaryDirectory(prefix="mmctr_") as folder:
+    with _temporary() as folder:
         path = Path(folder) / "rows.parquet"
         try:
             pq.write_table(table, path)
         except pa.ArrowException as error:
             raise InputError(f"The rows are no table: {str(error).splitlines()[0]}.") from None
+        except OSError as error:
+            raise _unwritable(error) from None
         try:
             yield path
         except InputError as error:

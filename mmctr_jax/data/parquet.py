@@ -52,7 +52,7 @@ def _part_files(path: Path) -> list[Path]:
 def _advice(path: Path) -> str:
     """What to do about a path at which there is nothing."""
     if str(path).startswith("~") or "$" in str(path):
-        return "~ and $ are not expanded in settings: write the home folder out"
+        return "~ and $NAME stand for the home folder and for a variable, where there is one: check the name"
     if any(mark in str(path) for mark in "*?["):
         return "patterns (globs) are not expanded: name the folder that holds the part files"
     return "check the path" + ("" if path.is_absolute() else " (it is relative to the current folder)")
@@ -150,6 +150,8 @@ class Column:
     def integers(self) -> np.ndarray:
         """(rows,) int64."""
         array = self._values()
+        if pa.types.is_null(array.type) and not len(array):  # of lists that are all empty
+            return np.zeros(0, np.int64)
         if not pa.types.is_integer(array.type):
             raise self._refuse_type("an integer column")
         return _to_int64(array)

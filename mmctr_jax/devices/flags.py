@@ -24,6 +24,8 @@ def plain_jax() -> Iterator[None]:
             (jax.enable_custom_prng, False),
             (jax.debug_nans, False),  # a NaN is told of by what it is in
             (jax.debug_infs, False),
+            (jax.transfer_guard, "allow"),
+            (jax.legacy_prng_key, "allow"),
         ):
             stack.enter_context(setting(value))
         yield

@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -78,6 +79,8 @@ def export(
     """
     if kind == "stablehlo" and precision != "float32":
         raise InputError(f"--precision {precision} is of --format onnx; StableHLO is exported in float32.")
+    if triton and not re.fullmatch(r"[\w.-]+", triton):
+        raise InputError(f"--triton {triton!r}: a model's name is of letters, digits, '-', '_' and '.'.")
     if triton and (kind != "onnx" or original_ids):
         raise InputError("--triton is of --format onnx, and its models take item numbers: leave out --original-ids.")
     before, directory = _check_out(out), copied(directory)
@@ -180,6 +183,7 @@ def _check_out(out: Path) -> bool:
 @contextmanager
 def _replacing_folder(out: Path) -> Iterator[Path]:
     """A new folder beside `out`, which takes its place when the block ends well."""
+    out = out.resolve()  # of a link, what it leads to
     with writing(out, "name another --out"):
         out.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))

@@ -22,7 +22,8 @@ def save(model: onnx.ModelProto, arrays: Shapes, path: Path) -> None:
     convert_model_to_external_data(model, location=weights, size_threshold=4096)
     model.graph.initializer.extend(_reference(name, shape) for name, shape in arrays.items())
     onnx.save_model(model, str(path))
-    path.with_suffix(".weights").chmod(0o644)  # ONNX makes it the owner's alone
+    if path.with_suffix(".weights").exists():  # not where all tensors are small
+        path.with_suffix(".weights").chmod(0o644)  # ONNX makes it the owner's alone
 
 
 def resize(path: Path, arrays: Shapes, out: Path) -> None:

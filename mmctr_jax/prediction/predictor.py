@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import numpy as np
@@ -13,7 +13,8 @@ from jax.sharding import Mesh
 from scipy.special import expit
 
 from mmctr_jax.config import Config
-from mmctr_jax.console import Progress, log, unsaid
+from mmctr_jax.config.schema import Precision
+from mmctr_jax.console import Progress, log, root_logger_kept, unsaid
 from mmctr_jax.data.cache import Split, load_split
 from mmctr_jax.data.in_memory import as_file
 from mmctr_jax.data.items import ItemTable, with_new_items
@@ -24,6 +25,7 @@ from mmctr_jax.devices.flags import plain_jax
 from mmctr_jax.devices.sharding import make_mesh, on_devices, put_items, share
 from mmctr_jax.errors import InputError
 from mmctr_jax.prediction import calibration
+from mmctr_jax.prediction.calibration import Calibration
 from mmctr_jax.runs.directory import RunDirectory
 from mmctr_jax.runs.mirror import copied
 from mmctr_jax.training import metrics
@@ -54,6 +56,8 @@ class Predictor:
     params: Any
     batch_stats: Any
     directory: Path
+    calibration: Calibration | InputError | None
+    """As it was when the run was loaded; what is wrong with it is raised by `score` alone."""
     _score: Callable[[Split, Callable[[int], None]], np.ndarray]
     _vectors: Callable
     _items: dict[str, jax.Array]
@@ -61,6 +65,7 @@ class Predictor:
 
     @classmethod
     @plain_jax()
+    @root_logger_kept()
     def load(
         cls, directory: str | Path, item_info: str | Path | None = None, precision: str | None = None
     ) -> Predictor:
@@ -74,6 +79,10 @@ class Predictor:
         run = RunDirectory(directory)
         config = run.read_config()
         if precision is not None:
+            if precision not in get_args(Precision):
+                raise InputError(
+                    f"Precision {precision!r} is not known; it is one of {', '.join(get_args(Precision))}."
+                )
             config = config.model_copy(update={"train": config.train.model_copy(update={"precision": precision})})
         mesh, table, num_items = make_mesh(), run.read_items(), config.features.num_items
         if item_info is not None:
@@ -89,7 +98,13 @@ class Predictor:
             return score(params, batch_stats, split, items, on_rows)
 
         vectors = make_vectors_step(config)
-        return cls(config, step, num_items, table, params, batch_stats, directory, score_split, vectors, items, mesh)
+        try:
+            fitted = calibration.read(directory, step)
+        except InputError as error:
+            fitted = error
+        return cls(
+            config, step, num_items, table, params, batch_stats, directory, fitted, score_split, vectors, items, mesh
+        )
 
     def score(self, rows: Rows) -> np.ndarray:
         """(rows,) float32 click probabilities, calibrated if the run is.
@@ -101,8 +116,9 @@ class Predictor:
         Raises:
             InputError: Something in the rows is not as it must be, such as an id that no item has.
         """
-        logits = self.logits(rows)
-        fitted = calibration.read(self.directory, self.step)
+        logits, fitted = self.logits(rows), self.calibration
+        if isinstance(fitted, InputError):
+            raise fitted
         return expit(logits if fitted is None else fitted.apply(logits)).astype(np.float32)
 
     def logits(self, rows: Rows) -> np.ndarray:
@@ -120,6 +136,7 @@ class Predictor:
         """(rows,) float32 logits of rows that are read and checked already; those of the first label."""
         return metrics.first(self._scored(split))
 
+    @plain_jax()
     def warm_up(self, rows: int = 1024) -> None:
         """Compiles what scoring so many rows, or fewer, will need: otherwise the first call of each size does."""
         features, config = self.config.features, self.config
@@ -137,6 +154,7 @@ class Predictor:
                 return
             count *= 2
 
+    @plain_jax()
     def item_vectors(self) -> np.ndarray:
         """(items, W) float32 vectors by item id, that of padding being the first.
 
@@ -150,6 +168,7 @@ class Predictor:
             found.append(np.asarray(self._vectors(self.params, self.batch_stats, batch, self._items)["item_vector"]))
         return np.concatenate(found)[: self.num_items]
 
+    @plain_jax()
     def user_vectors(self, rows: Rows) -> np.ndarray:
         """(rows, W) float32 vectors of the rows' histories, for retrieval by their product with `item_vectors`.
 

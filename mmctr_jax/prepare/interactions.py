@@ -12,6 +12,7 @@ import polars as pl
 
 from mmctr_jax.console import log as say
 from mmctr_jax.errors import InputError
+from mmctr_jax.files import expanded
 from mmctr_jax.hashing import as_hashed
 from mmctr_jax.prepare.columns import Columns, name_problem, option
 from mmctr_jax.prepare.proposals import with_proposals
@@ -365,7 +366,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     ignored = "columns, of log and items, that no use is proposed for; * for all"
     add("--ignore", type=comma_separated, default=(), metavar="COLUMN,…", help=ignored)
     add = parser.add_argument_group("items").add_argument
-    add("--items", type=Path, metavar="FILE", help="one row per item: CSV, TSV or Parquet")
+    add("--items", type=expanded, metavar="FILE", help="one row per item: CSV, TSV or Parquet")
     add("--item-key", metavar="COLUMN", help="item ids there (default: as --item)")
     add("--tags", metavar="COLUMN", help="lists, or text with separators")
     add("--tag-separator", type=_separator, metavar="TEXT", help="between tags in text (default: |)")

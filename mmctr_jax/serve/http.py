@@ -127,20 +127,19 @@ class Service:
         """One HTTP request, or the server's start and end."""
         if scope["type"] == "lifespan":
             return await self._lifespan(receive, send)
-        if scope["type"] != "http":
-            return None
+        if scope["type"] == "websocket":
+            await receive()
+            return await send({"type": "websocket.close"})  # which refuses it: 403
         start, path = time.perf_counter(), scope["path"].rstrip("/") or "/"
         try:
             handler = self._route(scope["method"], path)
             headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-            body = await self._body(receive, headers)
-            response = await asyncio.wait_for(handler(body, headers), self.limits.seconds)
+            body = await self._in_time(self._body(receive, headers), start, 408, "did not come whole")
+            response = await self._in_time(handler(body, headers), start, 503, "was not answered")
         except RequestError as error:
             response = _error(400, str(error))
         except Refused as error:
             response = _error(error.status, str(error))
-        except TimeoutError:
-            response = _error(503, f"The request took longer than {self.limits.seconds:g} s; send fewer candidates.")
         except _Disconnected:
             return None
         except Exception:
@@ -151,6 +150,14 @@ class Service:
         await send({"type": "http.response.body", "body": response.body if scope["method"] != "HEAD" else b""})
         self._record(scope, path, response.status, time.perf_counter() - start)
         return None
+
+    async def _in_time(self, work: Awaitable[Any], start: float, status: int, what: str) -> Any:
+        try:
+            return await asyncio.wait_for(work, start + self.limits.seconds - time.perf_counter())
+        except TimeoutError:
+            raise Refused(
+                status, f"The request {what} within {self.limits.seconds:g} s; send fewer candidates."
+            ) from None
 
     async def _lifespan(self, receive: Callable, send: Callable) -> None:
         while True:
@@ -258,7 +265,8 @@ class Service:
                 raise RequestError(f"inputs.{field}", "is missing.")
         clicks = {name: inputs.pop(name) for name in self.scorer.clicks if name in inputs}
         history, candidates = inputs.pop("history"), inputs.pop("candidates")
-        side = {name: _alone(values) for name, values in inputs.items()}
+        listed = {name for name, feature in self.scorer.side.items() if "length" in feature}
+        side = {name: values if name in listed else _alone(values) for name, values in inputs.items()}
         (scores,) = await self._scores([(history, candidates, side, clicks)])
         if isinstance(scores, RequestError):
             raise scores

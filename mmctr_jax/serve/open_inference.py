@@ -35,12 +35,14 @@ def read_request(body: bytes, header_length: str | None) -> tuple[dict[str, Any]
     """The JSON of a request, and the inputs by name. Raises: RequestError."""
     length = len(body)
     if header_length is not None:
-        if not header_length.isdigit() or int(header_length) > len(body):
+        if not (header_length.isascii() and header_length.isdigit()) or int(header_length) > len(body):
             raise RequestError(
                 "Inference-Header-Content-Length", f"is {header_length!r} and the body has {len(body)} bytes."
             )
         length = int(header_length)
     request, binary = parse(body[:length]), memoryview(body)[length:]
+    if not isinstance(request.get("outputs", []), list):
+        raise RequestError("outputs", "must be a list of tensors.")
     tensors = request.get("inputs")
     if not isinstance(tensors, list) or not all(isinstance(tensor, dict) for tensor in tensors):
         raise RequestError("inputs", "must be a list of tensors.")

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from mmctr_jax.errors import InputError
+from mmctr_jax.files import expanded
 from mmctr_jax.hashing import hash_id
 
 FORMAT, MANIFEST = 1, "serving.json"
@@ -77,7 +78,10 @@ class Scorer:
         Raises:
             InputError: It is no export, is damaged, or ONNX Runtime is not installed.
         """
-        self.directory, self.manifest = Path(directory), read_manifest(directory)
+        if unknown not in ("refuse", "padding"):
+            raise InputError(f"unknown is {unknown!r}; it is 'refuse' or 'padding'.")
+        directory = expanded(directory)
+        self.directory, self.manifest = directory, read_manifest(directory)
         self.num_items: int = self.manifest["num_items"]
         """Items that can be scored, padding item 0 included."""
         self.side: dict[str, dict[str, Any]] = {f["name"]: f for f in self.manifest["side"]}
@@ -350,5 +354,8 @@ def _whole_numbers(values: Ids) -> np.ndarray:
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:
+        return "nested too deep"
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -56,7 +56,10 @@ class _Server(uvicorn.Server):
     async def _watch(self) -> None:
         manifest, seen = self._options.directory / MANIFEST, _state(self._options.directory / MANIFEST)
         hangup = asyncio.Event()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hangup.set)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, hangup.set)
+        for number in (signal.SIGUSR1, signal.SIGUSR2):  # of a scheduler that is about to end it
+            loop.add_signal_handler(number, setattr, self, "should_exit", True)
         while True:
             await asyncio.sleep(self._options.watch_seconds)
             now = _state(manifest)
@@ -107,7 +110,7 @@ def serve(options: Options) -> None:
                 _supervise(options, bound)
         except KeyboardInterrupt:  # uvicorn raises the signal again that it has ended for
             pass
-    log.info("Stopped, with every request answered.")
+    log.info("Stopped.")
 
 
 def _work(options: Options, bound: socket.socket) -> None:
@@ -152,6 +155,13 @@ def _supervise(options: Options, bound: socket.socket) -> None:
     with tempfile.TemporaryDirectory(prefix="mmctr_metrics_") as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
         workers = [start() for _ in range(options.workers)]
+
+        def reload(*_) -> None:
+            for worker in workers:
+                if worker.is_alive():
+                    os.kill(worker.pid, signal.SIGHUP)
+
+        signal.signal(signal.SIGHUP, reload)
         try:
             while True:
                 time.sleep(0.5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields
@@ -19,7 +20,7 @@ from mmctr_jax.data.items import fingerprint
 from mmctr_jax.data.loader import batches_per_epoch, train_batches
 from mmctr_jax.devices.flags import plain_jax
 from mmctr_jax.devices.hosts import check_equal_on_all_hosts, give_up_if_lost, raising_on_all_hosts
-from mmctr_jax.devices.sharding import make_mesh, on_devices, put_items, share
+from mmctr_jax.devices.sharding import all_devices, make_mesh, on_devices, put_items, share
 from mmctr_jax.errors import FailedError, TrainingError
 from mmctr_jax.files import writing
 from mmctr_jax.interrupt import Interrupt
@@ -46,6 +47,7 @@ from mmctr_jax.training.warm_start import check_continues, warm_started
 
 _RECORDS_PER_VALIDATION = 20  # training records between two validations
 _DRAW_SECONDS = 10.0
+_training = threading.RLock()
 
 
 @dataclass
@@ -84,8 +86,21 @@ def train(
         FailedError: The loss is not finite, or the memory not enough.
         TrainingError: Something cannot be written.
     """
-    with shown() as said, copied_on(directory, resume) as folder:
+    all_devices()  # or no training, before anything is written
+    with _alone(), shown() as said, copied_on(directory, resume) as folder:
         return _train(config, folder, resume, end_early, init_from, said)
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """One training at a time in a process: they share its devices, and Orbax cannot save two at once."""
+    if not _training.acquire(blocking=False):
+        log.info("Another thread trains; this training waits for its end.")
+        _training.acquire()
+    try:
+        yield
+    finally:
+        _training.release()
 
 
 def _train(

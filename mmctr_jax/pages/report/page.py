@@ -10,7 +10,7 @@ from matplotlib import rc_context
 
 from mmctr_jax.console import clock, log, show
 from mmctr_jax.errors import InputError
-from mmctr_jax.files import writing
+from mmctr_jax.files import expanded, writing
 from mmctr_jax.formats import count, decimal, lines
 from mmctr_jax.pages import html
 from mmctr_jax.pages.figures import STYLE, colour, dashes, empty_axes, picture, shifts, tick_names
@@ -28,14 +28,16 @@ _BARS = 40  # of a histogram of scores
 _TICKS = 8  # learning rates, at most
 
 
-def report(directories: Sequence[str | Path], out: str | Path) -> Report:
+def report(directories: str | Path | Sequence[str | Path], out: str | Path) -> Report:
     """Writes the page on these runs to `out`, and returns its numbers.
 
     Raises: InputError where a run or `out` cannot be used; nothing is written then.
     """
-    out = Path(out)
+    if isinstance(directories, str | Path):
+        directories = [directories]
+    out = expanded(out)
     _check_output(out)
-    found = measure(read_runs([Path(directory) for directory in directories]))
+    found = measure(read_runs([expanded(directory) for directory in directories]))
     write_files(out.parent, _ADVICE, {out.name: render(found)})
     for note in found.notes:
         log.warning(f"Note: {note}")

@@ -19,7 +19,7 @@ def _hidden(module: str) -> Iterator[None]:
         yield
     finally:
         if hides:
-            del sys.modules[module]
+            sys.modules.pop(module, None)
 
 
 # Imported only where something is recorded: scoring, which starts often, does not.
@@ -61,4 +61,5 @@ class TensorBoard:
         self._events.flush()
 
     def close(self, failed: bool) -> None:
-        self._events.close()
+        if self._events is not None:
+            self._events.close()
