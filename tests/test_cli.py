@@ -257,3 +257,13 @@ def test_a_system_without_file_locks_is_told_of(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "fcntl", None)
     with open(tmp_path / "x", "w") as file, pytest.raises(InputError, match="on Windows under WSL"):
         hold(file)
+
+
+def test_devices_that_are_not_there_are_one_sentence(dataset, tmp_path):
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(raw_config(dataset)))
+    program = [sys.executable, "-m", "mmctr_jax", "train", "--config", str(tmp_path / "c.yaml"), "--run-dir", "run"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "bad"}
+    found = subprocess.run(program, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert found.returncode == 2 and not (tmp_path / "run").exists()
+    assert "JAX cannot use its devices: Unable to initialize backend 'bad'" in found.stderr
+    assert "Traceback" not in found.stderr and "JAX_PLATFORMS is 'bad'; unset it" in found.stderr

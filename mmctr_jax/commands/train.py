@@ -80,5 +80,6 @@ def _join_hosts(args: argparse.Namespace) -> None:
         from mmctr_jax.devices import hosts
 
     hosts.join(args.coordinator, args.num_processes, args.process_id)
+    hosts.all_devices()
     if jax.process_index() != 0:
         log.setLevel("WARNING")

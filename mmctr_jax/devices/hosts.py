@@ -60,6 +60,17 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
     threading.Thread(target=_watch_others, daemon=True).start()
 
 
+def all_devices() -> list[jax.Device]:
+    """Of all processes. Raises: InputError if JAX finds none, as where it was told to use others than there are."""
+    try:
+        return jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        asked = os.environ.get("JAX_PLATFORMS")
+        why = str(error).splitlines()[0].rstrip(".") if str(error) else "its plugin did not load"
+        advice = f"JAX_PLATFORMS is {asked!r}; unset it, or name what there is" if asked else "see JAX's installation"
+        raise InputError(f"JAX cannot use its devices: {why}; {advice}.") from None
+
+
 def _watch_others() -> None:
     """Gives up, in a sentence, once another process has been silent: killed, stopped, or cut off.
 

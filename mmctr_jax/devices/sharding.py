@@ -18,19 +18,8 @@ from jax.sharding import PartitionSpec as P
 
 from mmctr_jax.config import Config
 from mmctr_jax.data.share import Share
-from mmctr_jax.errors import InputError
+from mmctr_jax.devices.hosts import all_devices
 from mmctr_jax.features import Features
-
-
-def all_devices() -> list[jax.Device]:
-    """Of all processes. Raises: InputError if JAX finds none, as where it was told to use others than there are."""
-    try:
-        return jax.devices()
-    except (RuntimeError, AssertionError) as error:
-        asked = os.environ.get("JAX_PLATFORMS")
-        why = str(error).splitlines()[0].rstrip(".") if str(error) else "its plugin did not load"
-        advice = f"JAX_PLATFORMS is {asked!r}; unset it, or name what there is" if asked else "see JAX's installation"
-        raise InputError(f"JAX cannot use its devices: {why}; {advice}.") from None
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:

@@ -19,8 +19,8 @@ from mmctr_jax.console import Progress, log, log_to_file, show, shown
 from mmctr_jax.data.items import fingerprint
 from mmctr_jax.data.loader import batches_per_epoch, train_batches
 from mmctr_jax.devices.flags import plain_jax
-from mmctr_jax.devices.hosts import check_equal_on_all_hosts, give_up_if_lost, raising_on_all_hosts
-from mmctr_jax.devices.sharding import all_devices, make_mesh, on_devices, put_items, share
+from mmctr_jax.devices.hosts import all_devices, check_equal_on_all_hosts, give_up_if_lost, raising_on_all_hosts
+from mmctr_jax.devices.sharding import make_mesh, on_devices, put_items, share
 from mmctr_jax.errors import FailedError, TrainingError
 from mmctr_jax.files import writing
 from mmctr_jax.interrupt import Interrupt
