@@ -5,7 +5,7 @@ Statistics are rates: so those of all users and those of four fifths of them mea
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +20,11 @@ _NO_FEATURES = ("ID", "user_id", "item_id", "item_seq", "label", "weight")
 
 @dataclass
 class Rows:
-    """history: (rows, 16) most recent clicks, 0 where there is none; item, user, label (rows,); side (rows, S)."""
+    """history: (rows, 16) most recent clicks, 0 where there is none; skipped: what was shown before and not clicked,
+    likewise; item, user, label (rows,); side (rows, S)."""
 
     history: np.ndarray
+    skipped: np.ndarray
     item: np.ndarray
     user: np.ndarray
     label: np.ndarray
@@ -59,15 +61,22 @@ def read_rows(folder: Path, name: str) -> Rows:
     table = pl.read_parquet(folder / f"{name}.parquet")
     if "label" not in table.columns:
         table = table.with_columns(pl.read_parquet(folder / f"{name}_labels.parquet")["label"])
-    lists = table["item_seq"].cast(pl.List(pl.Int64)) if table["item_seq"].dtype != pl.List else table["item_seq"]
-    clicked = lists.list.eval(pl.element().filter(pl.element() != 0)).list.tail(CLICKS).to_list()
-    history = np.zeros((len(table), CLICKS), np.int64)
-    for row, clicks in enumerate(clicked):
-        history[row, CLICKS - len(clicks) :] = clicks
+    history, skipped = (_recent(table, name) for name in ("item_seq", "item_seq_skipped"))
     scored = pl.read_parquet_schema(folder / "test.parquet")  # has no label, whatever labels there are
     side = [name for name, kind in scored.items() if name not in _NO_FEATURES and kind.is_numeric()]
     columns = (table[name].to_numpy() for name in ("item_id", "user_id", "label"))
-    return Rows(history, *columns, table.select(side).to_numpy())
+    return Rows(history, skipped, *columns, table.select(side).to_numpy())
+
+
+def _recent(table: pl.DataFrame, name: str) -> np.ndarray:
+    """(rows, 16) the most recent items of a column of lists; zeros where there is no such column."""
+    recent = np.zeros((len(table), CLICKS), np.int64)
+    if name not in table.columns:
+        return recent
+    lists = table[name].cast(pl.List(pl.Int64))
+    for row, ids in enumerate(lists.list.eval(pl.element().filter(pl.element() != 0)).list.tail(CLICKS).to_list()):
+        recent[row, CLICKS - len(ids) :] = ids
+    return recent
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
@@ -193,8 +202,20 @@ def features(rows: Rows, counts: Counts, items: Items) -> np.ndarray:
         target = items.tags[some.item]
         overlap = np.stack([target.multiply(items.tags[some.history[:, k]]).sum(axis=1).A1 for k in range(CLICKS)], 1)
         columns += [overlap.sum(axis=1), *_summary(overlap, real), overlap[:, -1]]
+        if rows.skipped.any():
+            columns += _of_skipped(replace(some, history=some.skipped), counts, items)
         parts.append(np.stack(columns, axis=1).astype(np.float32))
     return np.concatenate(parts)
+
+
+def _of_skipped(rows: Rows, counts: Counts, items: Items) -> list[np.ndarray]:
+    """How the target is like what was skipped, which is the history of these rows."""
+    columns = [(rows.history > 0).sum(axis=1), (rows.history == rows.item[:, None]).sum(axis=1)]
+    for vectors in (items.vectors, *counts.svds):
+        columns += _cosines(vectors, rows)
+    found, target = pairs(counts.together, rows), items.tags[rows.item]
+    overlap = [target.multiply(items.tags[rows.history[:, k]]).sum(axis=1).A1 for k in range(CLICKS)]
+    return [*columns, found.sum(axis=1), found.max(axis=1), np.sum(overlap, axis=0), np.max(overlap, axis=0)]
 
 
 def out_of_fold(train: Rows, items: Items, size: int) -> np.ndarray:

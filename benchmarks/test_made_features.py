@@ -18,7 +18,7 @@ def train():
         history[row, made_features.CLICKS - len(clicks) :] = clicks
     user = np.arange(ROWS) % USERS
     item, label = rng.integers(1, ITEMS, ROWS), rng.integers(0, 2, ROWS)
-    return made_features.Rows(history, item, user, label, np.ones((ROWS, 1), int))
+    return made_features.Rows(history, history[::-1], item, user, label, np.ones((ROWS, 1), int))
 
 
 def co_clicks(rows, others):

@@ -73,13 +73,15 @@ def test_each_value_is_the_logs(shop):
     seen = {"bought": 0, "gaps": 0, "unknown budgets": 0}
     for row in frame.iter_rows(named=True):
         mine, target = by_user[names["user_id"][row["user_id"]]], names["item_id"][row["item_id"]]
-        clicks = [r for r in mine if r["clicked"]]
+        clicks, skipped = ([r for r in mine if bool(r["clicked"]) is clicked] for clicked in (True, False))
         found = [
             r
             for r in mine
             if r["item"] == target
             and r["clicked"] == row["label"]
             and [c["item"] for c in clicks if c["at"] < r["at"]] == [names["item_id"][i] for i in row["item_seq"]]
+            and [s["item"] for s in skipped if s["at"] < r["at"]]
+            == [names["item_id"][i] for i in row["item_seq_skipped"]]
         ]
         assert found
         now = found[0]

@@ -57,12 +57,20 @@ class ItemVectors(dict[str, jax.Array]):
         self.vectors_VxD = vectors_VxD
 
 
+class Listed(NamedTuple):
+    """Items that a row lists."""
+
+    vectors: jax.Array  # (B, L, D), zero at padding
+    real: jax.Array  # (B, L) bool, what is no padding
+
+
 class Embedded(NamedTuple):
     """What every model starts from."""
 
     side: jax.Array  # (B, width of the side features), their vectors side by side
     target: jax.Array  # (B, D)
     history: jax.Array  # (B, N, D), zero at padding
+    lists: dict[str, Listed]  # by name, of side features that list items, such as a second history
 
 
 class EmbeddingLayer(nn.Module):
@@ -92,8 +100,13 @@ class EmbeddingLayer(nn.Module):
             ends = np.cumsum([ids.shape[1] for ids in every])
             target, history = found[:, 0], found[:, 1 : ends[1]]
             of_lists = [found[:, start:end] for start, end in zip(ends[1:], ends[2:], strict=False)]
-        side = self._side(batch["side"], dict(zip(lists, of_lists, strict=True)), batch["item"].shape[0])
-        return Embedded(side, *self._with_clicks(target, history, batch))
+        found = dict(zip(lists, of_lists, strict=True))
+        side = self._side(batch["side"], found, batch["item"].shape[0])
+        listed = {
+            name: Listed(jnp.where(real[..., None], found[name], 0), real)
+            for name, real in ((name, ids != 0) for name, ids in lists.items())
+        }
+        return Embedded(side, *self._with_clicks(target, history, batch), listed)
 
     def _with_clicks(self, target, history, batch):
         """Target and history with the features of the clicks behind those of the items; the target has zeros there."""

@@ -66,6 +66,8 @@ def contrastive_loss(affinity_BxB: jax.Array, batch: Batch) -> jax.Array:
 class Matching(Model):
     """[side ‖ target ‖ mean, last and attended click ‖ how target and clicks compare ‖ affinity] → an MLP.
 
+    With a second history, such as of items that were passed over, how it and the target compare, too.
+
     H: 1 where all rows of a batch have the same history, else B.
     """
 
@@ -95,7 +97,15 @@ class Matching(Model):
             self.sow("losses", "contrastive", settings.contrastive * loss)
 
         views = [mean_HxD, last_HxD, attended_BxD]
-        compared = [c for part in self._parts() for c in self._compared(e, views, click_HxN, part)]
+        compared = []
+        for part in self._parts():
+            compared += self._compared(e.target, views, e.history, click_HxN, part)
+        for vectors_BxLxD, real_BxL in e.lists.values():
+            listed_Bx1 = real_BxL.sum(axis=1, keepdims=True).astype(self.dtype)
+            mean_BxD = vectors_BxLxD.sum(axis=1) / jnp.maximum(listed_Bx1, 1)
+            for part in self._parts():
+                compared += self._compared(e.target, [mean_BxD], vectors_BxLxD, real_BxL, part)
+            compared.append(jnp.log1p(listed_Bx1))
         x = [e.side, e.target, *views, *compared, jnp.log1p(clicks_Hx1), affinity_Bx1.astype(self.dtype)]
         x_BxF = jnp.concatenate([jnp.broadcast_to(part, (e.target.shape[0], part.shape[1])) for part in x], axis=-1)
         return self.logits((), MLP(settings.deep, self.dtype, settings.dropout, name="deep")(x_BxF, train), train)
@@ -130,15 +140,15 @@ class Matching(Model):
         return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
     @staticmethod
-    def _compared(e, views, click_HxN, part):
-        """Columns (B, 2): dot product and cosine of the target and each view; the largest of each of its clicks."""
-        target, history = e.target[:, part], e.history[:, :, part]
+    def _compared(target, views, listed, real, part):
+        """Columns (B, 2): dot product and cosine of the target and each view; the largest of each that is listed."""
+        target, listed = target[:, part], listed[:, :, part]
         for view in views:
             dot_B = (target * view[:, part]).sum(axis=-1)
             yield jnp.stack([dot_B, cosine(dot_B, target, view[:, part])], axis=-1)
-        dot_BxN = dot_with_clicks(target, history)
-        each_BxNx2 = jnp.stack([dot_BxN, cosine(dot_BxN, target[:, None], history)], axis=-1)
-        yield max_over_positions(each_BxNx2, click_HxN[..., None])
+        dot_BxN = dot_with_clicks(target, listed)
+        each_BxNx2 = jnp.stack([dot_BxN, cosine(dot_BxN, target[:, None], listed)], axis=-1)
+        yield max_over_positions(each_BxNx2, real[..., None])
 
 
 class MatchingSettings(ModelSettings):

@@ -30,7 +30,7 @@ from mmctr_jax.prepare.raw_values import (
     refuse_duplicates,
     refuse_row,
 )
-from mmctr_jax.prepare.source import Source, SourceKind, comma_separated, pairs
+from mmctr_jax.prepare.source import SKIPPED, Source, SourceKind, comma_separated, pairs
 from mmctr_jax.prepare.sums import Sum
 from mmctr_jax.prepare.text_files import NULL_WORDS, TextFormat
 
@@ -225,7 +225,7 @@ def typed_log(
     for name, value in columns.histories:
         written = _categories(frame[f"history {name}"], path, name)
         same = written.is_in(_alike(written, value)).fill_null(False)
-        if f"item_seq_{value}" in log or "/" in value or not value.isprintable():
+        if f"item_seq_{value}" in log or value == SKIPPED or "/" in value or not value.isprintable():
             raise InputError(
                 f"--histories {name}={value}: item_seq_{value} is no name for a column, or is there twice."
             )

@@ -28,13 +28,14 @@ from mmctr_jax.prepare.earlier import Earlier
 from mmctr_jax.prepare.log import sorted_log
 from mmctr_jax.prepare.options import Options
 from mmctr_jax.prepare.raw_values import as_times, is_clock
-from mmctr_jax.prepare.source import EARLIER, RATE, Source
+from mmctr_jax.prepare.source import EARLIER, RATE, SKIPPED, Source
 from mmctr_jax.prepare.totals import LocalShards, Shard, Shards
 from mmctr_jax.prepare.writing import write_items, write_samples
 from mmctr_jax.remote import exists, files_in, is_remote, remove, shown, writing_file
 
 _PACKAGES = ("polars", "pyarrow", "numpy")
 _LONGEST = 16  # of a row's lists, in the config
+_SKIPPED = f"item_seq_{SKIPPED}"
 
 
 def check_free(out: Path) -> None:
@@ -76,7 +77,9 @@ def prepare(
         raise InputError("--negatives logged: the log has no non-clicks (label 0); give a number to sample instead.")
     if earlier:
         options = _like(earlier, source, options)
-    source = replace(source, rates=_rates(options, earlier))
+    rates = _rates(options, earlier)
+    skipped = rates and (earlier is None or any(f["name"] == _SKIPPED for f in earlier.manifest["side"]))
+    source = replace(source, rates=rates, has_skipped=skipped)
     shards = shards or LocalShards([Shard(*sorted_log(source), options.seed)])
     dataset = build_dataset(shards, source, options, earlier)
     with writing(shown(out), "correct that, or name another with --out"), _whole(out) as (here, there):
@@ -228,7 +231,8 @@ def _features(
         longest = min(max(dataset.longest[name], 1), _LONGEST)
         side.append({"kind": "tags"} | categorical(name) | {"length": before.get(name) or longest})
     side += [{"name": name, "hash": size} for name, size in source.hashed.items()]
-    side += [{"kind": "items", "name": f"item_seq_{name}", "length": _LONGEST} for name in source.histories]
+    second = [f"item_seq_{name}" for name in source.histories] + [_SKIPPED] * source.has_skipped
+    side += [{"kind": "items", "name": name, "length": _LONGEST} for name in second]
     clicks = [
         (categorical if kind == "categorical" else numeric)(f"click_{name}") for name, kind in source.clicks.items()
     ]

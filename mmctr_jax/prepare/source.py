@@ -20,6 +20,10 @@ RATE = "item_click_rate"
 """A number of a row: the share of its target's rows in training that were clicked; see `dataset.out_of_fold`."""
 
 
+SKIPPED = "skipped"
+"""The second history of items that were shown and not clicked, where samples have `EARLIER` and `RATE`."""
+
+
 @dataclass(frozen=True)
 class Source:
     """Interactions and items as a source has them."""
@@ -56,6 +60,7 @@ class Source:
     has_times: bool = True  # false: `time` counts a user's clicks and says nothing across users
     compared: tuple[Path, Path] | None = None  # log and file of items, where their ids may be written otherwise
     rates: bool = False  # whether rows have `EARLIER` and `RATE`
+    has_skipped: bool = False  # whether they have the history `SKIPPED`
     non_clicks: bool | None = None  # whether some items were shown and not clicked; None: as `log` has it
 
     @property

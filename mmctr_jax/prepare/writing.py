@@ -25,7 +25,7 @@ from mmctr_jax.prepare.log import Log
 from mmctr_jax.prepare.negatives import NegativeSampler
 from mmctr_jax.prepare.options import Options
 from mmctr_jax.prepare.samples import Histories, RowValues, sample_tables
-from mmctr_jax.prepare.source import RATE, Source
+from mmctr_jax.prepare.source import RATE, SKIPPED, Source
 from mmctr_jax.prepare.split import SPLITS, TRAIN
 from mmctr_jax.prepare.sums import Histogram, Sum
 from mmctr_jax.prepare.totals import FOLDS, Shard, Shards, keys_of_rows, respelled_column
@@ -242,6 +242,8 @@ def _row_values(log: Log, fold: np.ndarray, tables: Tables, source: Source) -> R
         elif name != "gap":
             clicks[name] = log.numeric[column].astype(np.float32)
     second = {name: Histories(log, values[f"item_seq_{name}"].to_numpy()) for name in source.histories}
+    if source.has_skipped:
+        second[SKIPPED] = Histories(log, ~log.click)
     gap = source.time_unit if "gap" in source.clicks else None
     labels = {name: values[name].to_numpy() for name in source.labels}
     return RowValues(rows, tables.of_target, fold, clicks, second, labels, gap)
