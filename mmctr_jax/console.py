@@ -87,10 +87,8 @@ def root_logger_kept() -> Iterator[None]:
         yield
     finally:
         for handler in [] if before else list(logging.root.handlers):
-            if (
-                type(handler) is logging.StreamHandler
-                and getattr(handler.formatter, "_fmt", "") == logging.BASIC_FORMAT
-            ):
+            of_absl = getattr(handler.formatter, "_fmt", "") == logging.BASIC_FORMAT
+            if type(handler) is logging.StreamHandler and of_absl:
                 logging.root.removeHandler(handler)
 
 

@@ -8,6 +8,7 @@ before it imports anything else.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import signal
@@ -35,7 +36,8 @@ def watched() -> Iterator[None]:
     os.set_blocking(tells, False)
     signal.set_wakeup_fd(tells, warn_on_full_buffer=False)
     threading.Thread(target=_end_at_the_second, args=(told,), daemon=True).start()
-    hook, sys.unraisablehook = sys.unraisablehook, _ask_again
+    hook = sys.unraisablehook
+    sys.unraisablehook = functools.partial(_ask_again, hook)
     try:
         yield
     finally:
@@ -46,11 +48,11 @@ def watched() -> Iterator[None]:
         _give_back(before)
 
 
-def _ask_again(lost: Any) -> None:
+def _ask_again(hook: Callable, lost: Any) -> None:
     """Where the KeyboardInterrupt came up in a callback of the garbage collector, from which nothing is raised."""
     global _asked
     if not issubclass(lost.exc_type, KeyboardInterrupt):
-        sys.__unraisablehook__(lost)
+        hook(lost)
         return
     _asked = False
     taken = [number for number in _ASKING if signal.getsignal(number) is not signal.SIG_IGN]

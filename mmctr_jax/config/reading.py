@@ -142,10 +142,9 @@ def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
         raise InputError(f"Overrides are a list, such as [{overrides!r}].")
     layers = _read_layers(local(path))
     raw = _with_overrides([raw for _, raw in layers], overrides)
-    problem = _problem(raw)
-    if problem is None:
-        return parse_config(raw, str(path))
-    raise InputError(f"{_guilty(layers, overrides, problem)}: {problem}")
+    if problem := _problem(raw):
+        raise InputError(f"{_guilty(layers, overrides, problem)}: {problem}")
+    return parse_config(raw, str(path))
 
 
 def _guilty(layers: list[tuple[Path, Any]], overrides: Sequence[str], problem: str) -> str:

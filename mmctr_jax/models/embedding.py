@@ -100,11 +100,10 @@ class EmbeddingLayer(nn.Module):
             ends = np.cumsum([ids.shape[1] for ids in every])
             target, history = found[:, 0], found[:, 1 : ends[1]]
             of_lists = [found[:, start:end] for start, end in zip(ends[1:], ends[2:], strict=False)]
-        found = dict(zip(lists, of_lists, strict=True))
-        side = self._side(batch["side"], found, batch["item"].shape[0])
+        side = self._side(batch["side"], dict(zip(lists, of_lists, strict=True)), batch["item"].shape[0])
         listed = {
-            name: Listed(jnp.where(real[..., None], found[name], 0), real)
-            for name, real in ((name, ids != 0) for name, ids in lists.items())
+            name: Listed(jnp.where((ids != 0)[..., None], vectors, 0), ids != 0)
+            for (name, ids), vectors in zip(lists.items(), of_lists, strict=True)
         }
         return Embedded(side, *self._with_clicks(target, history, batch), listed)
 
