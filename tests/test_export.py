@@ -264,7 +264,7 @@ def test_new_items_join_an_export_without_new_graphs(either, tmp_path, capsys):
     rows = [*table.to_pylist(), {**table.to_pylist()[7], "item_id": ITEMS}]
     pq.write_table(pa.Table.from_pylist(rows, table.schema), tmp_path / "newer.parquet")
     with pytest.raises(
-        RequestError, match=f"candidates\\[0\\] is {ITEMS}, which is not a number from 0 to {ITEMS - 1}"
+        RequestError, match=f"candidates\\[0\\] is {ITEMS}, which is not a number from 1 to {ITEMS - 1}"
     ):
         Scorer(out).score([1], [ITEMS], {"likes_level": 1, "views_level": 2})
     export(directory, out, item_info=tmp_path / "newer.parquet")
@@ -387,6 +387,7 @@ BAD_REQUESTS = [
     ({"history": [1.5]}, "history[0] is 1.5, which is"),
     ({"candidates": [2**70]}, "candidates[0] is 1180591620717411303424, which is"),
     ({"candidates": ["3"]}, "candidates[0] is '3', which is"),
+    ({"candidates": [1, 0]}, f"candidates[1] is 0, which is not a number from 1 to {ITEMS - 1}."),
     ({"candidates": [1, None]}, "candidates[1] is None, which is"),
     ({"side": {"likes_level": 1}}, "side.views_level is missing; give one value, or one for each candidate."),
     ({"side": {"likes_level": 1, "views_level": 11}}, "side.views_level is 11; its values are 0 to 10."),

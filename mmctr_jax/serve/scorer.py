@@ -197,7 +197,7 @@ class Scorer:
     ) -> list[np.ndarray]:
         clicks = self._numbered("history", history)
         kept = np.flatnonzero(clicks)[-self.manifest["max_history"] :]
-        items = self._numbered("candidates", candidates)
+        items = self._numbered("candidates", candidates, smallest=1)
         feed = {f"side.{name}": values for name, values in self._side(side, len(items)).items()}
         length = next(length for length in self._rows if len(kept) <= length)
         padded = {"history": np.pad(clicks[kept], (length - len(kept), 0))}
@@ -212,15 +212,15 @@ class Scorer:
                 result[part] = found
         return results
 
-    def _numbered(self, field: str, ids: Ids) -> np.ndarray:
-        """(n,) int32 item numbers."""
+    def _numbered(self, field: str, ids: Ids, smallest: int = 0) -> np.ndarray:
+        """(n,) int32 item numbers. smallest: that is an item's; 0 is padding, which a history may hold."""
         if not _is_list(ids):
             raise RequestError(field, f"is {_shown(ids)}; give a list of item ids.")
         if self.numbers is not None:
             numbers, known = np.array([self.numbers.get(str(id), -1) for id in ids], np.int64), "that of an item"
         else:
-            numbers, known = _whole_numbers(ids), f"a number from 0 to {self.num_items - 1}"
-        numbers = np.where(numbers < self.num_items, numbers, -1)
+            numbers, known = _whole_numbers(ids), f"a number from {smallest} to {self.num_items - 1}"
+        numbers = np.where((numbers < self.num_items) & (numbers >= smallest), numbers, -1)
         wrong = np.flatnonzero(numbers < 0)
         if wrong.size and not self._pads_unknown:
             raise RequestError(f"{field}[{wrong[0]}]", f"is {_shown(ids[wrong[0]])}, which is not {known}.")
@@ -335,7 +335,10 @@ def _hashed(values: Sequence[Any], size: int, places: list[str]) -> np.ndarray:
             continue
         if isinstance(value, bool) or not isinstance(value, str | int | np.integer):
             raise RequestError(places[i], f"is {_shown(value)}; it must be a text or a whole number.")
-        ids[i] = hash_id(value, size)
+        try:
+            ids[i] = hash_id(value, size)
+        except UnicodeEncodeError:
+            raise RequestError(places[i], f"is {_shown(value)}, which is no Unicode text.") from None
     return ids
 
 
