@@ -71,7 +71,7 @@ def answer(service, method, path, body=b"", headers=()):
     async def send(message):
         sent.append(message)
 
-    raw = [(name.encode(), value.encode()) for name, value in headers]
+    raw = [(name.encode(), value.encode("latin-1")) for name, value in headers]
     scope = {"type": "http", "method": method, "path": path, "headers": raw, "client": ("test", 1)}
     asyncio.run(service(scope, receive, send))
     assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
@@ -180,6 +180,14 @@ def test_the_open_inference_protocol(service, exported):
     assert infer(tensors[1:])[1]["error"] == "inputs.history is missing."
     assert infer("x")[0] == 400 and infer([{"name": 3}])[0] == 400
     assert infer([*tensors[:3], {"name": "views_level"}])[1]["error"] == "inputs.views_level has no list as data."
+    for shape in ([7], [-1], 3, [1, 2]):
+        status, content = infer([*tensors[:3], tensors[3] | {"shape": shape}])
+        assert status == 400 and content["error"] == f"inputs.views_level has the shape {shape} and 1 values."
+    assert infer(tensors, outputs=5)[1]["error"] == "outputs must be a list of tensors."
+    headers = [("inference-header-content-length", "\u00b2")]
+    body = json.dumps({"inputs": tensors}).encode()
+    refused = answer(service, "POST", "/v2/models/films/infer", body, headers)
+    assert refused[0] == 400 and b"Inference-Header-Content-Length" in refused[2]
     step = Scorer(exported).manifest["step"]
     status, _, body = answer(service, "GET", f"/v2/models/films/versions/{step}")
     model = json.loads(body)

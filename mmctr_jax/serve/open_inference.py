@@ -5,6 +5,7 @@ https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protoc
 
 from __future__ import annotations
 
+import math
 import struct
 from typing import Any
 
@@ -61,7 +62,9 @@ def read_request(body: bytes, header_length: str | None) -> tuple[dict[str, Any]
             if type(size) is not int or not 0 <= size <= len(binary):
                 raise RequestError(f"inputs.{name}", f"says binary_data_size {size!r}; {len(binary)} bytes are left.")
             values, binary = _from_bytes(name, tensor.get("datatype"), bytes(binary[:size])), binary[size:]
-        inputs[name] = _rows(_flat(values), tensor.get("shape"))
+        values = _flat(values)
+        _check_shape(name, tensor.get("shape"), values)
+        inputs[name] = _rows(values, tensor.get("shape"))
     return request, inputs
 
 
@@ -79,6 +82,15 @@ def parse(body: bytes) -> dict[str, Any]:
 def _flat(values: Any) -> Any:
     """One row of a tensor that has one, [[…]] → […]."""
     return values[0] if len(values) == 1 and isinstance(values[0], list) else values
+
+
+def _check_shape(name: str, shape: Any, values: Any) -> None:
+    """Raises: RequestError where a shape is not that of flat data."""
+    if shape is None or any(isinstance(value, list) for value in values):
+        return
+    sizes = shape if isinstance(shape, list) and all(type(size) is int and size >= 0 for size in shape) else None
+    if sizes is None or math.prod(sizes) != len(values):
+        raise RequestError(f"inputs.{name}", f"has the shape {shape!r} and {len(values)} values.")
 
 
 def _rows(values: Any, shape: Any) -> Any:
