@@ -89,7 +89,7 @@ def test_weights_and_labels_between_0_and_1_are_of_training_rows(tmp_path):
         load_split(path, FEATURES, None, True)
     for wrong in (-0.1, 1.1, np.nan):
         pq.write_table(table.set_column(table.num_columns - 1, "label", pa.array(np.append(soft[:-1], wrong))), path)
-        with pytest.raises(InputError, match=r"label .*, row 49: label .* must be from 0 to 1"):
+        with pytest.raises(InputError, match=r"column label, row 49: label .* must be from 0 to 1"):
             load_split(path, FEATURES, None, True, training=True)
 
 
