@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import mmap
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,10 +117,10 @@ def refuse_lost_rows(rows: int, path: Path, text: TextFormat) -> None:
     if not text.quote or not _contains(path, "\\" + text.quote):
         return
     try:
-        cells = [cells for _, cells in _rows(path, text, escapechar="\\") if len(cells) > 1 or any(cells)]
+        widths = Counter(len(row) for _, row in _rows(path, text, escapechar="\\") if len(row) > 1 or any(row))
     except (ValueError, csv.Error):
         return
-    if len(cells) > rows and len({len(row) for row in cells}) == 1:
+    if widths.total() > rows and len(widths) == 1:
         raise InputError(
             f"{path} escapes quotes within cells by backslashes, with which rows would be lost; write them doubled (in "
             "Spark: .option('escape', '\"')), or write Parquet."
