@@ -29,6 +29,7 @@ from mmctr_jax.pages.report import runs as report_runs
 from mmctr_jax.pages.report.numbers import measure
 from mmctr_jax.pages.report.page import report
 from mmctr_jax.pages.report.slices import KNOWN, LENGTH, POPULARITY, side_feature
+from mmctr_jax.prediction import calibration
 from mmctr_jax.prediction.predict import predict
 from mmctr_jax.prediction.predictor import Predictor
 from mmctr_jax.prediction.reliability import calibration_curve, error_by_chance
@@ -263,7 +264,7 @@ def test_a_stored_calibration_is_shown_for_test(copied, trained, scores, tmp_pat
 
     directory, _ = copied
     asked = []
-    monkeypatch.setattr(report_runs.calibration, "read", lambda *args: asked.append(args) or Halved())
+    monkeypatch.setattr(calibration, "read", lambda *args: asked.append(args) or Halved())
     found = report([directory], tmp_path / "page.html")
     assert asked == [(directory, found.runs[0].step)]
     labels, score = scores["one"]["test"]

@@ -90,7 +90,7 @@ def export(
         if Path(prepared).exists():
             known = RunDirectory(directory).read_metadata().get("numbering")
             check_same_numbering(numbering_of(prepared), prepared, known, directory)
-    fitted = calibration.read(directory, predictor.step)
+    fitted = predictor.calibration
     with _replacing_folder(out) as folder:
         manifest = write(folder, predictor, kind, precision, fitted, original_ids, out if before else None)
         checked = _self_check(folder, predictor, kind, precision)

@@ -174,7 +174,7 @@ def _calibration(
 ) -> Calibration | None:
     """Fits one of this kind on the validation rows and keeps it; without a kind, the one that is kept."""
     if kind is None:
-        kept = calibration.read(directory, predictor.step)
+        kept = predictor.calibration
         if kept is not None:
             log.info(f"Scores are calibrated ({kept.kind}, {calibration.path(directory)}).")
         elif calibration.path(directory).exists():

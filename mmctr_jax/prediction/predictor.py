@@ -56,8 +56,7 @@ class Predictor:
     params: Any
     batch_stats: Any
     directory: Path
-    calibration: Calibration | InputError | None
-    """As it was when the run was loaded; what is wrong with it is raised by `score` alone."""
+    _calibration: Calibration | InputError | None
     _score: Callable[[Split, Callable[[int], None]], np.ndarray]
     _vectors: Callable
     _items: dict[str, jax.Array]
@@ -106,6 +105,13 @@ class Predictor:
             config, step, num_items, table, params, batch_stats, directory, fitted, score_split, vectors, items, mesh
         )
 
+    @property
+    def calibration(self) -> Calibration | None:
+        """The run's, as it was when it was loaded. Raises: InputError if that was damaged."""
+        if isinstance(self._calibration, InputError):
+            raise self._calibration
+        return self._calibration
+
     def score(self, rows: Rows) -> np.ndarray:
         """(rows,) float32 click probabilities, calibrated if the run is.
 
@@ -117,8 +123,6 @@ class Predictor:
             InputError: Something in the rows is not as it must be, such as an id that no item has.
         """
         logits, fitted = self.logits(rows), self.calibration
-        if isinstance(fitted, InputError):
-            raise fitted
         return expit(logits if fitted is None else fitted.apply(logits)).astype(np.float32)
 
     def logits(self, rows: Rows) -> np.ndarray:

@@ -16,7 +16,6 @@ from mmctr_jax.data.labels import read_labels
 from mmctr_jax.data.parquet import count_rows, part_files, read_keys
 from mmctr_jax.errors import InputError
 from mmctr_jax.pages.figures import legend_labels
-from mmctr_jax.prediction import calibration
 from mmctr_jax.prediction.predictor import Predictor
 from mmctr_jax.remote import shown
 from mmctr_jax.runs.directory import RunDirectory
@@ -128,7 +127,7 @@ def _score(run: Run) -> None:
     predictor, calibrated = _load(run), None
     run.step = predictor.step
     with run.noting("Nothing is calibrated"):
-        calibrated = calibration.read(run.directory, predictor.step)
+        calibrated = predictor.calibration
     for split in (split for split in SPLITS if getattr(run.config.data, split)):
         with run.noting(f"Rows of {split} are not scored"):
             rows = _read_rows(run, split)
