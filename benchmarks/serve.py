@@ -49,7 +49,7 @@ def model(config: Config, num_items: int, tags: int = 5) -> Predictor:
     config = config.model_copy(update={"features": features})
     mesh = make_mesh(jax.devices()[:1])
     state = init_state(config, put_replicated(table, mesh), mesh)
-    unused = dict.fromkeys(("directory", "_score", "_vectors", "_items", "_mesh"))  # by an export
+    unused = dict.fromkeys(("directory", "_calibration", "_score", "_vectors", "_items", "_mesh"))  # by an export
     return Predictor(config, 0, num_items, table, state.params, state.batch_stats, **unused)
 
 

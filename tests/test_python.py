@@ -144,6 +144,7 @@ def test_a_precision_that_is_none_is_refused(run):
         Predictor.load(run, precision="float16")
 
 
+@pytest.mark.slow
 def test_threads_train_one_after_the_other_while_others_score(predictor, dataset, tmp_path):
     ended, scored = {}, threading.Event()
 
