@@ -61,7 +61,7 @@ class Listed(NamedTuple):
     """Items that a row lists."""
 
     vectors: jax.Array  # (B, L, D), zero at padding
-    real: jax.Array  # (B, L) bool, what is no padding
+    ids: jax.Array  # (B, L), 0 at padding
 
 
 class Embedded(NamedTuple):
@@ -102,7 +102,7 @@ class EmbeddingLayer(nn.Module):
             of_lists = [found[:, start:end] for start, end in zip(ends[1:], ends[2:], strict=False)]
         side = self._side(batch["side"], dict(zip(lists, of_lists, strict=True)), batch["item"].shape[0])
         listed = {
-            name: Listed(jnp.where((ids != 0)[..., None], vectors, 0), ids != 0)
+            name: Listed(jnp.where((ids != 0)[..., None], vectors, 0), ids)
             for (name, ids), vectors in zip(lists.items(), of_lists, strict=True)
         }
         return Embedded(side, *self._with_clicks(target, history, batch), listed)

@@ -15,6 +15,7 @@ import optax
 from pydantic import Field
 
 from mmctr_jax.models.base import Batch, Model, ModelSettings
+from mmctr_jax.models.embedding import mean_of_listed
 from mmctr_jax.models.linear import xavier_normal
 from mmctr_jax.models.mlp import MLP
 from mmctr_jax.models.transformer import max_over_positions
@@ -100,12 +101,11 @@ class Matching(Model):
         compared = []
         for part in self._parts():
             compared += self._compared(e.target, views, e.history, click_HxN, part)
-        for vectors_BxLxD, real_BxL in e.lists.values():
-            listed_Bx1 = real_BxL.sum(axis=1, keepdims=True).astype(self.dtype)
-            mean_BxD = vectors_BxLxD.sum(axis=1) / jnp.maximum(listed_Bx1, 1)
+        for vectors_BxLxD, ids_BxL in e.lists.values():
+            real_BxL, mean_BxD = ids_BxL != 0, mean_of_listed(vectors_BxLxD, ids_BxL)
             for part in self._parts():
                 compared += self._compared(e.target, [mean_BxD], vectors_BxLxD, real_BxL, part)
-            compared.append(jnp.log1p(listed_Bx1))
+            compared.append(jnp.log1p(real_BxL.sum(axis=1, keepdims=True).astype(self.dtype)))
         x = [e.side, e.target, *views, *compared, jnp.log1p(clicks_Hx1), affinity_Bx1.astype(self.dtype)]
         x_BxF = jnp.concatenate([jnp.broadcast_to(part, (e.target.shape[0], part.shape[1])) for part in x], axis=-1)
         return self.logits((), MLP(settings.deep, self.dtype, settings.dropout, name="deep")(x_BxF, train), train)
