@@ -5,6 +5,7 @@ import json
 import shutil
 import statistics
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -15,7 +16,7 @@ from synthetic import CODES, merged, raw_config, summary_of
 
 from mmctr_jax.commands.compare import main
 from mmctr_jax.errors import FailedError, InputError, TrainingError
-from mmctr_jax.experiments import seeded_run
+from mmctr_jax.experiments import comparison, seeded_run
 from mmctr_jax.experiments.comparison import compare
 from mmctr_jax.experiments.tables import mean_and_deviation
 from mmctr_jax.runs.directory import RunDirectory
@@ -183,6 +184,15 @@ def test_without_a_config_there_is_nothing_to_compare(monkeypatch, capsys, tmp_p
     with pytest.raises(SystemExit) as exit:
         main(sys.argv[1:])
     assert exit.value.code == 2 and "no config is named" in capsys.readouterr().err
+
+
+def test_a_config_may_have_an_equals_sign_in_its_name(finished, tmp_path, monkeypatch):
+    folder, _ = finished
+    named = shutil.copy(paths(folder)[0], folder / "rate=1.yaml")
+    found = []
+    monkeypatch.setattr(comparison, "compare", lambda configs, overrides, *_: found.append((configs, overrides)))
+    main([str(named), "train.epochs=1", "--out", str(tmp_path / "out")])
+    assert found == [([Path(named)], ["train.epochs=1"])]
 
 
 def test_what_is_no_fault_of_the_run_stops_the_comparison_and_is_not_recorded(finished, tmp_path, monkeypatch):

@@ -19,6 +19,7 @@ from synthetic import merged, raw_config, write_dataset
 from mmctr_jax.commands.report import main
 from mmctr_jax.config import parse_config
 from mmctr_jax.data.items import load_items
+from mmctr_jax.data.numbering import with_numbering
 from mmctr_jax.errors import InputError
 from mmctr_jax.features.base import Feature
 from mmctr_jax.pages import intervals as bootstrap
@@ -435,6 +436,20 @@ def test_files_that_are_gone_are_left_out_with_a_note(copied, tmp_path):
     assert found.splits == {} and found.runs[0].curves["validation AUC"]
     assert "Rows of valid are not scored: Data file" in str(found.notes)
     assert "has no labels" in str(found.notes)
+
+
+def test_rows_that_were_numbered_otherwise_are_not_scored(copied, trained, tmp_path):
+    folder, _ = trained
+    directory, raw = copied
+    metadata = json.loads((directory / "metadata.json").read_text())
+    numbering = {"item_id": [[5, "a" * 64]]}
+    (directory / "metadata.json").write_text(json.dumps(metadata | {"numbering": numbering}))
+    table = pq.read_table(folder / "data" / "valid.parquet")
+    other = with_numbering(table.schema, {"item_id": [[5, "b" * 64]]})
+    pq.write_table(table.cast(other), tmp_path / "valid.parquet")
+    set_data(directory, raw, valid=tmp_path / "valid.parquet")
+    assert "Rows of valid are not scored: " in (notes := str(measured_of(directory).notes))
+    assert "was numbered otherwise" in notes
 
 
 def test_files_that_changed_since_training_are_told_of(copied, trained, tmp_path):

@@ -1,6 +1,7 @@
 """Yesterday's model and tomorrow's log: numbers keep their meaning, or nothing is scored."""
 
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -16,11 +17,14 @@ from mmctr_jax.commands import predict as predict_command
 from mmctr_jax.commands import prepare as prepare_command
 from mmctr_jax.commands import train as train_command
 from mmctr_jax.config import load_config
+from mmctr_jax.data.items import load_items
 from mmctr_jax.data.numbering import check_same_numbering, grown, numbering_of
 from mmctr_jax.devices.sharding import make_mesh, put_items
 from mmctr_jax.embed.item_info import ItemInfo
 from mmctr_jax.embed.pipeline import embed
 from mmctr_jax.errors import InputError
+from mmctr_jax.export.folder import export
+from mmctr_jax.features import CodesFeature, Features, NumericFeature
 from mmctr_jax.prediction.predict import predict
 from mmctr_jax.prediction.predictor import restore_best
 from mmctr_jax.runs.directory import RunDirectory
@@ -31,6 +35,7 @@ from mmctr_jax.training.warm_start import warm_started
 
 TODAY = [f"b{i:03}" for i in range(1, 41)]
 LATER = [f"a{i:03}" for i in range(1, 6)] + TODAY[:15] + TODAY[20:]  # five are new, five are gone
+CODES = {"name": "c", "source": "v", "dim": 4, "levels": 2, "size": 4}
 SMALL = ["train.epochs=2", "train.batch_size=64", "model.embedding_dim=4", "model.deep=[8]", "train.length_buckets=[]"]
 
 
@@ -207,6 +212,114 @@ def test_another_model_is_refused_before_anything_is_written(days, capsys):
     with pytest.raises(InputError, match="item_info.parquet was numbered otherwise than .*run"):
         train(config, days / "other2", init_from=days / "run")
     assert not (days / "other").exists() and not (days / "other2").exists()
+
+
+@pytest.mark.parametrize("place", ["side", "item_features"])
+def test_features_in_another_order_are_another_model(days, place):
+    """Their vectors stand side by side, so the shapes of all weights are the same."""
+    config = load_config(days / "tomorrow" / "tomorrow.yaml", [*SMALL, f"data.cache_dir={days / 'cache'}"])
+    more = [NumericFeature(name="price_level")] if place == "item_features" else []
+    turned = config.features.model_copy(update={place: (*reversed(getattr(config.features, place)), *more)})
+    with pytest.raises(InputError, match=f"features.{place} . is .* there and .* here"):
+        train(config.model_copy(update={"features": turned}), days / "other3", init_from=days / "run")
+    assert not (days / "other3").exists()
+
+
+def test_prepared_like_a_run_its_config_has_the_order_and_the_history_of_that_run(tmp_path):
+    write_day(tmp_path, "today", TODAY, 1)
+    log = pl.read_csv(tmp_path / "today.csv").with_columns(pl.lit("x").alias("net"))
+    log.write_csv(tmp_path / "today.csv")
+    today = prepare(tmp_path, "today", "--side", "net,device")
+    kept = log.group_by("user", maintain_order=True).head(5)  # shorter histories
+    kept.write_csv(tmp_path / "tomorrow.csv")
+    (tmp_path / "tomorrow_items.csv").write_bytes((tmp_path / "today_items.csv").read_bytes())
+    tomorrow = prepare(tmp_path, "tomorrow", "--side", "device,net", "--like", str(today))
+    before, after = (load_config(folder / f"{folder.name}.yaml") for folder in (today, tomorrow))
+    assert [f.name for f in after.features.side] == [f.name for f in before.features.side]
+    assert after.model.max_history == before.model.max_history > 4
+
+
+def test_codes_of_known_items_stay_those_that_the_weights_were_learned_for(tmp_path):
+    rng, features = np.random.default_rng(0), Features(item_features=(CodesFeature(**CODES),))
+
+    def load(name, vectors, learned=None):
+        padded = pa.table({"item_id": np.arange(len(vectors)), "v": pa.array(list(vectors), pa.list_(pa.float32()))})
+        pq.write_table(padded, tmp_path / name)
+        return load_items(tmp_path / name, features, tmp_path / "cache", learned=learned)
+
+    vectors = np.concatenate([np.zeros((1, 4)), rng.normal(size=(60, 4))]).astype(np.float32)
+    today = load("a.parquet", vectors)
+    more = np.concatenate([vectors, vectors[5:6], np.zeros((1, 4)), rng.normal(3, 1, (60, 4))]).astype(np.float32)
+    tomorrow = load("b.parquet", more, (today.table, today.codebooks))
+    anew = load("b.parquet", more)
+    assert (anew.table["c"][:61] != today.table["c"]).any()
+    np.testing.assert_array_equal(tomorrow.table["c"][:61], today.table["c"])
+    np.testing.assert_array_equal(tomorrow.table["c"][61:63], [today.table["c"][5], [0, 0]])
+    np.testing.assert_array_equal(tomorrow.codebooks["c"]["centroids"], today.codebooks["c"]["centroids"])
+    empty = load("c.parquet", np.concatenate([vectors, np.zeros((2, 4), np.float32)]), (today.table, today.codebooks))
+    assert not empty.table["c"][61:].any()
+
+
+def test_an_item_table_of_another_day_is_not_that_of_the_rows(days, tmp_path):
+    """Both go on with the run's numbers, each with new items of its own."""
+    write_day(tmp_path, "third", [*TODAY, "c001"], 3)
+    third = prepare(tmp_path, "third", "--like", str(days / "run"))
+    with pytest.raises(InputError, match="item_info.parquet was numbered otherwise than .*test.parquet"):
+        predict(days / "run", days / "tomorrow", tmp_path / "x.csv", item_info=third / "item_info.parquet")
+
+
+def test_like_a_run_whose_folder_was_prepared_anew_since_is_refused(days, tmp_path):
+    shutil.copytree(days / "run", tmp_path / "run")
+    text = (tmp_path / "run" / "config.yaml").read_text().replace(f"{days / 'today'}/", f"{days / 'anew'}/")
+    (tmp_path / "run" / "config.yaml").write_text(text)
+    write_day(tmp_path, "third", TODAY, 3)
+    with pytest.raises(InputError, match="anew was numbered otherwise than .*run"):
+        prepare(tmp_path, "third", "--like", str(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("kind", [pa.float64(), pa.string()])
+def test_ids_that_are_no_numbers_have_no_original(days, tmp_path, kind):
+    table = pq.read_table(days / "today" / "test.parquet")
+    at = table.schema.get_field_index("user_id")
+    pq.write_table(table.set_column(at, "user_id", table["user_id"].cast(kind)), tmp_path / "rows.parquet")
+    with pytest.raises(InputError, match="column user_id of .*rows.parquet is of type .*whole numbers"):
+        predict(days / "run", tmp_path / "rows.parquet", tmp_path / "x.csv", original_ids=True)
+
+
+def test_labels_of_other_items_are_refused_though_they_have_no_id(days, tmp_path):
+    rows = pq.read_table(days / "today" / "test.parquet")
+    labels = pq.read_table(days / "today" / "test_labels.parquet")
+    of_items = pa.table({"item_id": rows["item_id"], "label": labels["label"]})
+    pq.write_table(of_items, tmp_path / "labels.parquet")
+    predict(days / "run", days / "today", tmp_path / "x.csv", labels=tmp_path / "labels.parquet")
+    pq.write_table(of_items.take(np.arange(len(of_items))[::-1]), tmp_path / "labels.parquet")
+    with pytest.raises(InputError, match="its item_id column is not that of the scored file"):
+        predict(days / "run", days / "today", tmp_path / "x.csv", labels=tmp_path / "labels.parquet")
+
+
+def test_rows_to_calibrate_with_need_a_kind_of_calibration(days, tmp_path):
+    with pytest.raises(InputError, match="--valid .* is for --calibrate"):
+        predict(days / "run", days / "today", tmp_path / "x.csv", valid=days / "today" / "valid.parquet")
+
+
+def test_a_best_checkpoint_that_was_not_copied_is_missed(days, tmp_path, capsys):
+    shutil.copytree(days / "run", tmp_path / "run")
+    with RunDirectory(tmp_path / "run").checkpoints() as checkpoints:
+        best = checkpoints.best_step
+        (tmp_path / "run" / "checkpoints" / str(best)).rename(tmp_path / "run" / "checkpoints" / str(best + 10**6))
+    predict(days / "run", days / "today", tmp_path / "x.csv")
+    assert "has no checkpoint" not in capsys.readouterr().out
+    predict(tmp_path / "run", days / "today", tmp_path / "x.csv")
+    assert f"has no checkpoint {best:,}, that of the best validation" in " ".join(capsys.readouterr().out.split())
+
+
+def test_an_export_names_the_items_of_the_newer_table(days, tmp_path):
+    info = days / "tomorrow" / "item_info.parquet"
+    export(days / "run", tmp_path / "export", item_info=info, original_ids=True)
+    names = json.loads((tmp_path / "export" / "item_ids.json").read_text())
+    assert names[1:] == list(vocabulary(days / "tomorrow", "item_id").values())
+    with pytest.raises(InputError, match="anew/item_info.parquet was numbered otherwise"):
+        export(days / "run", tmp_path / "other", item_info=days / "anew" / "item_info.parquet", original_ids=True)
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import time
 
 import jax
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from marks import slow
@@ -72,6 +73,16 @@ def test_grouped_auc_needs_users(dataset, tmp_path):
     pq.write_table(pq.read_table(dataset / "valid.parquet").drop_columns("user_id"), tmp_path / "valid.parquet")
     config = config_for(dataset, data={"valid": str(tmp_path / "valid.parquet")}, train={"monitor": "gauc"})
     with pytest.raises(InputError, match="train.monitor is gauc, and .* has no column user_id"):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_grouped_auc_needs_a_user_with_a_click_and_a_non_click(dataset, tmp_path):
+    table = pq.read_table(dataset / "valid.parquet")
+    own = table.set_column(table.schema.get_field_index("user_id"), "user_id", pa.array(range(1, len(table) + 1)))
+    pq.write_table(own, tmp_path / "valid.parquet")
+    config = config_for(dataset, data={"valid": str(tmp_path / "valid.parquet")}, train={"monitor": "gauc"})
+    with pytest.raises(InputError, match="train.monitor is gauc, and no user_id of .* has both"):
         train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -23,8 +23,8 @@ def main(arguments: list[str]) -> int:
     args = parser.parse_intermixed_args(arguments)
     if args.seeds < 1:
         parser.error("--seeds must be at least 1")
-    overrides = [text for text in args.configs if "=" in text]
-    paths = [Path(text) for text in args.configs if "=" not in text]
+    overrides = [text for text in args.configs if "=" in text and not Path(text).is_file()]
+    paths = [Path(text) for text in args.configs if text not in overrides]
     if not paths:
         parser.error("no config is named")
 

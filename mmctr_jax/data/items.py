@@ -28,12 +28,20 @@ class Items:
     codebooks: dict[str, Fitted]  # of each derived feature: what fitting gave besides the values, for new items
 
 
-def load_items(path: str | Path, features: Features, cache_dir: str | Path, known: ItemTable | None = None) -> Items:
+def load_items(
+    path: str | Path,
+    features: Features,
+    cache_dir: str | Path,
+    known: ItemTable | None = None,
+    learned: tuple[ItemTable, dict[str, Fitted]] | None = None,
+) -> Items:
     """Reads item_info: item ids in any order, each exactly once, without gaps; padding row 0 may be left out.
 
     Args:
       cache_dir: folder where derived features are kept.
       known: a table whose derived features are taken as they are: a resumed run keeps those it began with.
+      learned: table and codebooks of the run whose weights a training begins with. Ids that it has learned something
+        for, such as codes, stay those of its items, and new items get theirs by its codebooks.
     Raises: InputError on duplicate, negative or missing ids, a row 0 that is not all zero, ids beyond a vocabulary,
       vectors of another width or not finite.
     """
@@ -50,6 +58,10 @@ def load_items(path: str | Path, features: Features, cache_dir: str | Path, know
             table[f.name] = values
         elif known and f.name in known:
             table[f.name] = known[f.name]
+        elif learned and f.table_size is not None and f.name in learned[0]:
+            of_run, codebook = learned[0][f.name], learned[1].get(f.name, {})
+            table[f.name] = np.concatenate(as_wide(of_run, f.extended(values, of_run, codebook).values))
+            codebooks[f.name] = codebook
         else:
             found = fitted(f, values, cache_dir)
             table[f.name] = found["values"]

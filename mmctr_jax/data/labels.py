@@ -12,8 +12,12 @@ from mmctr_jax.data.parquet import column_names, count_rows, part_files, read_co
 from mmctr_jax.errors import InputError
 
 
-def read_labels(files: list[Path], name: str, labels: str | Path | None) -> np.ndarray | None:
+def read_labels(
+    files: list[Path], name: str, labels: str | Path | None, id_columns: tuple[str, ...] = ("ID",)
+) -> np.ndarray | None:
     """(rows,) labels of the rows in `files`: column `name` of them, or of the file `labels`; null if they have none.
+
+    id_columns: those that both files have must say the same.
 
     Raises: InputError if `labels` is not of these rows, or cannot be read.
     """
@@ -32,9 +36,12 @@ def read_labels(files: list[Path], name: str, labels: str | Path | None) -> np.n
         raise InputError(
             f"{labels} has {len(values):,} labels for {count_rows(files):,} rows to score; give one a row."
         )
-    both = labels is not None and "ID" in column_names(label_files) and "ID" in column_names(files)
-    if both and not _same(read_whole(label_files, "ID"), read_whole(files, "ID")):
-        raise InputError(f"{labels}: its ID column is not that of the scored file; give labels in the same order.")
+    if labels is not None:
+        for column in set(id_columns) & set(column_names(label_files)) & set(column_names(files)):
+            if not _same(read_whole(label_files, column), read_whole(files, column)):
+                raise InputError(
+                    f"{labels}: its {column} column is not that of the scored file; give labels in the same order."
+                )
     return values
 
 

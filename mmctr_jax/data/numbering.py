@@ -89,6 +89,11 @@ def original(column: str, ids: pa.ChunkedArray, file: Path, numbering: Numbering
     Raises: InputError if there is no such vocabulary, it is of another preparation, or lacks a number.
     """
     path = file.parent / "vocabularies" / f"{column}.parquet"
+    if not pa.types.is_integer(ids.type):
+        raise InputError(
+            f"--original-ids: column {column} of {file} is of type {ids.type}, and prepared ids are whole numbers; "
+            "score without it."
+        )
     try:
         table = pq.read_table(path, page_checksum_verification=True).sort_by("id")
         values = table["value"].to_pylist()

@@ -54,6 +54,7 @@ def _auc(trial: FrozenTrial) -> float | None:
 
 def _winner(study: Study, best: FrozenTrial) -> str:
     config = study.space.config(study.values(best))
+    config = config.model_copy(update={"data": config.data.absolute})  # to be used from any folder
     head = f"# Trial {best.number} of {len(study.finished)}: validation AUC {show(best.value)}.\n"
     return f"{head}#   mmctr train --config {study.out / 'best.yaml'} --run-dir RUN_DIR\n{to_yaml(config)}"
 

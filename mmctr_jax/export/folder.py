@@ -31,7 +31,7 @@ from mmctr_jax.console import log, show
 from mmctr_jax.data.cache import Split, read_labelled
 from mmctr_jax.data.items import fingerprint
 from mmctr_jax.data.lengths import scoring_lengths
-from mmctr_jax.data.numbering import check_same_numbering, numbering_of
+from mmctr_jax.data.numbering import check_same_numbering, grown, numbering_of
 from mmctr_jax.devices.flags import plain_jax
 from mmctr_jax.devices.sharding import make_mesh, put_items
 from mmctr_jax.errors import InputError
@@ -83,16 +83,17 @@ def export(
         raise InputError(f"--triton {triton!r}: a model's name is of letters, digits, '-', '_' and '.'.")
     if triton and (kind != "onnx" or original_ids):
         raise InputError("--triton is of --format onnx, and its models take item numbers: leave out --original-ids.")
-    before, directory = _check_out(out), copied(directory)
+    before, directory, names = _check_out(out), copied(directory), None
     predictor = Predictor.load(directory, item_info, "float32")
     if original_ids:
-        prepared = predictor.config.data.item_info
+        prepared = item_info or predictor.config.data.item_info
         if Path(prepared).exists():
             known = RunDirectory(directory).read_metadata().get("numbering")
             check_same_numbering(numbering_of(prepared), prepared, known, directory)
+        names = _original_ids(predictor, Path(prepared))
     fitted = predictor.calibration
     with _replacing_folder(out) as folder:
-        manifest = write(folder, predictor, kind, precision, fitted, original_ids, out if before else None)
+        manifest = write(folder, predictor, kind, precision, fitted, names, out if before else None)
         checked = _self_check(folder, predictor, kind, precision)
         _write_manifest(folder, manifest | {"self_check": checked, "triton": triton})
         if triton:
@@ -108,11 +109,12 @@ def write(
     kind: str,
     precision: str,
     fitted: calibration.Calibration | None = None,
-    original_ids: bool = False,
+    names: list[str | None] | None = None,
     before: Path | None = None,
 ) -> dict[str, Any]:
     """Writes an export that is not checked yet; its manifest.
 
+    names: by item number, what requests name items by; None: their numbers.
     before: an export whose graphs are kept if they are of the same model.
     """
     config = predictor.config
@@ -139,12 +141,12 @@ def write(
         "trained_items": config.features.num_items,
         "arrays": {name: {"file": f"{name}.bin", "shape": list(array.shape)} for name, array in arrays.items()},
         "items": fingerprint(arrays),
-        "original_ids": original_ids,
+        "original_ids": names is not None,
     }
     for name, array in arrays.items():
         array.tofile(folder / f"{name}.bin")
-    if original_ids:
-        (folder / "item_ids.json").write_text(json.dumps(_original_ids(config, predictor.num_items)))
+    if names is not None:
+        (folder / "item_ids.json").write_text(json.dumps(names))
     old = json.loads((before / MANIFEST).read_text()) if before else {}
     if before and not old.get("triton") and all(old.get(key) == value for key, value in model.items()):
         log.info(f"{before} is of the same model: its graphs are kept.")
@@ -199,21 +201,29 @@ def _replacing_folder(out: Path) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _original_ids(config: Config, num_items: int) -> list[str | None]:
-    """By item number: what the log called it. Raises: InputError where the prepared folder does not say."""
-    path = Path(config.data.item_info).parent / "vocabularies" / f"{config.features.item}.parquet"
+def _original_ids(predictor: Predictor, item_info: Path) -> list[str | None]:
+    """By item number: what the log called it, by the vocabulary beside `item_info`.
+
+    Raises: InputError where the prepared folder does not say, or that of another preparation.
+    """
+    name = predictor.config.features.item
+    path = item_info.parent / "vocabularies" / f"{name}.parquet"
     try:
-        vocabulary = pl.read_parquet(path)
-        numbers, names = vocabulary["id"].to_list(), vocabulary["value"].to_list()
+        vocabulary = pl.read_parquet(path).sort("id")
+        names = vocabulary["value"].to_list()
+        whole = vocabulary["id"].to_list() == list(range(1, len(names) + 1))
     except (OSError, pl.exceptions.PolarsError):
         raise InputError(
             f"--original-ids needs the vocabulary of the prepared data, and {path} cannot be read; export without it."
         ) from None
-    ids: list[str | None] = [None] * num_items
-    for number, name in zip(numbers, names, strict=True):
-        if number < num_items:
-            ids[number] = name
-    return ids
+    known = (numbering_of(item_info) or {}).get(name) if item_info.exists() else None
+    if not whole or (known is not None and grown(names)[-1] != known[-1]):
+        raise InputError(f"--original-ids: {path} is not the vocabulary that {item_info} was numbered with.")
+    if len(names) < predictor.num_items - 1:
+        raise InputError(
+            f"--original-ids: {path} names {len(names):,} items of {predictor.num_items - 1:,}; export without it."
+        )
+    return [None, *names[: predictor.num_items - 1]]
 
 
 def _keep_graphs(out: Path, folder: Path, arrays: dict[str, np.ndarray]) -> None:

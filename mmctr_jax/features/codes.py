@@ -102,6 +102,8 @@ def encode(vectors: np.ndarray, centroids: np.ndarray) -> np.ndarray:
     known = np.flatnonzero(vectors.any(axis=1))
     residual = vectors[known].astype(np.float32)
     ids = np.zeros((len(vectors), levels), np.int32)
+    if not len(known):
+        return ids
     for level, means in enumerate(centroids):
         codes = pairwise_distances_argmin(residual, means)
         residual -= means[codes]

@@ -62,6 +62,8 @@ def predict(
     Raises:
         InputError: Nothing was written.
     """
+    if valid is not None and calibrate not in calibration.KINDS:
+        raise InputError(f"--valid {valid} is for --calibrate; name how to calibrate, or leave it out.")
     if is_elsewhere(directory):
         _check_of_url(directory, out, calibrate)
     directory = copied(directory)
@@ -95,6 +97,8 @@ def predict(
     check_same_numbering(numbering, data, trained, directory)
     if labels:
         check_same_numbering(numbering_of(labels) or numbering, labels, numbering, data)
+    if item_info is not None:
+        check_same_numbering(numbering_of(item_info), item_info, numbering, data)
     if item_info is None and _count(numbering, config) > _count(trained, config):
         raise InputError(
             f"{data} was prepared with items that are new since training; name its item table with --item-info "
@@ -102,11 +106,12 @@ def predict(
         )
     if original_ids:
         ids |= {name: original(name, ids[name], files[0], numbering) for name in _named(config) if name in ids}
-    known = read_labels(files, config.features.label, labels)
+    id_columns = config.features.id_columns
+    known = read_labels(files, config.features.label, labels, id_columns)
     other_labels = config.features.other_labels
     label_columns = column_names(part_files(labels) if labels else files)
     known_others = {
-        name: read_labels(files, name, labels) if name in label_columns and known is not None else None
+        name: read_labels(files, name, labels, id_columns) if name in label_columns and known is not None else None
         for name in other_labels
     }
     users = _read_users(files, config) if known is not None else None

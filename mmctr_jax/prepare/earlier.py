@@ -13,10 +13,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mmctr_jax.config import load_config
-from mmctr_jax.data.numbering import Numbering, numbering_of
+from mmctr_jax.data.numbering import Numbering, check_same_numbering, numbering_of
 from mmctr_jax.errors import InputError
 from mmctr_jax.prepare.encoding import Numbers, ids_of, numbers_from_one
-from mmctr_jax.prepare.folder import MANIFEST, read_manifest
+from mmctr_jax.prepare.folder import MANIFEST, max_history, read_manifest
 from mmctr_jax.remote import is_elsewhere, local, shown
 from mmctr_jax.runs.directory import RunDirectory
 from mmctr_jax.runs.mirror import copied, is_run
@@ -35,6 +35,7 @@ class Earlier:
     side: dict[str, pl.DataFrame]  # of all other features with ids, of rows, clicks and items
     features: pl.DataFrame  # item_feature.parquet, by item number
     info: pa.Table  # item_info.parquet, by item number, without padding
+    max_history: int  # of the model that is to go on
 
     @property
     def columns(self) -> dict[str, Any]:
@@ -61,9 +62,11 @@ def read_earlier(path: Path) -> Earlier:
 
     Raises: InputError if it is neither, or was prepared by a version that kept no fingerprints.
     """
-    place, of_run = path, ""
+    place, of_run, run = path, "", None
     if is_run(path):
-        place = Path(load_config(RunDirectory(copied(path)).config_file).data.item_info).parent
+        run = RunDirectory(copied(path))
+        config = load_config(run.config_file)
+        place = Path(config.data.item_info).parent
         of_run = f", which {shown(path)} was trained on,"
     named, folder = shown(place), _read_here(place)
     manifest = read_manifest(folder)
@@ -74,6 +77,8 @@ def read_earlier(path: Path) -> Earlier:
         raise InputError(
             f"--like {named} was prepared by a version that did not keep how ids were numbered; prepare it again."
         )
+    if run:
+        check_same_numbering(numbering, named, run.read_metadata().get("numbering"), shown(path))
     if "columns" not in manifest:
         raise InputError(f"--like {named} was prepared by a version that did not keep its columns; prepare it again.")
     columns = manifest["columns"]
@@ -91,6 +96,7 @@ def read_earlier(path: Path) -> Earlier:
             {name: _vocabulary(folder, name) for name in side},
             pl.from_arrow(_table(folder / "item_feature.parquet")).sort("item_id"),
             info.filter(pc.greater(info["item_id"], 0)).sort_by("item_id"),
+            config.model.max_history if run else max_history(manifest),
         )
     except (OSError, pa.ArrowException, pl.exceptions.PolarsError, KeyError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]

@@ -114,11 +114,21 @@ def _tags(length: int | None) -> str:
     return f"    - {{kind: tags, name: item_tags, length: {length}}} # a few items have many more, which are left out"
 
 
+def max_history(manifest: dict[str, Any]) -> int:
+    """N of the ready config: enough for nine in ten histories, in steps of 4; or that of an earlier preparation."""
+    enough = max(4, -(-manifest["splits"]["train"]["history_p90"] // 4) * 4)
+    return manifest.get("max_history") or min(enough, manifest["options"]["history"], 32)
+
+
 def config_text(manifest: dict[str, Any]) -> str:
     """The YAML of a training config for the folder: the model that won on real clicks, see docs/accuracy.md."""
     folder, name = manifest["folder"], Path(manifest["folder"]).name
     p90 = manifest["splits"]["train"]["history_p90"]
-    longest = min(max(4, -(-p90 // 4) * 4), manifest["options"]["history"], 32)
+    why = (
+        f"as in {manifest['like']}"
+        if manifest.get("max_history")
+        else f"nine in ten training histories have at most {p90} clicks"
+    )
     item_features = [_tags(manifest.get("tags_length"))] if manifest["tags"] else []
     reasons = manifest.get("reasons", {})
     side, clicks, of_items = (
@@ -149,7 +159,7 @@ def config_text(manifest: dict[str, Any]) -> str:
         *item_features,
         "model: # without this section: the published model at its published sizes, for a GPU",
         "  name: matching",
-        f"  max_history: {longest} # nine in ten training histories have at most {p90} clicks",
+        f"  max_history: {max_history(manifest)} # {why}",
         "train:",
         f"  batch_size: {batch_size}",
         "  learning_rate: 1e-3",

@@ -8,11 +8,11 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import polars as pl
@@ -33,6 +33,7 @@ from mmctr_jax.prepare.totals import LocalShards, Shard, Shards
 from mmctr_jax.prepare.writing import write_items, write_samples
 from mmctr_jax.remote import exists, files_in, is_remote, remove, shown, writing_file
 
+T = TypeVar("T")
 _PACKAGES = ("polars", "pyarrow", "numpy")
 _LONGEST = 16  # of a row's lists, in the config
 _SKIPPED = f"item_seq_{SKIPPED}"
@@ -193,7 +194,7 @@ def _manifest(
         "tags": len(dataset.items.tags),
         "tags_length": _tags_length(dataset),
         **_features(source, dataset, options, earlier),
-        "labels": source.labels,
+        "labels": _as_before(source.labels, earlier.manifest.get("labels", {}) if earlier else {}),
         "columns": source.columns,
         "item_keys": source.keys,
         "tag_separator": source.tag_separator,
@@ -203,6 +204,7 @@ def _manifest(
         "times": dataset.times,
         "weight": "weight" in source.log.columns,
         "embedding": earlier.manifest["embedding"] if earlier else None,
+        "max_history": earlier.max_history if earlier else None,
         "known_items": len(earlier.items) if earlier else 0,
         "fitted_items": earlier.fitted_items if earlier else dataset.counts["training_items"],
         "like": earlier.folder if earlier else None,
@@ -237,7 +239,21 @@ def _features(
         (categorical if kind == "categorical" else numeric)(f"click_{name}") for name, kind in source.clicks.items()
     ]
     of_items = [{"kind": "categorical", "name": name} for name in source.item_side]
-    return {"side": side, "clicks": clicks, "item_features": of_items + [numeric(name) for name in source.item_numeric]}
+    of_items += [numeric(name) for name in source.item_numeric]
+    found = {"side": side, "clicks": clicks, "item_features": of_items}
+    return {
+        place: [*_as_before({f["name"]: f for f in features}, _names(earlier, place)).values()]
+        for place, features in found.items()
+    }
+
+
+def _names(earlier: Earlier | None, place: str) -> list[str]:
+    return [f["name"] for f in earlier.manifest.get(place, [])] if earlier else []
+
+
+def _as_before(found: dict[str, T], names: Iterable[str]) -> dict[str, T]:
+    """In the order that an earlier preparation had them in, which is that of the model that goes on."""
+    return {name: found[name] for name in names if name in found} | found
 
 
 def _tags_length(dataset: Dataset) -> int | None:

@@ -17,6 +17,7 @@ from mmctr_jax.data.numbering import Numbering, check_same_numbering, numbering_
 from mmctr_jax.data.parquet import part_files, read_keys
 from mmctr_jax.devices.sharding import memory_per_device
 from mmctr_jax.errors import InputError, UnfitError
+from mmctr_jax.features.base import Fitted
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,15 @@ class TrainingData:
         }
 
 
-def load_training_data(config: Config, known: ItemTable | None = None) -> TrainingData:
+def load_training_data(
+    config: Config, known: ItemTable | None = None, learned: tuple[ItemTable, dict[str, Fitted]] | None = None
+) -> TrainingData:
     """Reads and checks all that training needs.
 
     Args:
         config: As the user wrote it, or resolved.
         known: As in `load_items`: the table of the run that is resumed.
+        learned: As in `load_items`: of the run whose weights it begins with.
 
     Raises:
         InputError: Something in the files is not as it must be.
@@ -61,7 +65,7 @@ def load_training_data(config: Config, known: ItemTable | None = None) -> Traini
     numbering = numbering_of(config.data.item_info)
     for path in (config.data.train, config.data.valid):
         check_same_numbering(numbering_of(path), path, numbering, config.data.item_info)
-    items = load_items(config.data.item_info, config.features, config.data.cache_dir, known)
+    items = load_items(config.data.item_info, config.features, config.data.cache_dir, known, learned)
     config = config.with_features(items.features)
     cache_dir, features = config.data.cache_dir, config.features
     valid = load_split(config.data.valid, features, cache_dir, with_labels=True)
@@ -76,6 +80,13 @@ def load_training_data(config: Config, known: ItemTable | None = None) -> Traini
             f"train.monitor is gauc, and {config.data.valid} has no column {features.user} to group rows by; add "
             "it, or monitor auc."
         )
+    if config.train.monitor == "gauc":
+        rows, clicks = np.bincount(users), np.bincount(users, valid.label)
+        if not ((clicks > 0) & (clicks < rows)).any():
+            raise InputError(
+                f"train.monitor is gauc, and no {features.user} of {config.data.valid} has both a click and a "
+                "non-click; monitor auc."
+            )
     return TrainingData(config, items, train, valid, users, numbering)
 
 

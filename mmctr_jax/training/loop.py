@@ -43,7 +43,7 @@ from mmctr_jax.training.plateau import Plateau
 from mmctr_jax.training.scoring import make_score
 from mmctr_jax.training.step import all_finite, init_state, make_predicting, make_train_step
 from mmctr_jax.training.stopwatch import Stopwatch
-from mmctr_jax.training.warm_start import check_continues, warm_started
+from mmctr_jax.training.warm_start import check_continues, learned_by, warm_started
 
 _RECORDS_PER_VALIDATION = 20  # training records between two validations
 _DRAW_SECONDS = 10.0
@@ -122,7 +122,8 @@ def _train(
         if begun:  # whatever is asked for now: it may have been stopped before its first checkpoint
             init_from = None if run.has_checkpoint else run.read_metadata().get("init_from")
         before = RunDirectory(copied(init_from)) if init_from else None
-        data = load_training_data(config, run.read_items() if begun else None)
+        learned = learned_by(before, config) if before else None
+        data = load_training_data(config, run.read_items() if begun else None, learned)
         check_tables_fit_devices(data.config)
         if before and not begun:
             check_continues(before, data)
@@ -401,6 +402,7 @@ class _Trainer:
         self.stopwatch = Stopwatch(**{field.name: position.pop(field.name) for field in fields(Stopwatch)})
         self.position, self.plateau = Position(**position), Plateau.restored(progress["plateau"])
         self.best_metrics = progress["best_metrics"]
+        self.checkpoints.warn_without_best()
         log.info(
             f"Resuming at step {self.position.step:,}; best validation "
             f"{self._monitored} so far {show(self.plateau.best)}."

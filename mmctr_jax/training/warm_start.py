@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from mmctr_jax.config import Config
 from mmctr_jax.console import log
-from mmctr_jax.data.numbering import check_same_numbering
+from mmctr_jax.data.items import ItemTable
+from mmctr_jax.data.numbering import check_same_numbering, numbering_of
 from mmctr_jax.devices.sharding import put_items
 from mmctr_jax.errors import InputError
+from mmctr_jax.features import Feature
+from mmctr_jax.features.base import Fitted
 from mmctr_jax.runs.directory import RunDirectory
 from mmctr_jax.runs.state import TrainState
 from mmctr_jax.training.data import TrainingData
@@ -19,14 +24,45 @@ from mmctr_jax.training.step import abstract_state, parameter_shapes
 from mmctr_jax.training.tables import RowTables, since_step_0
 
 
+def learned_by(run: RunDirectory, config: Config) -> tuple[ItemTable, dict[str, Fitted]]:
+    """Table and codebooks of the run whose weights a training begins with.
+
+    Raises: InputError if `run` is no run, its ids mean other things, or it has other features or labels, or in another
+      order.
+    """
+    theirs, features, item_info = run.read_config().features, config.features, config.data.item_info
+    check_same_numbering(numbering_of(item_info), item_info, run.read_metadata().get("numbering"), run)
+    for place in ("side", "clicks", "item_features"):
+        _check_same(f"features.{place}", *(list(map(_meaning, getattr(f, place))) for f in (theirs, features)), run)
+    _check_same("features.labels", list(theirs.other_labels), list(features.other_labels), run)
+    return run.read_items(), run.read_codebooks()
+
+
+def _meaning(feature: Feature) -> dict[str, Any]:
+    """What must not change of a feature; its vocabulary may grow."""
+    return feature.model_dump(exclude={"vocab_size", "length", "num_items"})
+
+
+def _check_same(setting: str, theirs: list, ours: list, run: RunDirectory) -> None:
+    """Raises: InputError, with the first that differs."""
+    for place, (there, here) in enumerate(itertools.zip_longest(theirs, ours), start=1):
+        if there != here:
+            if isinstance(there, dict) and isinstance(here, dict):
+                keys = [key for key in there | here if there.get(key) != here.get(key)]
+                there, here = ({key: f[key] for key in ("name", *keys) if key in f} for f in (there, here))
+            there, here = ("nothing" if value is None else value for value in (there, here))
+            raise InputError(
+                f"--init-from {run}: {setting} {place} is {there} there and {here} here; use the settings of its "
+                "config.yaml, and data prepared with --like it."
+            )
+
+
 def check_continues(run: RunDirectory, data: TrainingData) -> None:
     """Checks, before anything is written, that a training on `data` can begin with the weights of `run`.
 
-    Raises: InputError if `run` is no run, its ids mean other things, or its model is another one.
+    Raises: InputError if its model is another one.
     """
     config = run.read_config()
-    numbering = run.read_metadata().get("numbering")
-    check_same_numbering(data.numbering, data.config.data.item_info, numbering, run)
     shapes = parameter_shapes(config, run.read_items()), parameter_shapes(data.config, data.items.table)
     _check_same_model(*map(_by_name, shapes), config.features.table_sizes, run)
 

@@ -79,7 +79,7 @@ def _runs(runs: list[Run]) -> str:
         **{name: lambda run, name=name: _file(run, name) for name in files},
         "steps": lambda run: count(run.steps),
         "epochs": lambda run: decimal(run.epochs, 2),
-        "best validation AUC": lambda run: (
+        "validation AUC at the best step": lambda run: (
             f"{show(run.best['auc'])} at step {count(run.best['step'])}" if run.best else "–"
         ),
         "scored with": lambda run: "–" if run.step is None else f"step {count(run.step)}",

@@ -13,6 +13,7 @@ import numpy as np
 from mmctr_jax.console import log
 from mmctr_jax.data.cache import Split, load_split, read_labelled
 from mmctr_jax.data.labels import read_labels
+from mmctr_jax.data.numbering import check_same_numbering, numbering_of
 from mmctr_jax.data.parquet import count_rows, part_files, read_keys
 from mmctr_jax.errors import InputError
 from mmctr_jax.pages.figures import legend_labels
@@ -159,6 +160,7 @@ def _read_rows(run: Run, split: str) -> Split:
     """With labels. Raises InputError where rows or labels are missing."""
     data, features = run.config.data, run.config.features
     path, labels = getattr(data, split), data.test_labels
+    check_same_numbering(numbering_of(path), path, run.metadata.get("numbering"), run.directory)
     if split != "test":
         rows = read_labelled(path, features, data.cache_dir, training=split == "train")
         if run.metadata["data"].get(split) not in (None, rows.fingerprint):
@@ -167,7 +169,7 @@ def _read_rows(run: Run, split: str) -> Split:
         return rows
     if labels and not Path(labels).exists():
         raise InputError(f"{labels}, the config's data.test_labels, does not exist.")
-    known = read_labels(part_files(path), features.label, labels)
+    known = read_labels(part_files(path), features.label, labels, features.id_columns)
     if known is None:
         raise InputError(f"{path} has no labels, and the config names no data.test_labels.")
     return replace(load_split(path, features, None, with_labels=False), label=known)
