@@ -15,13 +15,14 @@ from sklearn.utils.extmath import randomized_svd
 
 CLICKS, FOLDS, DIM = 16, 5, 64
 POWERS = (0.25, 0.5)  # of an item's clicks, by which its column in the SVD is divided; which is better, data decide
+WORDS = 64  # of at most so many, each has a column that says whether it is in a list
 _NO_FEATURES = ("ID", "user_id", "item_id", "item_seq", "label", "weight")
 
 
 @dataclass
 class Rows:
     """history: (rows, 16) most recent clicks, 0 where there is none; skipped: what was shown before and not clicked,
-    likewise; item, user, label (rows,); side (rows, S)."""
+    likewise; item, user, label (rows,); side (rows, S): what the log and the item file say besides."""
 
     history: np.ndarray
     skipped: np.ndarray
@@ -63,9 +64,30 @@ def read_rows(folder: Path, name: str) -> Rows:
         table = table.with_columns(pl.read_parquet(folder / f"{name}_labels.parquet")["label"])
     history, skipped = (_recent(table, name) for name in ("item_seq", "item_seq_skipped"))
     scored = pl.read_parquet_schema(folder / "test.parquet")  # has no label, whatever labels there are
-    side = [name for name, kind in scored.items() if name not in _NO_FEATURES and kind.is_numeric()]
-    columns = (table[name].to_numpy() for name in ("item_id", "user_id", "label"))
-    return Rows(history, skipped, *columns, table.select(side).to_numpy())
+    info = pl.read_parquet(folder / "item_info.parquet")
+    columns = [
+        column
+        for kept in (
+            table.select(name for name in table.columns if name in scored),
+            table.select("item_id").join(info, on="item_id", how="left"),
+        )
+        for series in kept.get_columns()
+        if series.name not in _NO_FEATURES
+        for column in _as_numbers(series, folder / "vocabularies" / f"{series.name}.parquet")
+    ]
+    side = np.stack(columns, axis=1) if columns else np.zeros((len(table), 0))
+    return Rows(history, skipped, *(table[name].to_numpy() for name in ("item_id", "user_id", "label")), side)
+
+
+def _as_numbers(column: pl.Series, vocabulary: Path) -> list[np.ndarray]:
+    """Numbers and numbered categories as they are; lists of a few words as a column for each word."""
+    if column.dtype.is_numeric():
+        return [column.to_numpy()]
+    words = len(pl.read_parquet(vocabulary)) if vocabulary.is_file() else 0
+    if column.dtype not in (pl.List, pl.Array) or not 0 < words <= WORDS:
+        return []
+    lists = column.cast(pl.List(pl.Int64))
+    return [lists.list.contains(word).fill_null(False).to_numpy() for word in range(1, words + 1)]
 
 
 def _recent(table: pl.DataFrame, name: str) -> np.ndarray:

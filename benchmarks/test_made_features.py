@@ -1,6 +1,7 @@
 """The features of the trees: a row must not see its own click."""
 
 import numpy as np
+import polars as pl
 import pytest
 import scipy.sparse as sp
 
@@ -49,6 +50,19 @@ def test_an_unknown_click_or_empty_history_gives_finite_features(train):
     items = made_features.Items(np.zeros((ITEMS, 1)), sp.csr_matrix((ITEMS, 1)))
     train.history[:5] = 0
     assert np.isfinite(made_features.features(train, made_features.count(train, ITEMS), items)).all()
+
+
+def test_what_the_log_and_the_item_file_say_are_features(tmp_path):
+    """Numbers as they are, of the target's too, and a column for each word of a short vocabulary."""
+    rows = {"ID": [0, 1], "user_id": [1, 2], "item_id": [2, 1], "item_seq": [[1], []], "device": [1, 2]}
+    rows = pl.DataFrame(rows | {"likes": [[2, 3], []], "click_gap": [[1.0], []]})
+    rows.write_parquet(tmp_path / "test.parquet")
+    rows.with_columns(label=pl.Series([0, 1]), other=pl.Series([1, 1])).write_parquet(tmp_path / "train.parquet")
+    (tmp_path / "vocabularies").mkdir()
+    pl.DataFrame({"id": [1, 2, 3]}).write_parquet(tmp_path / "vocabularies" / "likes.parquet")
+    pl.DataFrame({"item_id": [1, 2], "price": [3.5, 7.0]}).write_parquet(tmp_path / "item_info.parquet")
+    found = made_features.read_rows(tmp_path, "train")
+    np.testing.assert_array_equal(found.side, [[1, 0, 1, 1, 7.0], [2, 0, 0, 0, 3.5]])
 
 
 def test_followers_are_counted_once_for_each_user(train):

@@ -238,7 +238,10 @@ def din_activation(config, params, batch_stats, part, i, x):
 
 
 def matching_logit(config, params, batch_stats, sample):
-    """[side, target, mean, last and attended click, comparisons, log of the number of clicks, affinity] → an MLP."""
+    """[side, target, mean, last, attended click, comparisons, crosses, log of the number of clicks, affinity] → an MLP.
+
+    The crosses: each side feature's vector times each of the target's that a table has.
+    """
     target, clicks = sample.e_target_D, sample.e_history_ND[sample.real_N]
     nothing = np.zeros_like(target)
     some = len(clicks) > 0
@@ -248,13 +251,18 @@ def matching_logit(config, params, batch_stats, sample):
     user = unit(mlp(params["user"], join([mean, last, largest]), len(config.model.tower) - 1))
     item = unit(mlp(params["item"], target, len(config.model.tower) - 1))
     compared = []
-    for part in np.split(np.arange(len(target)), np.cumsum(part_widths(config))[:-1]):
+    parts = np.split(np.arange(len(target)), np.cumsum(part_widths(config))[:-1])
+    for part in parts:
         for view in (mean, last, attended):
             compared.append(dot_and_cosine(target[part], view[part]))
         each = [dot_and_cosine(target[part], click[part]) for click in clicks]
         compared.append(np.max(each, axis=0) if some else np.zeros(2))
+    kinds = [None] + [f.kind for f in config.features.item_features]
+    learned = [target[part] for part, kind in zip(parts, kinds, strict=True) if kind not in ("embedding", "neighbours")]
+    vectors = sample.e_side.reshape(-1, config.model.embedding_dim)
+    crosses = [side @ vector for side in vectors for vector in learned]
     affinity = user @ item / config.model.temperature
-    x = [sample.e_side, target, mean, last, attended, *compared, f64([np.log(1 + len(clicks)), affinity])]
+    x = [sample.e_side, target, mean, last, attended, *compared, f64(crosses), f64([np.log(1 + len(clicks)), affinity])]
     x = join(x)
     for i in range(len(config.model.deep)):
         x = relu(dense(params["deep"][f"layer_{i}"], x))

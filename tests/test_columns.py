@@ -27,7 +27,7 @@ from mmctr_jax.models.embedding import EmbeddingLayer
 from mmctr_jax.prediction.predict import predict
 from mmctr_jax.prediction.predictor import Predictor
 from mmctr_jax.training.loop import train
-from mmctr_jax.training.step import loss_of_all_labels
+from mmctr_jax.training.step import loss_of_all_labels, model_of
 
 COLUMNS = {
     "side": [
@@ -379,3 +379,17 @@ def test_requests_have_the_columns_as_they_are(run, data, tmp_path):
     ):
         with pytest.raises(RequestError, match=sentence):
             scorer.score(history, [3, 4], side, wrong)
+
+
+def test_crosses_are_of_the_vectors_that_tables_hold(data):
+    """What stands where in the vectors of a row and of a target: numbers, frozen vectors other items are no part."""
+    config = config_of(data, SYSTEMS["matching"])
+    features, E = config.with_features(items_of(config).features).features, config.model.embedding_dim
+    model = model_of(config.with_features(features))
+    item = features.item_width(E)
+    row = model._learned(features.side, np.arange(features.row_width(E))[None], 0)
+    assert [part[0].tolist() for part in row] == [
+        list(range(start, start + E)) for start in (2, 2 + E, 2 + 2 * E + item, 2 + 3 * E + item)
+    ]
+    target = model._learned(features.item_features, np.arange(item)[None], E)
+    assert [part[0].tolist() for part in target] == [list(range(start, start + E)) for start in (E, 2 * E + 8)]

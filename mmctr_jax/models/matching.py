@@ -65,7 +65,10 @@ def contrastive_loss(affinity_BxB: jax.Array, batch: Batch) -> jax.Array:
 
 
 class Matching(Model):
-    """[side ‖ target ‖ mean, last and attended click ‖ how target and clicks compare ‖ affinity] → an MLP.
+    """[side ‖ target ‖ mean, last and attended click ‖ how target and clicks compare ‖ crosses ‖ affinity] → an MLP.
+
+    The crosses are dot products of the learned vectors of each of the row's features and each of the target's, as in a
+    factorisation machine: what a price says to a budget, or a category to a device.
 
     With a second history, such as of items that were passed over, how it and the target compare, too.
 
@@ -106,7 +109,8 @@ class Matching(Model):
             for part in self._parts():
                 compared += self._compared(e.target, [mean_BxD], vectors_BxLxD, real_BxL, part)
             compared.append(jnp.log1p(real_BxL.sum(axis=1, keepdims=True).astype(self.dtype)))
-        x = [e.side, e.target, *views, *compared, jnp.log1p(clicks_Hx1), affinity_Bx1.astype(self.dtype)]
+        x = [e.side, e.target, *views, *compared, *self._crosses(e), jnp.log1p(clicks_Hx1)]
+        x.append(affinity_Bx1.astype(self.dtype))
         x_BxF = jnp.concatenate([jnp.broadcast_to(part, (e.target.shape[0], part.shape[1])) for part in x], axis=-1)
         return self.logits((), MLP(settings.deep, self.dtype, settings.dropout, name="deep")(x_BxF, train), train)
 
@@ -130,6 +134,24 @@ class Matching(Model):
         layers = MLP(self.settings.tower[:-1], self.dtype, outputs=self.settings.tower[-1], name=name)
         x = layers(x, train).astype(jnp.promote_types(self.dtype, jnp.float32))
         return x * jax.lax.rsqrt(jnp.square(x).sum(axis=-1, keepdims=True) + _EPSILON)
+
+    def _crosses(self, e):
+        """Columns (B, pairs), if the row has features with learned vectors."""
+        width = self.settings.embedding_dim
+        of_row = self._learned(self.features.side, e.side, 0)
+        of_target = [e.target[:, :width], *self._learned(self.features.item_features, e.target, width)]
+        if of_row:
+            row_BxRxE, target_BxExT = jnp.stack(of_row, axis=1), jnp.stack(of_target, axis=2)
+            yield (row_BxRxE @ target_BxExT).reshape(e.target.shape[0], -1)
+
+    def _learned(self, features, x_BxW, at):
+        """The vectors (B, E) that tables have of features, which stand side by side in `x_BxW` from column `at` on."""
+        width, found = self.settings.embedding_dim, []
+        for f in features:
+            at += self.features.item_width(width) if f.of_items else f.width(width)
+            if f.table_size is not None:  # its last columns
+                found.append(x_BxW[:, at - width : at])
+        return found
 
     def _parts(self):
         """Where in an item's vector its id embedding and each of its features are."""

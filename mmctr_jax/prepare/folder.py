@@ -69,13 +69,23 @@ def _settings(text: str) -> list[str]:
     return [line for line in text.splitlines() if not line.startswith("#")]
 
 
+_FEW = 300_000  # training rows
+
+
 def by_size(rows: int) -> tuple[int, float, float]:
     """Batch size, weight decay of the tables and decay of the average for so many training rows (docs/accuracy.md).
 
     Large batches are faster, but an epoch needs some hundred steps; with few rows, ids are learned by heart, and an
     average of more steps is better.
     """
-    return (256, 3.0, 0.998) if rows < 300_000 else (1024, 0.5, 0.99)
+    return (256, 3.0, 0.998) if rows < _FEW else (1024, 0.5, 0.99)
+
+
+def feature_init_std(manifest: dict[str, Any]) -> float | None:
+    """Where rows are few and the log or the item file has columns of its own, these count from the start."""
+    own = ("side", "numeric", "lists", "hashed", "item_side", "item_numeric")
+    few = manifest["splits"]["train"]["rows"] < _FEW
+    return 0.1 if few and any(manifest.get("columns", {}).get(kind) for kind in own) else None
 
 
 _MANY_IDS = 10**6  # from which a step that passes over all rows of all tables is slower than one that looks for its own
@@ -124,11 +134,11 @@ def config_text(manifest: dict[str, Any]) -> str:
     """The YAML of a training config for the folder: the model that won on real clicks, see docs/accuracy.md."""
     folder, name = manifest["folder"], Path(manifest["folder"]).name
     p90 = manifest["splits"]["train"]["history_p90"]
-    why = (
-        f"as in {manifest['like']}"
-        if manifest.get("max_history")
-        else f"nine in ten training histories have at most {p90} clicks"
-    )
+    longest, why = max_history(manifest), f"nine in ten training histories have at most {p90} clicks"
+    if manifest.get("max_history"):
+        why = f"as in {manifest['like']}"
+    elif p90 > longest:
+        why += "; longer ones take more time than they are worth"
     item_features = [_tags(manifest.get("tags_length"))] if manifest["tags"] else []
     reasons = manifest.get("reasons", {})
     side, clicks, of_items = (
@@ -139,6 +149,7 @@ def config_text(manifest: dict[str, Any]) -> str:
         column, dim = manifest["embedding"]["column"], manifest["embedding"]["dim"]
         item_features.append(f"    - {{kind: embedding, name: {column}, dim: {dim}}}")
     batch_size, weight_decay, ema = by_size(manifest["splits"]["train"]["rows"])
+    init_std = feature_init_std(manifest)
     tables = (
         ["  tables: adam # a step reads and writes the rows of its batch alone"] if _ids(manifest) >= _MANY_IDS else []
     )
@@ -159,7 +170,8 @@ def config_text(manifest: dict[str, Any]) -> str:
         *item_features,
         "model: # without this section: the published model at its published sizes, for a GPU",
         "  name: matching",
-        f"  max_history: {max_history(manifest)} # {why}",
+        f"  max_history: {longest} # {why}",
+        *([f"  feature_init_std: {init_std:g} # columns of its own count from the start"] if init_std else []),
         "train:",
         f"  batch_size: {batch_size}",
         "  learning_rate: 1e-3",
