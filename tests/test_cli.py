@@ -119,7 +119,7 @@ def test_every_fault_of_the_items_ends_the_same_way(run, config_file, tmp_path):
 def test_an_interrupt_before_training_says_so(run, config_file, monkeypatch, tmp_path):
     from mmctr_jax.training import loop as training
 
-    def interrupted(config, known):
+    def interrupted(config, *_):
         os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(training, "load_training_data", interrupted)

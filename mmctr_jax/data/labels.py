@@ -17,7 +17,7 @@ def read_labels(
 ) -> np.ndarray | None:
     """(rows,) labels of the rows in `files`: column `name` of them, or of the file `labels`; null if they have none.
 
-    id_columns: those that both files have must say the same.
+    id_columns: `ID` must be the same where both files have it; else the others that both have.
 
     Raises: InputError if `labels` is not of these rows, or cannot be read.
     """
@@ -37,7 +37,9 @@ def read_labels(
             f"{labels} has {len(values):,} labels for {count_rows(files):,} rows to score; give one a row."
         )
     if labels is not None:
-        for column in set(id_columns) & set(column_names(label_files)) & set(column_names(files)):
+        there, here = column_names(label_files), column_names(files)
+        shared = [column for column in ("ID", *id_columns) if column in there and column in here]
+        for column in ["ID"] if "ID" in shared else shared:
             if not _same(read_whole(label_files, column), read_whole(files, column)):
                 raise InputError(
                     f"{labels}: its {column} column is not that of the scored file; give labels in the same order."
