@@ -147,6 +147,7 @@ def test_a_number_by_hand():
     assert not embedded(f, np.float32([5.0, np.nan]), ids=jnp.array([0, 0])).any()  # padding, whatever the table says
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(st.one_of(st.none(), st.floats(-1e6, 1e6, width=32)), min_size=1), st.integers(0, 30))
 def test_ranges_agree_with_counting(numbers, seed):

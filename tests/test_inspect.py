@@ -599,6 +599,7 @@ def test_the_command_prints_warnings_and_where_the_page_is(tmp_path, monkeypatch
 # In a browser --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_page_is_readable_in_a_browser_at_the_width_of_a_phone_and_of_a_desk(tmp_path):
     """With names that would like to be markup, or wider than any screen."""
     data = clean()

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 from batches import make_batch, make_items, randomised
+from marks import slow
 from synthetic import ITEMS, SYSTEMS, merged, raw_config, resolved_config, write_dataset
 
 from mmctr_jax.config import parse_config
@@ -40,7 +41,7 @@ def test_rows_are_those_of_the_hash_and_spread_evenly():
     assert len(np.unique(pairs, axis=0)) > 99_900  # hardly two items share both
 
 
-@pytest.mark.parametrize("system", ["mmctr", "matching", "neighbours"])
+@pytest.mark.parametrize("system", [slow("mmctr"), "matching", "neighbours"])
 def test_a_model_equals_one_with_the_sums_in_its_table(system):
     change = SYSTEMS.get(system, {})
     hashed = resolved_config(merged(change, {"features": {"item_hash": ROWS}}))

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from marks import slow
 from synthetic import SYSTEMS, resolved_config
 
 from mmctr_jax.devices.sharding import make_mesh, on_devices, put_items
@@ -102,7 +101,8 @@ def prepared(change=None, mesh=None, rows=ROWS):
     return config, put_items(items, mesh, config), batch, mesh
 
 
-@pytest.mark.parametrize("weight", [slow(0.0), 3.0])
+@pytest.mark.slow
+@pytest.mark.parametrize("weight", [0.0, 3.0])
 def test_the_contrastive_loss_trains_beside_the_logloss_and_is_not_reported_as_it(weight):
     still = {"click_dropout": 0.0, "id_dropout": 0.0, "dropout": 0.0}
     config, items, batch, mesh = prepared(still | {"contrastive": weight})

@@ -100,6 +100,7 @@ def test_a_run_at_a_url_goes_on_elsewhere_and_is_read_from_there(store, tmp_path
     assert RUN in (tmp_path / "next" / "metadata.json").read_text()
 
 
+@pytest.mark.slow
 def test_wherever_copying_stops_the_files_at_the_url_are_those_of_one_moment(store, tmp_path, monkeypatch):
     """Whatever is written, deleted and cut off: checkpoints that the list names are whole, and of one training."""
     elsewhere(tmp_path, monkeypatch, "reader")

@@ -219,6 +219,7 @@ def test_what_is_written_here_alone_is_not_written_by_url(command, tmp_path, mon
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_scores_are_written_to_the_store(store, tmp_path):
     data = write_dataset(tmp_path / "data")
     raw = raw_config(data)

@@ -141,6 +141,7 @@ def some_batches(count=6):
 DECAYING = {"weight_decay": {"tables": 0.5, "matrices": 0.1}, "ema": 0.9, "length_buckets": [2]}
 
 
+@pytest.mark.slow
 def test_gradient_descent_by_rows_is_that_of_whole_tables():
     """With weight decay, an average, dropout of ids, several lengths: the same losses, norms and weights."""
     shared = {"model": {"id_dropout": 0.3, "embedding_init_std": 0.3}}

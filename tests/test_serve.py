@@ -337,6 +337,7 @@ def test_a_new_export_is_served_without_a_dropped_request_and_a_signal_ends_it_i
     assert entry["path"] == "/v1/score" and entry["status"] == 200 and entry["ms"] > 0
 
 
+@pytest.mark.slow
 def test_several_workers_share_a_port_and_their_metrics(exported, tmp_path):
     program = [sys.executable, "-m", "mmctr_jax", "serve", exported, "--port", "0", "--workers", "2"]
     with open(tmp_path / "log", "w") as log:
