@@ -200,9 +200,8 @@ class Checkpoints:
             _while_it_changes(self._orbax.reload)
         return self._restore_best(like)
 
-    def warn_without_best(self) -> None:
+    def warn_without(self, best: int | None) -> None:
         """Where the checkpoint of the best validation is not there any more, as after half a copy."""
-        best = self.best_step
         if best is not None and best not in self.steps:
             log.warning(
                 f"{self.folder} has no checkpoint {best:,}, that of the best validation; the newest, step "
@@ -214,7 +213,7 @@ class Checkpoints:
         best = self.best_step
         if best is None:
             log.warning(f"No validation was reached yet: taking the last checkpoint, step {self.last_step}.")
-        self.warn_without_best()
+        self.warn_without(best)
         steps = sorted(self.steps, key=lambda step: step != best)  # the best one, then newest first
 
         def model(step: int) -> dict[str, Any]:

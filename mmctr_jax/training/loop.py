@@ -402,7 +402,7 @@ class _Trainer:
         self.stopwatch = Stopwatch(**{field.name: position.pop(field.name) for field in fields(Stopwatch)})
         self.position, self.plateau = Position(**position), Plateau.restored(progress["plateau"])
         self.best_metrics = progress["best_metrics"]
-        self.checkpoints.warn_without_best()
+        self.checkpoints.warn_without(self.plateau.best_step)
         log.info(
             f"Resuming at step {self.position.step:,}; best validation "
             f"{self._monitored} so far {show(self.plateau.best)}."
