@@ -2,6 +2,10 @@
 
 import argparse
 import math
+import re
+import socket
+import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -13,9 +17,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from benchmarks.flops import N
-from benchmarks.generate import made_up_batch, made_up_items, made_up_split, split_of
+from benchmarks.generate import made_up_batch, made_up_items, made_up_split, split_of, write_folder
 from benchmarks.harness import Action, Table, in_turns, seconds
-from benchmarks.published import LEARNING_RATE, MeasuredModel, published_config
+from benchmarks.published import LEARNING_RATE, PUBLISHED, MeasuredModel, published_config
 from mmctr_jax.config import Config
 from mmctr_jax.data.loader import train_batches
 from mmctr_jax.devices.collectives import collectives
@@ -31,7 +35,7 @@ SMALL = (
 
 def main(argv: list[str]) -> None:
     measures = {"length": _length, "batch": _batch, "items": _items, "devices": _devices, "sharding": _sharding}
-    measures |= {"rows": _rows, "tables": _tables}
+    measures |= {"rows": _rows, "tables": _tables, "hosts": _hosts}
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run scaling")
     parser.add_argument("--against", choices=list(measures), required=True)
     args = parser.parse_args(argv)
@@ -182,6 +186,54 @@ def _program(config: Config, items: Any, mesh: Mesh, length: int) -> tuple[list[
     sizes = [_gigabytes_on_one(tree) for tree in (state, items)]
     sizes.append(program.memory_analysis().temp_size_in_bytes / 1e9)
     return sizes, exchanged, time.perf_counter() - start
+
+
+_HOST = """
+import sys
+from mmctr_jax.cli import run
+try:
+    run("train", sys.argv[1:])
+finally:
+    read = dict(line.split(": ") for line in open("/proc/self/io").read().splitlines())["rchar"]
+    own = dict(line.split(":") for line in open("/proc/self/status").read().splitlines())["RssAnon"].split()[0]
+    print("read and own", read, own)
+"""
+
+
+def _hosts(folder: Path) -> None:
+    """What each of two processes reads from files, by Linux' own count (maps and imports not included)."""
+    print("two processes on loopback, sharding fsdp; 91,717 items with vectors of 128, ids 16 wide\n")
+    data = write_folder(folder, 2_000)
+    settings = ("train.sharding=fsdp", "train.batch_size=256", *SMALL)
+    imports = _read_by(subprocess.Popen([sys.executable, "-c", _HOST, "--help"], **_SAID))[0]
+    table = Table("", "process", "MB read", "MB of memory of its own at the end")
+    for name, epochs, more in (("first start", 1, []), ("--resume", 2, ["--resume"])):
+        command = [sys.executable, "-c", _HOST, "--config", str(PUBLISHED), "--run-dir", str(folder / "run"), *more]
+        command += [*data, *settings, f"train.epochs={epochs}", "--coordinator", f"127.0.0.1:{_free_port()}"]
+        both = [subprocess.Popen([*command, "--num-processes", "2", "--process-id", str(i)], **_SAID) for i in range(2)]
+        for i, process in enumerate(both):
+            read, own = _read_by(process)
+            table.row(name, i, f"{(read - imports) / 1e6:.0f}", f"{own / 1e3:.0f}")
+    files = {"item_info": folder / "item_info.parquet", "items.npz": folder / "run" / "items.npz"}
+    sizes = {name: path.stat().st_size for name, path in files.items()}
+    last = max((folder / "run" / "checkpoints").iterdir(), key=lambda path: path.stat().st_mtime)
+    sizes["a checkpoint"] = sum(path.stat().st_size for path in last.rglob("*") if path.is_file())
+    print("\nMB: " + ", ".join(f"{name} {size / 1e6:.0f}" for name, size in sizes.items()))
+
+
+_SAID: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+
+
+def _read_by(process: subprocess.Popen) -> tuple[int, int]:
+    """Bytes it read, and KB of memory of its own at its end."""
+    read, own = re.search("read and own ([0-9]+) ([0-9]+)", process.communicate()[0]).groups()
+    return int(read), int(own)
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 def _gigabytes_on_one(tree: Any) -> float:

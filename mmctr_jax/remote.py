@@ -199,11 +199,13 @@ def exists(url: Path) -> bool:
 def writing_file(path: Path) -> Iterator[IO[bytes] | NativeFile]:
     """A stream into a file that is whole once the block ends well, by path or URL; its folder is made.
 
+    A link stays one: what it points to is written.
     Of a block that fails nothing is left; by URL perhaps a part, which is the caller's to remove.
     Raises: OSError if it cannot be written.
     """
     place = _place(path)
     if isinstance(place, Path):
+        place = place.resolve()
         place.parent.mkdir(parents=True, exist_ok=True)
         with replacing(place) as temporary, temporary.open("wb") as stream:
             yield stream

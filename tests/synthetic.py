@@ -181,7 +181,10 @@ def model_of(config: Config, dtype=None) -> Model:
 
 def items_of(config: Config, known=None) -> Items:
     """What the config's item_info gives."""
-    return load_items(config.data.item_info, config.features, config.data.cache_dir, known)
+    cache_dir = config.data.cache_dir
+    if not Path(cache_dir).is_absolute():
+        cache_dir = Path(config.data.item_info).parent / cache_dir
+    return load_items(config.data.item_info, config.features, cache_dir, known)
 
 
 def width_of(config: Config) -> int:

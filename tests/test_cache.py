@@ -9,7 +9,7 @@ import pytest
 from synthetic import ITEMS, samples
 
 from mmctr_jax.config import parse_config
-from mmctr_jax.data import cache
+from mmctr_jax.data import cache, kept
 from mmctr_jax.data.cache import load_split
 from mmctr_jax.errors import InputError
 
@@ -157,7 +157,7 @@ def test_what_a_killed_builder_left_is_removed_and_what_another_builds_is_not(ro
         (cache_dir / name).mkdir(parents=True)
         (cache_dir / name / "item.bin").write_bytes(b"half")
         os.utime(cache_dir / name, (0, 0))
-    with cache._held(cache_dir / ".building_held"):
+    with kept._held(cache_dir / ".building_held"):
         load_split(rows, FEATURES, cache_dir, with_labels=True)
     names = {p.name for p in cache_dir.iterdir()}
     assert ".building_held" in names and len(names) == 2 and ".building_left" not in names

@@ -1,26 +1,36 @@
+import tracemalloc
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from bad_files import BAD_ITEMS, TAGS, VECTORS, item_table
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 from synthetic import SYSTEMS, items_of, raw_config, write_dataset
 
 from mmctr_jax.config import parse_config
+from mmctr_jax.data.items import load_items
+from mmctr_jax.data.kept import mapped_npz
+from mmctr_jax.devices.sharding import make_mesh, put_items
 from mmctr_jax.errors import InputError
+from mmctr_jax.features import Features
 from mmctr_jax.prediction.predictor import Predictor
 from mmctr_jax.training.loop import train
+
+TABLE = {
+    "item_features": [
+        {"kind": "tags", "name": "item_tags"},
+        {"kind": "embedding", "name": "vector", "dim": 2},
+        {"kind": "categorical", "name": "category"},
+    ]
+}
 
 
 def load(tmp_path, data, **features):
     pq.write_table(data, tmp_path / "item_info.parquet")
-    features = {
-        "item_features": [
-            {"kind": "tags", "name": "item_tags"},
-            {"kind": "embedding", "name": "vector", "dim": 2},
-            {"kind": "categorical", "name": "category"},
-        ],
-        **features,
-    }
+    features = TABLE | features
     raw = {"data": {"train": "t", "valid": "v", "item_info": str(tmp_path / "item_info.parquet")}, "features": features}
     items = items_of(parse_config(raw))
     return items.features, items.table
@@ -98,3 +108,81 @@ def test_vectors_in_sixteen_bits_train_as_vectors_that_were_rounded_so(tmp_path,
         scores[name] = Predictor.load(tmp_path / name).logits(data / "valid.parquet")
     np.testing.assert_allclose(scores["sixteen"], scores["rounded"], rtol=1e-5, atol=1e-5)
     assert np.abs(scores["sixteen"] - scores["exact"]).max() > 1e-4
+
+
+def test_what_another_process_kept_is_mapped_and_not_read_again(tmp_path):
+    """By its key: the file is not even looked into. Where the cache folder is another one, it is read."""
+    pq.write_table(item_table(), tmp_path / "item_info.parquet")
+    raw = {"data": {"train": "t", "valid": "v", "item_info": "i"}, "features": TABLE}
+    features = parse_config(raw).features
+    first = load_items(tmp_path / "item_info.parquet", features, tmp_path / "cache")
+    (tmp_path / "item_info.parquet").write_bytes(b"no table")
+    again = load_items(tmp_path / "item_info.parquet", features, tmp_path / "cache", key=first.key)
+    check(again.features, again.table)
+    assert (again.fingerprint, again.key) == (first.fingerprint, first.key)
+    with pytest.raises(InputError, match="item_info.parquet"):
+        load_items(tmp_path / "item_info.parquet", features, tmp_path / "elsewhere", key=first.key)
+
+
+def test_reading_a_table_takes_little_memory(tmp_path):
+    """Its ids and some chunks of its rows, which may stand in any order; never the whole."""
+    rows, dim = 2**18, 64
+    ids = np.random.default_rng(0).permutation(rows)
+    vectors = np.where(ids[:, None] == 0, 0, ids[:, None] + np.arange(dim, dtype=np.float32) / dim).astype(np.float32)
+    column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), dim)
+    pq.write_table(pa.table({"item_id": ids, "vector": column}), tmp_path / "items.parquet", row_group_size=2**12)
+    del vectors, column
+    features = Features(side=(), item_features=({"kind": "embedding", "name": "vector", "dim": dim},))
+    tracemalloc.start()
+    table = load_items(tmp_path / "items.parquet", features, tmp_path / "cache").table["vector"]
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert table.nbytes == 2**26 and most < 0.7 * table.nbytes
+    assert (table[1:, 0] == np.arange(1, rows)).all()
+
+
+class OnlyParts:
+    """An array of which only parts can be had, each at most an eighth of 5,120."""
+
+    def __init__(self, values):
+        self.values, self.shape = values, values.shape
+
+    def __len__(self):
+        return len(self.values)
+
+    def __getitem__(self, index):
+        assert len(self.values[index]) <= 640
+        return self.values[index]
+
+
+def test_each_device_reads_its_part_of_the_table():
+    """Eight devices, and rows that they do not divide: the last one's part is filled up."""
+    values = np.arange(5000 * 4, dtype=np.float32).reshape(5000, 4)
+    raw = {"data": {"train": "t", "valid": "v", "item_info": "i"}, "train": {"sharding": "fsdp"}}
+    on_devices = put_items({"vector": OnlyParts(values)}, make_mesh(), parse_config(raw))["vector"]
+    assert len(on_devices.addressable_shards) == 8 and on_devices.shape == (5120, 4)
+    whole = np.asarray(on_devices)
+    assert np.array_equal(whole[:5000], values) and not whole[5000:].any()
+
+
+@given(
+    st.dictionaries(
+        st.text("abc/", min_size=1, max_size=6),
+        arrays(
+            st.sampled_from([np.float32, np.float16, np.int32, np.int64, np.uint8]),
+            array_shapes(min_dims=0, max_dims=3, min_side=0),
+        ),
+        max_size=4,
+    ),
+    st.booleans(),
+)
+@settings(max_examples=50, deadline=None)
+def test_maps_of_an_npz_are_what_numpy_reads(tmp_path_factory, tables, by_column):
+    file = tmp_path_factory.mktemp("npz") / "items.npz"
+    np.savez(file, **{name: np.asfortranarray(x) if by_column else x for name, x in tables.items()})
+    mapped = mapped_npz(file)
+    with np.load(file) as loaded:
+        assert set(mapped) == set(loaded.files)
+        for name in loaded.files:
+            assert mapped[name].dtype == loaded[name].dtype and mapped[name].shape == loaded[name].shape
+            np.testing.assert_array_equal(mapped[name], loaded[name])

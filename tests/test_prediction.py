@@ -152,6 +152,21 @@ def test_an_output_never_replaces_an_input(run, tmp_path):
     assert {p: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 
+def test_an_output_that_is_a_link_stays_one(run, tmp_path):
+    directory, data = run
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out.parquet").symlink_to(tmp_path / "elsewhere" / "scores.parquet")
+    predict(directory, data / "test.parquet", tmp_path / "out.parquet")
+    assert (tmp_path / "out.parquet").is_symlink()
+    assert (
+        pq.read_table(tmp_path / "elsewhere" / "scores.parquet").num_rows
+        == pq.read_table(data / "test.parquet").num_rows
+    )
+    (tmp_path / "nowhere.parquet").symlink_to(tmp_path / "absent" / "scores.parquet")
+    with pytest.raises(InputError, match="absent for the output does not exist"):
+        predict(directory, data / "test.parquet", tmp_path / "nowhere.parquet")
+
+
 def test_a_damaged_item_table_is_refused(run, tmp_path):
     directory, data = run
     shutil.copytree(directory, tmp_path / "run")

@@ -726,6 +726,20 @@ def test_users_with_too_little_history_are_not_held_out(tmp_path):
         assert {row[0]: row[2] for row in out.rows(split) if row[3]} == expected
 
 
+@pytest.mark.parametrize("min_history, since", [(1, None), (8, None), (20, 100), (0, None)])
+def test_how_many_interactions_are_no_samples_for_want_of_earlier_clicks_is_said(tmp_path, caplog, min_history, since):
+    log = make_log()
+    run_prepare(tmp_path, log, options(min_history=min_history, clicks="all", since=since))
+    rows = [(t, rows) for rows in interactions(log).values() for t, *_ in rows if since is None or t >= since]
+    short = sum(sum(before < t for before, *_ in rows) < min_history for t, rows in rows)
+    said = [message for message in caplog.messages if "--min-history" in message]
+    assert (20 * short > len(rows)) == (min_history >= 8)
+    if min_history >= 8:
+        assert len(said) == 1 and said[0].startswith(f"{short:,} of {len(rows):,} interactions (")
+    else:
+        assert not said
+
+
 @pytest.mark.parametrize("failure", [KeyboardInterrupt, OSError(28, "No space left on device")])
 @pytest.mark.parametrize("last", ["manifest.json", "out"])
 def test_a_preparation_that_fails_leaves_nothing(tmp_path, monkeypatch, last, failure):

@@ -37,7 +37,7 @@ class DataConfig(Settings):
     item_info: Annotated[Name, _FILE]
     """One row per item: item id and the columns listed under features.item_features."""
     cache_dir: Annotated[Name, Marker.FREE_ON_RESUME | Marker.FREE_IN_COMPARISON] = "cache"
-    """Where the binary copies of train and valid go; safe to delete at any time."""
+    """Where the binary copies of train, valid and item_info go; safe to delete at any time."""
 
     @property
     def absolute(self) -> DataConfig:

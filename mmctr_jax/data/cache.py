@@ -1,8 +1,7 @@
 """Sample rows as memory-mapped binary arrays, built once from Parquet and checked while being built.
 
-A cache is one folder named after its fingerprint: SHA-256 over the source files' bytes, the columns and vocabularies
-read from them, and this format's version. So a changed file or config never meets a stale cache. It is built beside
-its final name and renamed when whole: what carries the final name is complete.
+A cache is named after its fingerprint: SHA-256 over the source files' bytes, the columns and vocabularies read from
+them, and this format's version.
 """
 
 from __future__ import annotations
@@ -10,21 +9,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from mmctr_jax.console import Progress, log
+from mmctr_jax.data.kept import Kept, built, built_for_now, find
 from mmctr_jax.data.parquet import Column, count_rows, part_files, read_columns
 from mmctr_jax.errors import InputError
 from mmctr_jax.features import Feature, Features
-from mmctr_jax.files import hold, sha256, writing_cache
+from mmctr_jax.files import sha256
 
 _FORMAT = 1  # of what is read: part of fingerprints, which runs keep
 _LAYOUT = "-2"  # of the folder
@@ -74,6 +70,7 @@ def load_split(
     cache_dir: str | Path | None,
     with_labels: bool,
     training: bool = False,
+    fingerprint: str | None = None,
 ) -> Split:
     """The rows of a Parquet file or folder, from the cache if it is there, else read, checked and cached.
 
@@ -82,25 +79,24 @@ def load_split(
       cache_dir: folder of the caches; None: a temporary one, gone with the arrays.
       with_labels: labels are required (True) or not read at all (False).
       training: the rows are to be learned: they have weights, and their labels may lie between 0 and 1.
+      fingerprint: of the rows, as another process found it: where it has cached them, the files are not read.
     Raises: InputError if a file, column or row is not as it must be.
     """
     files = part_files(path)
+
+    def build(folder: Path) -> dict:
+        return _build(folder, files, path, features, with_labels, training)
+
     if cache_dir is None:
-        with writing_cache(tempfile.gettempdir(), "TMPDIR"), tempfile.TemporaryDirectory(prefix="mmctr_") as temporary:
-            meta = _build(Path(temporary), files, path, features, with_labels, training)
-            return _open(Path(temporary), meta | {"fingerprint": ""})  # maps outlive their files' names
-    fingerprint = _fingerprint(files, features, with_labels, training)
-    folder = Path(cache_dir) / (fingerprint[:24] + _LAYOUT + (_SOFT if training else ""))
-    meta = _read_meta(folder)
-    if meta is None:
-        with writing_cache(cache_dir, "data.cache_dir"):
-            Path(cache_dir).mkdir(parents=True, exist_ok=True)
-            with _temporary(Path(cache_dir)) as temporary:
-                meta = _build(temporary, files, path, features, with_labels, training)
-                meta |= {"fingerprint": fingerprint}
-                (temporary / "meta.json").write_text(json.dumps(meta))
-                _put_in_place(temporary, folder)
-    return _open(folder, meta)
+        with built_for_now(build) as kept:
+            return _split(kept, "")
+    if fingerprint is None or find(cache_dir, _name(fingerprint, training)) is None:
+        fingerprint = _fingerprint(files, features, with_labels, training)
+    return _split(built(cache_dir, _name(fingerprint, training), build), fingerprint)
+
+
+def _name(fingerprint: str, training: bool) -> str:
+    return fingerprint[:24] + _LAYOUT + (_SOFT if training else "")
 
 
 def read_labelled(path: str | Path, features: Features, cache_dir: str | Path, training: bool = False) -> Split:
@@ -116,73 +112,14 @@ def read_labelled(path: str | Path, features: Features, cache_dir: str | Path, t
         return load_split(path, features, temporary, True, training)
 
 
-_BUILDING = ".building_"
-
-
-@contextmanager
-def _temporary(cache_dir: Path) -> Iterator[Path]:
-    """A folder to build in, held by a lock. Others, whose builders were killed and hold them no longer, are removed."""
-    for folder in cache_dir.glob(f"{_BUILDING}*"):
-        with suppress(OSError), _held(folder):
-            if time.time() - folder.stat().st_mtime > 60:  # a younger one may be about to be held
-                shutil.rmtree(folder)
-    temporary = Path(tempfile.mkdtemp(prefix=_BUILDING, dir=cache_dir))
-    with _held(temporary):
-        try:
-            yield temporary
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-
-
-@contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """Raises OSError if another process holds it."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        hold(handle)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _put_in_place(temporary: Path, folder: Path) -> None:
-    if folder.exists() and _read_meta(folder) is None:  # damaged
-        shutil.rmtree(folder)
-    try:
-        os.replace(temporary, folder)
-    except OSError:
-        if _read_meta(folder) is None:  # not just another process that was faster
-            raise
-
-
-def _read_meta(folder: Path) -> dict | None:
-    """The cache's description, if every array is there in full length."""
-    try:
-        meta = json.loads((folder / "meta.json").read_text())
-        whole = all(
-            (folder / f"{name}.bin").stat().st_size == np.dtype(dtype).itemsize * int(np.prod(shape))
-            for name, (dtype, shape) in meta["arrays"].items()
-        )
-    except (OSError, ValueError, KeyError):
-        return None
-    return meta if whole else None
-
-
-def _open(folder: Path, meta: dict) -> Split:
-    def array(name: str) -> np.ndarray | None:
-        if name not in meta["arrays"]:
-            return None
-        dtype, shape = meta["arrays"][name]
-        if 0 in shape:  # nothing to map
-            return np.zeros(shape, dtype)
-        return np.asarray(np.memmap(folder / f"{name}.bin", dtype, "r", shape=tuple(shape)))
-
-    side = {name: array(f"side{i}") for i, name in enumerate(meta["side"])}  # any name may be no file's name
-    clicks = {name: array(f"click{i}") for i, name in enumerate(meta.get("clicks", []))}
-    labels = {name: array(f"label{i}") for i, name in enumerate(meta.get("labels", []))}
+def _split(kept: Kept, fingerprint: str) -> Split:
+    meta = kept.meta
+    side = {name: kept.array(f"side{i}") for i, name in enumerate(meta["side"])}  # any name may be no file's name
+    clicks = {name: kept.array(f"click{i}") for i, name in enumerate(meta.get("clicks", []))}
+    labels = {name: kept.array(f"label{i}") for i, name in enumerate(meta.get("labels", []))}
     names = ("history_values", "history_offsets", "item", "label", "weight")
-    arrays = {name: array(name) for name in names}
-    return Split(**arrays, side=side, clicks=clicks, labels=labels, fingerprint=meta["fingerprint"])
+    arrays = {name: kept.array(name) for name in names}
+    return Split(**arrays, side=side, clicks=clicks, labels=labels, fingerprint=fingerprint)
 
 
 def _build(

@@ -1,14 +1,21 @@
-"""The item table: what is known of every item, held once, on the device, by item id. Batches carry ids only."""
+"""The item table: what is known of every item, held once, on the device, by item id. Batches carry ids only.
+
+On the host it is memory-mapped, in the cache folder: a process has in memory what its devices need of it.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from mmctr_jax.data.cache import digest_of_files
 from mmctr_jax.data.fitted import fitted
+from mmctr_jax.data.kept import Kept, built, built_for_now, filled_with_zeros, find
 from mmctr_jax.data.parquet import count_rows, part_files, read_columns
 from mmctr_jax.errors import InputError
 from mmctr_jax.features import Feature, Features
@@ -25,6 +32,7 @@ class Items:
     features: Features  # with null `num_items` and item vocabularies filled in
     table: ItemTable
     fingerprint: str  # of what was read, by item; not of what was derived from it
+    key: str  # what was read is kept under it in the cache folder
     codebooks: dict[str, Fitted]  # of each derived feature: what fitting gave besides the values, for new items
 
 
@@ -34,18 +42,24 @@ def load_items(
     cache_dir: str | Path,
     known: ItemTable | None = None,
     learned: tuple[ItemTable, dict[str, Fitted]] | None = None,
+    key: str | None = None,
 ) -> Items:
     """Reads item_info: item ids in any order, each exactly once, without gaps; padding row 0 may be left out.
 
     Args:
-      cache_dir: folder where derived features are kept.
+      cache_dir: folder where the table and derived features are kept.
       known: a table whose derived features are taken as they are: a resumed run keeps those it began with.
       learned: table and codebooks of the run whose weights a training begins with. Ids that it has learned something
         for, such as codes, stay those of its items, and new items get theirs by its codebooks.
+      key: `Items.key`, as another process found it: where the table is in the cache folder, the file is not read.
     Raises: InputError on duplicate, negative or missing ids, a row 0 that is not all zero, ids beyond a vocabulary,
       vectors of another width or not finite.
     """
-    by_column, num_items = _read_items(path, features.item, features.item_columns)
+    files, columns = part_files(path), features.item_columns
+    if key is None or find(cache_dir, _name(key)) is None:
+        key = _key(files, features.item, columns)
+    kept = built(cache_dir, _name(key), lambda folder: _build(folder, files, path, features.item, columns))
+    by_column, num_items = _by_column(kept), kept.meta["num_items"]
     if features.num_items not in (None, num_items):
         raise InputError(
             f"{path} has {num_items:,} items, padding item 0 included, and features.num_items is "
@@ -67,7 +81,7 @@ def load_items(
             table[f.name] = found["values"]
             if rest := {name: array for name, array in found.items() if name != "values"}:
                 codebooks[f.name] = rest
-    return Items(features.resolved(by_column, num_items), table, fingerprint(by_column), codebooks)
+    return Items(features.resolved(by_column, num_items), table, kept.meta["fingerprint"], key, codebooks)
 
 
 def with_new_items(
@@ -81,7 +95,9 @@ def with_new_items(
     Raises: InputError as `load_items`, or if the file is of other items.
     """
     columns = {name: f.without_limit() for name, f in features.item_columns.items()}
-    by_column, num_items = _read_items(path, features.item, columns)
+    files = part_files(path)
+    with built_for_now(lambda folder: _build(folder, files, path, features.item, columns)) as kept:
+        by_column, num_items = _by_column(kept), kept.meta["num_items"]
     trained = features.num_items
     if num_items < trained:
         raise InputError(f"{path} has {num_items:,} items, and training had {trained:,}; ids must stay what they were.")
@@ -105,25 +121,56 @@ def with_new_items(
     return table, num_items, remarks
 
 
-def _read_items(path: str | Path, key: str, columns: dict[str, Feature]) -> tuple[dict[str, np.ndarray], int]:
-    """Each column by item id, and the number of items, padding item 0 included. Raises InputError."""
-    files = part_files(path)
-    ids, parts = [], {name: [] for name in columns}
-    for chunk in read_columns(files, [key, *columns]):
-        ids.append(chunk[key].integers())
-        for name, feature in columns.items():
-            parts[name].append(feature.read(chunk[name]))
+_FORMAT = 1
+
+
+def _key(files: list[Path], item: str, columns: dict[str, Feature]) -> str:
+    schema = [_FORMAT, item, [f.model_dump(mode="json") for f in columns.values()]]
+    return digest_of_files(files, hashlib.sha256(json.dumps(schema).encode())).hexdigest()
+
+
+def _name(key: str) -> str:
+    return f"items-{key[:24]}"
+
+
+def _by_column(kept: Kept) -> dict[str, np.ndarray]:
+    """(V, …) of each column the values by item id, mapped."""
+    return {name: kept.array(f"column{i}") for i, name in enumerate(kept.meta["columns"])}
+
+
+def _build(folder: Path, files: list[Path], path: str | Path, item: str, columns: dict[str, Feature]) -> dict[str, Any]:
+    """Writes each column by item id, as `Kept`. In memory are the ids, and the values of those columns whose width is
+    known only at their end. Raises InputError."""
     if not count_rows(files):
         raise InputError(f"{path} has no rows; it must have one row per item.")
-    place_of_id = _places(np.concatenate(ids), path, key)
-    by_item = {}
-    for name, feature in columns.items():
-        values = feature.join(parts[name])
-        values = np.concatenate([values, np.zeros_like(values[:1])])  # where place -1 points: a row 0 not in the file
-        by_item[name] = values[place_of_id]
-        if np.nan_to_num(by_item[name][0]).any():
+    ids = np.concatenate([chunk[item].integers() for chunk in read_columns(files, [item])])
+    num_items = _check_each_once(ids, path, item)
+    by_item: dict[str, np.ndarray] = {}
+
+    def place(name: str, at: np.ndarray, values: np.ndarray) -> None:
+        if name not in by_item:
+            shape = (num_items, *values.shape[1:])
+            by_item[name] = filled_with_zeros(folder, f"column{list(columns).index(name)}", values.dtype, shape)
+        by_item[name][at] = values
+
+    unjoined: dict[str, list] = {}
+    for chunk in read_columns(files, [item, *columns]):
+        at = chunk[item].integers()
+        for name, feature in columns.items():
+            values = feature.read(chunk[name])
+            if isinstance(values, np.ndarray):
+                place(name, at, values)
+            else:
+                unjoined.setdefault(name, []).append(values)
+    for name, chunks in unjoined.items():
+        place(name, ids, columns[name].join(chunks))
+    for name, values in by_item.items():
+        values.flush()
+        if np.nan_to_num(values[0]).any():
             raise InputError(f"{path}: item 0 is padding and its {name} is not zero; number items from 1.")
-    return by_item, len(place_of_id)
+    arrays = {f"column{i}": [by_item[name].dtype.name, by_item[name].shape] for i, name in enumerate(columns)}
+    about = {"columns": list(columns), "num_items": num_items, "fingerprint": fingerprint(by_item)}
+    return about | {"arrays": arrays}
 
 
 def fingerprint(table: ItemTable) -> str:
@@ -135,8 +182,8 @@ def fingerprint(table: ItemTable) -> str:
     return digest.hexdigest()
 
 
-def _places(ids: np.ndarray, path: str | Path, column: str) -> np.ndarray:
-    """(V,) row in the file of each item id; -1 for a padding item 0 that the file leaves out."""
+def _check_each_once(ids: np.ndarray, path: str | Path, column: str) -> int:
+    """V, padding item 0 included, which the file may leave out. Raises InputError unless each id is there once."""
     order = np.argsort(ids, kind="stable")
     ordered = ids[order]
     if ordered[0] < 0:
@@ -145,12 +192,11 @@ def _places(ids: np.ndarray, path: str | Path, column: str) -> np.ndarray:
     if twice.size:
         first, second = order[twice[0]], order[twice[0] + 1]
         raise InputError(f"{path}: item {ordered[twice[0]]} stands in rows {first} and {second}; keep one of them.")
-    if ordered[0] != 0:
-        ordered, order = np.concatenate([[0], ordered]), np.concatenate([[-1], order])
-    gap = np.flatnonzero(ordered != np.arange(len(ordered)))
+    first = min(ordered[0], 1)
+    gap = np.flatnonzero(ordered != np.arange(first, first + len(ordered)))
     if gap.size:
         raise InputError(
-            f"{path} has no row for item {gap[0]} (its largest id is {ordered[-1]}); "
+            f"{path} has no row for item {first + gap[0]} (its largest id is {ordered[-1]}); "
             "add the missing items, with empty tags and a zero vector where nothing is known."
         )
-    return order
+    return int(ordered[-1]) + 1

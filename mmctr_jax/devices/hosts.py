@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import os
 import re
 import sys
@@ -20,6 +21,7 @@ from mmctr_jax.console import log
 from mmctr_jax.errors import InputError
 
 _TELL_AFTER, _PATIENCE = 10, 300  # seconds
+_MOST_BYTES = 1024  # of what process 0 tells the others
 _SILENT = 25  # seconds without a sign of life after which a process is given up; JAX itself would wait for 100
 _ENVIRONMENT = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
@@ -181,6 +183,14 @@ def raising_on_all_hosts() -> Iterator[None]:
             problem = InputError(f"Process {failed[0]} stopped; its own message says why.")
     if problem:
         raise problem
+
+
+def of_process_0(digests: dict[str, str] | None) -> dict[str, str]:
+    """What process 0 gives, on every process. Others may give None."""
+    if jax.process_count() == 1:
+        return digests
+    text = json.dumps(digests or {}).encode().ljust(_MOST_BYTES)
+    return json.loads(bytes(multihost_utils.broadcast_one_to_all(np.frombuffer(text, np.uint8))))
 
 
 def check_equal_on_all_hosts(values: dict[str, str]) -> None:

@@ -80,14 +80,18 @@ def unfilled(params: Any, features: Features) -> Any:
 
 
 def put_items(items: dict[str, np.ndarray], mesh: Mesh, config: Config) -> dict[str, jax.Array]:
-    """The item table on the devices; every process must hold the same values."""
+    """The item table on the devices, of which each reads its part; every process must hold the same values."""
 
     def put(values: np.ndarray) -> jax.Array:
-        filling = _filling(len(values), config.train.sharding)
-        if filling:
-            values = np.concatenate([values, np.zeros_like(values, shape=(filling, *values.shape[1:]))])
-        place = placed(values.shape, mesh, config.train.sharding)
-        return jax.make_array_from_callback(values.shape, place, lambda index: values[index])
+        rows = len(values) + _filling(len(values), config.train.sharding)
+        shape = (rows, *values.shape[1:])
+
+        def part(index: tuple[slice, ...]) -> np.ndarray:
+            found = values[index]
+            filling = len(range(rows)[index[0]]) - len(found)
+            return np.pad(found, [(0, filling)] + [(0, 0)] * (found.ndim - 1)) if filling else found
+
+        return jax.make_array_from_callback(shape, placed(shape, mesh, config.train.sharding), part)
 
     return {name: put(values) for name, values in items.items()}
 

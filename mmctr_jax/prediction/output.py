@@ -43,9 +43,12 @@ def check_output(out: Path, task: str | None, inputs: list[Path]) -> None:
     if is_remote(out):
         exists(out)  # raises where the store cannot be reached
         return
-    if not out.parent.is_dir():
-        raise InputError(f"Folder {out.parent} for the output does not exist; make it first.")
-    if out.is_dir() or not os.access(out.parent, os.W_OK):
+    folder = out.resolve().parent
+    if not folder.is_dir():
+        raise InputError(
+            f"Folder {folder if out.is_symlink() else out.parent} for the output does not exist; make it first."
+        )
+    if out.is_dir() or not os.access(folder, os.W_OK):
         raise InputError(f"Output {out} cannot be written; name another file.")
     if out.resolve() in [file.resolve() for file in inputs]:
         raise InputError(f"Output {out} would overwrite what is to be read; name another file.")

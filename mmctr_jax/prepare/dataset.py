@@ -76,6 +76,7 @@ def build_dataset(shards: Shards, source: Source, options: Options, earlier: Ear
     times = {"unit": source.time_unit, "median": float(np.median(np.abs(seen.times.values.astype(np.float64))))}
     _check_goes_on(source, earlier, seen, users, times)
     _tell_of_ties(seen)
+    _tell_of_short_histories(seen, options)
     keys = all_keys(seen.items.values, source.items["item"])
     cuts = find_cuts(seen.recent.values, np.concatenate(_by_shard(seen.keys)), options)
     selection = Selection(options, keys, cuts, source.rates)
@@ -241,6 +242,17 @@ def _tell_of_ties(seen: Look) -> None:
             "where times are dates. A history holds clicks of strictly earlier times, so such clicks are not in each "
             f"other's, and {seen.alone:,} clicks without an earlier one are no samples; give finer times if "
             "there are any."
+        )
+
+
+def _tell_of_short_histories(seen: Look, options: Options) -> None:
+    """Says where much of a log becomes no sample."""
+    if 20 * seen.short > seen.asked:
+        share = f"{seen.short:,} of {seen.asked:,} interactions ({seen.short / seen.asked:.0%})"
+        say.info(
+            f"{share} are no samples: before them, their user had fewer clicks than --min-history "
+            f"{options.min_history}. With a smaller one they are; with 0, users who never clicked are scored, too, by "
+            "the item and the row's columns."
         )
 
 

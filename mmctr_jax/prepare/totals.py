@@ -136,6 +136,8 @@ class Look(Sum):
     clicks: int
     tied: int  # clicks at the same time as another one of their user
     alone: int  # clicks without an earlier one
+    asked: int  # rows from `Options.since` on
+    short: int  # of these, rows with fewer earlier clicks than `Options.min_history`
     users: dict[int, pl.Series]  # by shard
     keys: dict[int, np.ndarray]  # of users, by shard
     items: Ids
@@ -149,15 +151,18 @@ def look(number: int, shard: Shard, options: Options, lists: Sequence[str]) -> L
     log = shard.log
     same = (np.diff(log.user) == 0) & (np.diff(log.time) == 0)
     tied = (np.append(same, False) | np.append(False, same))[: len(log.user)] & log.click
-    alone = (Histories(log).lengths == 0) & log.click
-    recent = log.click if options.since is None else log.click & (log.time >= options.since)
+    lengths = Histories(log).lengths
+    asked = np.ones_like(log.click) if options.since is None else log.time >= options.since
+    recent = log.click & asked
     keys = keys_of_rows(log, shard.keys)
     return Look(
         rows=len(log.user),
         repeated=shard.repeated,
         clicks=int(log.click.sum()),
         tied=int(tied.sum()),
-        alone=int(alone.sum()),
+        alone=int(((lengths == 0) & log.click).sum()),
+        asked=int(asked.sum()),
+        short=int((asked & (lengths < options.min_history)).sum()),
         users={number: log.users},
         keys={number: shard.keys},
         items=Ids(log.items),

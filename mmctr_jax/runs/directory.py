@@ -26,6 +26,7 @@ import numpy as np
 from mmctr_jax.config import Config, load_config, to_yaml
 from mmctr_jax.config.differences import Marker, first_difference
 from mmctr_jax.data.items import Items, ItemTable, fingerprint
+from mmctr_jax.data.kept import mapped_npz
 from mmctr_jax.errors import InputError
 from mmctr_jax.features.base import Fitted
 from mmctr_jax.files import hold, replacing, write_atomically
@@ -283,9 +284,8 @@ class RunDirectory:
     def _read_arrays(self, prefix: str) -> dict[str, np.ndarray]:
         expected = self.read_metadata()["data"].get("items")
         try:
-            with np.load(self.items_file, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-            whole = fingerprint(arrays) == expected
+            arrays = mapped_npz(self.items_file)
+            whole = jax.process_index() != 0 or fingerprint(arrays) == expected  # one reads all of it, for all
         except Exception:  # zip and numpy raise many kinds
             whole = False
         if not whole:

@@ -40,6 +40,11 @@ class TrainingData:
         return training_lengths(self.config.model, self.config.train, history_lengths(self.train))
 
     @property
+    def kept(self) -> dict[str, str]:
+        """What rows and items are kept under in the cache folder."""
+        return {"train": self.train.fingerprint, "valid": self.valid.fingerprint, "items": self.items.key}
+
+    @property
     def fingerprints(self) -> dict[str, str]:
         """Of what was read, by the names of the files' settings in `data`."""
         return {
@@ -50,7 +55,10 @@ class TrainingData:
 
 
 def load_training_data(
-    config: Config, known: ItemTable | None = None, learned: tuple[ItemTable, dict[str, Fitted]] | None = None
+    config: Config,
+    known: ItemTable | None = None,
+    learned: tuple[ItemTable, dict[str, Fitted]] | None = None,
+    kept: dict[str, str] | None = None,
 ) -> TrainingData:
     """Reads and checks all that training needs.
 
@@ -58,6 +66,8 @@ def load_training_data(
         config: As the user wrote it, or resolved.
         known: As in `load_items`: the table of the run that is resumed.
         learned: As in `load_items`: of the run whose weights it begins with.
+        kept: `TrainingData.kept` of another process: what it left in a cache folder that is this one's, too, is not
+            read again.
 
     Raises:
         InputError: Something in the files is not as it must be.
@@ -65,15 +75,16 @@ def load_training_data(
     numbering = numbering_of(config.data.item_info)
     for path in (config.data.train, config.data.valid):
         check_same_numbering(numbering_of(path), path, numbering, config.data.item_info)
-    items = load_items(config.data.item_info, config.features, config.data.cache_dir, known, learned)
+    kept = kept or {}
+    items = load_items(config.data.item_info, config.features, config.data.cache_dir, known, learned, kept.get("items"))
     config = config.with_features(items.features)
     cache_dir, features = config.data.cache_dir, config.features
-    valid = load_split(config.data.valid, features, cache_dir, with_labels=True)
+    valid = load_split(config.data.valid, features, cache_dir, with_labels=True, fingerprint=kept.get("valid"))
     if valid.label.min() == valid.label.max():
         raise InputError(
             f"{config.data.valid}: every label is {valid.label[0]}; validation AUC needs rows of both classes."
         )
-    train = load_split(config.data.train, features, cache_dir, with_labels=True, training=True)
+    train = load_split(config.data.train, features, cache_dir, True, training=True, fingerprint=kept.get("train"))
     users = read_keys(part_files(config.data.valid), features.user)
     if config.train.monitor == "gauc" and users is None:
         raise InputError(

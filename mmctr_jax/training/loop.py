@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from logging import LogRecord
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,13 @@ from mmctr_jax.console import Progress, log, log_to_file, show, shown
 from mmctr_jax.data.items import fingerprint
 from mmctr_jax.data.loader import batches_per_epoch, train_batches
 from mmctr_jax.devices.flags import plain_jax
-from mmctr_jax.devices.hosts import all_devices, check_equal_on_all_hosts, give_up_if_lost, raising_on_all_hosts
+from mmctr_jax.devices.hosts import (
+    all_devices,
+    check_equal_on_all_hosts,
+    give_up_if_lost,
+    of_process_0,
+    raising_on_all_hosts,
+)
 from mmctr_jax.devices.sharding import make_mesh, on_devices, put_items, share
 from mmctr_jax.errors import FailedError, TrainingError
 from mmctr_jax.files import writing
@@ -123,13 +130,18 @@ def _train(
             init_from = None if run.has_checkpoint else run.read_metadata().get("init_from")
         before = RunDirectory(copied(init_from)) if init_from else None
         learned = learned_by(before, config) if before else None
-        data = load_training_data(config, run.read_items() if begun else None, learned)
+        load = partial(load_training_data, config, run.read_items() if begun else None, learned)
+        data = load() if jax.process_index() == 0 else None
+    kept = of_process_0(data and data.kept)
+    with raising_on_all_hosts():
+        data = data or load(kept)
         check_tables_fit_devices(data.config)
         if before and not begun:
             check_continues(before, data)
         if begun:
             run.check_same_run(data.config, data.fingerprints, data.lengths)
-    check_equal_on_all_hosts(data.fingerprints | {"item table": fingerprint(data.items.table)})
+    derived = {f.name: data.items.table[f.name] for f in data.config.features.item_features if f.is_derived}
+    check_equal_on_all_hosts(data.fingerprints | {"derived item features": fingerprint(derived)})
     with (
         _opened(run, data, begun, init_from, said) as recorder,
         run.checkpoints(writable=True) as checkpoints,

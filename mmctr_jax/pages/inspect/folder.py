@@ -49,7 +49,8 @@ def read_folder(folder: Path, config: Path | None) -> Folder:
     paths = {name: _path(folder, name) for name in ("train", "valid", "test", "test_labels", "item_info")}
     files = {name: part_files(path) for name, path in paths.items() if path.exists() or not name.startswith("test")}
     features, max_history = _columns(folder, config, files)
-    items = load_items(paths["item_info"], features, tempfile.gettempdir())
+    with tempfile.TemporaryDirectory(prefix="mmctr_") as temporary:  # maps outlive their files' names
+        items = load_items(paths["item_info"], features, temporary)
     features = items.features
     splits = {
         "train": _with_classes(load_split(paths["train"], features, None, with_labels=True, training=True)),
