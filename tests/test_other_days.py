@@ -132,6 +132,23 @@ def test_a_day_has_click_rates_where_the_first_day_had_them(first, tmp_path):
     assert "earlier_rows" not in pl.read_parquet(later / "train.parquet").columns
 
 
+@pytest.mark.parametrize("chosen, least", [((), 0), (("--min-history", "1"), 1)])
+def test_a_day_has_samples_of_users_who_never_clicked_if_the_first_day_had_them(tmp_path, chosen, least):
+    def shown(seed: int) -> pl.DataFrame:
+        return log(seed).with_columns(label=pl.Series(np.random.default_rng(seed).random(600) < 0.3))
+
+    def shortest(folder: Path) -> int:
+        return min(
+            pl.read_parquet(folder / f"{name}.parquet")["item_seq"].list.len().min() for name in ("train", "test")
+        )
+
+    one = prepare(tmp_path, "one", shown(1), items(), *FIRST, "--label", "label", *chosen, negatives="logged")
+    two = prepare(tmp_path, "two", shown(2), items(), "--label", "label", "--like", str(one), negatives="logged")
+    for folder in (one, two):
+        assert json.loads((folder / "manifest.json").read_text())["options"]["min_history"] == least
+        assert shortest(folder) == least
+
+
 def test_a_day_without_a_second_history_or_long_lists(first, tmp_path):
     short = pl.Series([["l1"]] * 600)
     out = prepare(tmp_path, "day", log(2, act=pl.lit(1), likes=short), items(), "--like", str(first))

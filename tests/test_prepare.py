@@ -169,11 +169,12 @@ def test_rows_of_a_log_with_non_clicks_know_what_their_user_did_before(tmp_path)
     for user, rows in interactions(log).items():
         for number, (time, item, click) in enumerate(rows):
             earlier = [c for t, _, c in rows if t < time]
-            if any(earlier):
-                expected[part_of(user, number)][user, item, int(click), len(earlier), sum(earlier)] += 1
+            expected[part_of(user, number)][user, item, int(click), len(earlier), sum(earlier)] += 1
     assert max(row[4] for row in expected["test"]) > opts.history  # more than histories hold
     for split in ("train", "valid", "test"):
-        earlier = [(n, round(n * rate)) for n, rate in out.table(split).select(EARLIER).iter_rows()]
+        counts_and_rates = list(out.table(split).select(EARLIER).iter_rows())
+        assert all((rate is None) == (n == 0) for n, rate in counts_and_rates)  # of nothing, no share is known
+        earlier = [(n, round(n * (rate or 0))) for n, rate in counts_and_rates]
         got = Counter((user, *row, *found) for (user, _, *row), found in zip(out.rows(split), earlier, strict=True))
         assert got == expected[split]
     config = load_config(out.folder / "out.yaml", [f"data.cache_dir={tmp_path}"])
@@ -233,7 +234,7 @@ def test_leave_last_out_holds_out_the_last_clicks_of_a_share_of_users(tmp_path, 
         last_left = len(clicks[user]) - 1 - (user in held["test"])
         return "valid" if user in held["valid"] and number == last_left else "train"
 
-    expected = expected_samples(log, part, logged, 7, 1)
+    expected = expected_samples(log, part, logged, 7, 0 if logged else 1)
     for split in ("train", "valid", "test"):
         assert Counter(row for row in out.rows(split) if logged or row[3]) == expected[split]
 

@@ -89,7 +89,8 @@ def _add_options(parser: argparse.ArgumentParser, kind: SourceKind) -> None:
     add("--valid", Options.valid, "share of users (user, last) or of clicks (time)", type=float)
     add("--test", Options.test, "likewise", type=float)
     add("--history", Options.history, "most recent clicks kept of a history", type=int)
-    add("--min-history", Options.min_history, "earlier clicks that a sample needs", type=int)
+    fewest = "earlier clicks that a sample needs (default: 0 with the log's own non-clicks, else 1)"
+    add("--min-history", None, fewest, type=int)
     new = "only those on items that the user had not clicked before (default: new with sampled negatives, else all)"
     add("--clicks", None, f"which clicks are samples; new: {new}", choices=["all", "new"])
     recent = "only the N most recent samples of each user and split (default: all)"

@@ -240,8 +240,7 @@ def _tell_of_ties(seen: Look) -> None:
         say.warning(
             f"{seen.tied:,} of {seen.clicks:,} clicks are at the same time as another one of their user, as "
             "where times are dates. A history holds clicks of strictly earlier times, so such clicks are not in each "
-            f"other's, and {seen.alone:,} clicks without an earlier one are no samples; give finer times if "
-            "there are any."
+            f"other's, and {seen.alone:,} clicks have no earlier one; give finer times if there are any."
         )
 
 
@@ -251,8 +250,8 @@ def _tell_of_short_histories(seen: Look, options: Options) -> None:
         share = f"{seen.short:,} of {seen.asked:,} interactions ({seen.short / seen.asked:.0%})"
         say.info(
             f"{share} are no samples: before them, their user had fewer clicks than --min-history "
-            f"{options.min_history}. With a smaller one they are; with 0, users who never clicked are scored, too, by "
-            "the item and the row's columns."
+            f"{options.least_history}. With a smaller one they are; with 0, users who never clicked are scored, too, "
+            "by the item and the row's columns."
         )
 
 

@@ -17,7 +17,7 @@ class Options:
     valid: float = 0.1  # share of users (user, last) or of clicks (time)
     test: float = 0.1
     history: int = 64  # earlier clicks that a sample keeps, the most recent ones
-    min_history: int = 1  # earlier clicks that a sample needs
+    min_history: int | None = None  # earlier clicks that a sample needs; None: see least_history
     clicks: str | None = None  # which are samples: "all", or "new", a user's first on each item; None: see only_new
     per_user: int | None = None  # samples kept of each user and split, the most recent ones; None: all
     negatives: int | None = 3  # sampled non-clicks per click; None: the log's own
@@ -37,6 +37,16 @@ class Options:
         that alone.
         """
         return self.clicks == "new" if self.clicks else self.negatives is not None
+
+    @property
+    def least_history(self) -> int:
+        """How many earlier clicks a sample needs; without a choice, one where negatives are sampled.
+
+        Where the log says what was shown, users without a click were shown something, too, and will be.
+        """
+        if self.min_history is None:
+            return 0 if self.negatives is None else 1
+        return self.min_history
 
     def __post_init__(self):
         """Raises: InputError for a value that makes no sense."""

@@ -167,7 +167,8 @@ def _like(earlier: Earlier, source: Source, options: Options) -> Options:
     then = earlier.manifest["options"]
     if options.bins not in (Options.bins, then["bins"]):
         raise InputError(f"--bins must be as in --like {earlier.folder}: --bins {then['bins']}.")
-    return replace(options, levels=earlier.levels, bins=then["bins"])
+    least = options.min_history if options.min_history is not None else then.get("min_history")
+    return replace(options, levels=earlier.levels, bins=then["bins"], min_history=least)
 
 
 def _manifest(
@@ -186,7 +187,8 @@ def _manifest(
         "folder": shown(out),
         "source": kind,
         "files": [_describe(file, hashed) for file in source.files],
-        "options": dataclasses.asdict(options) | {"clicks": "new" if options.only_new else "all"},
+        "options": dataclasses.asdict(options)
+        | {"clicks": "new" if options.only_new else "all", "min_history": options.least_history},
         **dataset.counts,
         "splits": splits,
         "items": len(dataset.items.features),

@@ -83,7 +83,7 @@ def _lists(offsets: np.ndarray, values: np.ndarray | pa.Array) -> pa.ListArray:
 
 
 def candidates(log: Log, options: Options) -> np.ndarray:
-    """(R,) bool: which interactions may become samples; all of these have `options.min_history` earlier clicks.
+    """(R,) bool: which interactions may become samples; all of these have `options.least_history` earlier clicks.
 
     Clicks may, with `options.only_new` only a user's first on each item, and where the log's own non-clicks are the
     negatives, these too. With `options.since`, all of them from that time on.
@@ -98,7 +98,7 @@ def candidates(log: Log, options: Options) -> np.ndarray:
         may |= ~log.click
     if options.since is not None:
         may &= log.time >= options.since
-    return may & (Histories(log).lengths >= options.min_history)
+    return may & (Histories(log).lengths >= options.least_history)
 
 
 def most_recent(log: Log, rows: np.ndarray, count: int | None) -> np.ndarray:

@@ -137,7 +137,7 @@ class Look(Sum):
     tied: int  # clicks at the same time as another one of their user
     alone: int  # clicks without an earlier one
     asked: int  # rows from `Options.since` on
-    short: int  # of these, rows with fewer earlier clicks than `Options.min_history`
+    short: int  # of these, rows with fewer earlier clicks than `Options.least_history`
     users: dict[int, pl.Series]  # by shard
     keys: dict[int, np.ndarray]  # of users, by shard
     items: Ids
@@ -162,7 +162,7 @@ def look(number: int, shard: Shard, options: Options, lists: Sequence[str]) -> L
         tied=int(tied.sum()),
         alone=int(((lengths == 0) & log.click).sum()),
         asked=int(asked.sum()),
-        short=int((asked & (lengths < options.min_history)).sum()),
+        short=int((asked & (lengths < options.least_history)).sum()),
         users={number: log.users},
         keys={number: shard.keys},
         items=Ids(log.items),
