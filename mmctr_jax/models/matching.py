@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from pydantic import Field
 
@@ -24,12 +25,12 @@ from mmctr_jax.settings import NonNegative, Positive, Rate, Width
 _EPSILON = 1e-8  # what a product of squared norms is never below
 
 
-def cosine(dot: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
-    """Cosines of vectors from their dot products; 0 with a zero vector, where the gradient is finite too.
+def with_cosines(dots: jax.Array, a_squared: jax.Array, b_squared: jax.Array) -> jax.Array:
+    """(…,) dot products → (…, 2) these and the cosines; 0 with a zero vector, where the gradient is finite too.
 
-    dot: of a and b, (…, E) each, or of shapes that broadcast.
+    a_squared, b_squared: the vectors' squared lengths, of shapes that broadcast.
     """
-    return dot * jax.lax.rsqrt(jnp.square(a).sum(axis=-1) * jnp.square(b).sum(axis=-1) + _EPSILON)
+    return jnp.stack([dots, dots * jax.lax.rsqrt(a_squared * b_squared + _EPSILON)], axis=-1)
 
 
 def dot_with_clicks(x_BxE: jax.Array, clicks_HxNxE: jax.Array) -> jax.Array:
@@ -101,13 +102,10 @@ class Matching(Model):
             self.sow("losses", "contrastive", settings.contrastive * loss)
 
         views = [mean_HxD, last_HxD, attended_BxD]
-        compared = []
-        for part in self._parts():
-            compared += self._compared(e.target, views, e.history, click_HxN, part)
+        compared = [self._compared(e.target, views, e.history, click_HxN)]
         for vectors_BxLxD, ids_BxL in e.lists.values():
             real_BxL, mean_BxD = ids_BxL != 0, mean_of_listed(vectors_BxLxD, ids_BxL)
-            for part in self._parts():
-                compared += self._compared(e.target, [mean_BxD], vectors_BxLxD, real_BxL, part)
+            compared.append(self._compared(e.target, [mean_BxD], vectors_BxLxD, real_BxL))
             compared.append(jnp.log1p(real_BxL.sum(axis=1, keepdims=True).astype(self.dtype)))
         x = [e.side, e.target, *views, *compared, *self._crosses(e), jnp.log1p(clicks_Hx1)]
         x.append(affinity_Bx1.astype(self.dtype))
@@ -161,16 +159,32 @@ class Matching(Model):
             ends.append(ends[-1] + f.width(width))
         return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
-    @staticmethod
-    def _compared(target, views, listed, real, part):
-        """Columns (B, 2): dot product and cosine of the target and each view; the largest of each that is listed."""
-        target, listed = target[:, part], listed[:, :, part]
-        for view in views:
-            dot_B = (target * view[:, part]).sum(axis=-1)
-            yield jnp.stack([dot_B, cosine(dot_B, target, view[:, part])], axis=-1)
-        dot_BxN = dot_with_clicks(target, listed)
-        each_BxNx2 = jnp.stack([dot_BxN, cosine(dot_BxN, target[:, None], listed)], axis=-1)
-        yield max_over_positions(each_BxNx2, real[..., None])
+    def _compared(self, target, views, listed, real):
+        """(B, 2 · (views + 1) · P) for each of the P parts: dot product and cosine of the target and each view, and the
+        largest of each that is listed.
+
+        Sums over a part are products with a matrix of 0 and 1: cut out one by one, the parts of long lists would each
+        be copied, and their gradients put together again.
+        """
+        parts, batch = self._parts(), target.shape[0]
+        target = target[:, : listed.shape[-1]]  # clicks may have features behind those of items, other lists have none
+        in_part_DxP = np.zeros((target.shape[1], len(parts)), np.float32)
+        for p, part in enumerate(parts):
+            in_part_DxP[part, p] = 1
+
+        def sums(x):
+            return jnp.matmul(x, in_part_DxP.astype(x.dtype), precision=jax.lax.Precision.HIGHEST)
+
+        squared_BxP = sums(jnp.square(target))
+        found = [with_cosines(sums(target * view), squared_BxP, sums(jnp.square(view))) for view in views]
+        if listed.shape[0] == 1:  # one product of matrices for each part
+            dots_BxNxP = jnp.stack([target[:, part] @ listed[0, :, part].T for part in parts], axis=-1)
+        else:
+            dots_BxNxP = sums(target[:, None] * listed)
+        each_BxNxPx2 = with_cosines(dots_BxNxP, squared_BxP[:, None], sums(jnp.square(listed)))
+        most_BxC = max_over_positions(each_BxNxPx2.reshape(batch, -1, 2 * len(parts)), real[..., None])
+        found.append(most_BxC.reshape(batch, len(parts), 2))
+        return jnp.stack(found, axis=2).reshape(batch, -1)
 
 
 class MatchingSettings(ModelSettings):
