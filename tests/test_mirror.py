@@ -1,6 +1,5 @@
 """Runs by URL: the run that a folder would be, whole at the URL wherever its writer dies, and one writer at a time."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -149,11 +148,10 @@ def test_wherever_copying_stops_the_run_goes_on_elsewhere(store, tmp_path, monke
     """The machine is gone before all files are there; another goes on, and ends where one alone does."""
     train(settings(tmp_path, epochs=3), tmp_path / "straight")
     train(settings(tmp_path), RUN)
-    real, listed = mirror.writing_file, json.loads(store.open_input_stream(f"{KEY}/files.json").read())["files"]
-    here, written = elsewhere(tmp_path, monkeypatch, "one"), []
+    real, here, written = mirror.writing_file, elsewhere(tmp_path, monkeypatch, "one"), []
 
     def cut_off(path):
-        if len(written) >= len(listed):
+        if len([path for path in written if "/checkpoints/10/" in str(path)]) >= 12:  # half of its files
             raise OSError("cut off")
         written.append(path)
         return real(path)
