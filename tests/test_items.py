@@ -124,6 +124,16 @@ def test_what_another_process_kept_is_mapped_and_not_read_again(tmp_path):
         load_items(tmp_path / "item_info.parquet", features, tmp_path / "elsewhere", key=first.key)
 
 
+def test_a_kept_table_that_is_damaged_is_built_anew(tmp_path):
+    pq.write_table(item_table(), tmp_path / "item_info.parquet")
+    features = parse_config({"data": {"train": "t", "valid": "v", "item_info": "i"}, "features": TABLE}).features
+    kept = load_items(tmp_path / "item_info.parquet", features, tmp_path / "cache").table["vector"]
+    (file,) = [f for f in (tmp_path / "cache").rglob("*.bin") if f.read_bytes() == kept.tobytes()]
+    file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:])
+    again = load_items(tmp_path / "item_info.parquet", features, tmp_path / "cache")
+    check(again.features, again.table)
+
+
 def test_reading_a_table_takes_little_memory(tmp_path):
     """Its ids and some chunks of its rows, which may stand in any order; never the whole."""
     rows, dim = 2**18, 64

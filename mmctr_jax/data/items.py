@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from mmctr_jax.data.parquet import count_rows, part_files, read_columns
 from mmctr_jax.errors import InputError
 from mmctr_jax.features import Feature, Features
 from mmctr_jax.features.base import Fitted, as_wide
+from mmctr_jax.files import writing_cache
 
 ItemTable = dict[str, np.ndarray]
 """Item feature name → (V, …) its values by item id, e.g. (V, L) int32 tags or (V, dim) float32 vectors."""
@@ -58,6 +60,7 @@ def load_items(
     files, columns = part_files(path), features.item_columns
     if key is None or find(cache_dir, _name(key)) is None:
         key = _key(files, features.item, columns)
+        _remove_if_damaged(cache_dir, _name(key))
     kept = built(cache_dir, _name(key), lambda folder: _build(folder, files, path, features.item, columns))
     by_column, num_items = _by_column(kept), kept.meta["num_items"]
     if features.num_items not in (None, num_items):
@@ -133,6 +136,14 @@ def _name(key: str) -> str:
     return f"items-{key[:24]}"
 
 
+def _remove_if_damaged(cache_dir: str | Path, name: str) -> None:
+    """Removes a table whose values are not those that were kept, so that it is built anew."""
+    kept = find(cache_dir, name)
+    if kept and fingerprint(_by_column(kept)) != kept.meta["fingerprint"]:
+        with writing_cache(cache_dir, "data.cache_dir"):
+            shutil.rmtree(kept.folder)
+
+
 def _by_column(kept: Kept) -> dict[str, np.ndarray]:
     """(V, …) of each column the values by item id, mapped."""
     return {name: kept.array(f"column{i}") for i, name in enumerate(kept.meta["columns"])}
@@ -146,11 +157,11 @@ def _build(folder: Path, files: list[Path], path: str | Path, item: str, columns
     ids = np.concatenate([chunk[item].integers() for chunk in read_columns(files, [item])])
     num_items = _check_each_once(ids, path, item)
     by_item: dict[str, np.ndarray] = {}
+    kept_as = {name: f"column{i}" for i, name in enumerate(columns)}  # any name may be no file's name
 
     def place(name: str, at: np.ndarray, values: np.ndarray) -> None:
         if name not in by_item:
-            shape = (num_items, *values.shape[1:])
-            by_item[name] = filled_with_zeros(folder, f"column{list(columns).index(name)}", values.dtype, shape)
+            by_item[name] = filled_with_zeros(folder, kept_as[name], values.dtype, (num_items, *values.shape[1:]))
         by_item[name][at] = values
 
     unjoined: dict[str, list] = {}
@@ -168,7 +179,7 @@ def _build(folder: Path, files: list[Path], path: str | Path, item: str, columns
         values.flush()
         if np.nan_to_num(values[0]).any():
             raise InputError(f"{path}: item 0 is padding and its {name} is not zero; number items from 1.")
-    arrays = {f"column{i}": [by_item[name].dtype.name, by_item[name].shape] for i, name in enumerate(columns)}
+    arrays = {kept_as[name]: [values.dtype.name, values.shape] for name, values in by_item.items()}
     about = {"columns": list(columns), "num_items": num_items, "fingerprint": fingerprint(by_item)}
     return about | {"arrays": arrays}
 

@@ -178,7 +178,7 @@ class Matching(Model):
         squared_BxP = sums(jnp.square(target))
         found = [with_cosines(sums(target * view), squared_BxP, sums(jnp.square(view))) for view in views]
         if listed.shape[0] == 1:  # one product of matrices for each part
-            dots_BxNxP = jnp.stack([target[:, part] @ listed[0, :, part].T for part in parts], axis=-1)
+            dots_BxNxP = jnp.stack([dot_with_clicks(target[:, part], listed[:, :, part]) for part in parts], axis=-1)
         else:
             dots_BxNxP = sums(target[:, None] * listed)
         each_BxNxPx2 = with_cosines(dots_BxNxP, squared_BxP[:, None], sums(jnp.square(listed)))
