@@ -314,6 +314,7 @@ def test_a_best_checkpoint_that_was_not_copied_is_missed(days, tmp_path, capsys)
 
 
 def test_an_export_names_the_items_of_the_newer_table(days, tmp_path):
+    pytest.importorskip("onnx", reason="mmctr export needs ONNX: pip install '.[serve]'")
     info = days / "tomorrow" / "item_info.parquet"
     export(days / "run", tmp_path / "export", item_info=info, original_ids=True)
     names = json.loads((tmp_path / "export" / "item_ids.json").read_text())
