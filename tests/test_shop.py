@@ -54,7 +54,7 @@ def test_every_column_is_given_a_kind_with_its_reason(shop):
     assert columns["item_side"] == ["category", "brand"] and columns["item_numeric"] == ["price"]
     assert columns["item_lists"] == ["labels"] and columns["item_texts"] == ["name"]
     text = (shop / "shop1" / "shop1.yaml").read_text()
-    assert "  labels: {liked: 0.3}" in text and pq.read_schema(shop / "shop1" / "test_labels.parquet").names[1:] == [
+    assert "  labels: {liked: 0.3}" in text and pq.read_schema(shop / "shop1" / "test_labels.parquet").names[3:] == [
         "label",
         "liked",
     ]

@@ -18,6 +18,7 @@ from mmctr_jax.commands import prepare as prepare_command
 from mmctr_jax.commands import train as train_command
 from mmctr_jax.config import load_config
 from mmctr_jax.data.items import load_items
+from mmctr_jax.data.labels import read_labels
 from mmctr_jax.data.numbering import check_same_numbering, grown, numbering_of
 from mmctr_jax.devices.sharding import make_mesh, put_items
 from mmctr_jax.embed.item_info import ItemInfo
@@ -295,6 +296,16 @@ def test_labels_of_other_items_are_refused_though_they_have_no_id(days, tmp_path
     pq.write_table(of_items.take(np.arange(len(of_items))[::-1]), tmp_path / "labels.parquet")
     with pytest.raises(InputError, match="its item_id column is not that of the scored file"):
         predict(days / "run", days / "today", tmp_path / "x.csv", labels=tmp_path / "labels.parquet")
+
+
+def test_labels_of_another_draw_of_negatives_are_refused_though_their_ids_are_the_same(days, tmp_path):
+    for seed in ("1", "2"):
+        write_day(tmp_path, seed, TODAY, 1)
+        prepare(tmp_path, seed, "--split", "time", "--seed", seed)
+    labels = [pq.read_table(tmp_path / seed / "test_labels.parquet") for seed in ("1", "2")]
+    assert labels[0].select(["ID", "user_id"]).equals(labels[1].select(["ID", "user_id"]))
+    with pytest.raises(InputError, match="its item_id column is not that of the scored file"):
+        read_labels([tmp_path / "1" / "test.parquet"], "label", tmp_path / "2" / "test_labels.parquet", ("ID", "user_id", "item_id"))
 
 
 def test_rows_to_calibrate_with_need_a_kind_of_calibration(days, tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from mmctr_jax.console import log
+from mmctr_jax.data.numbering import numbering_of
 from mmctr_jax.data.parquet import column_names, count_rows, part_files, read_columns, read_whole
 from mmctr_jax.errors import InputError
 
@@ -17,7 +18,8 @@ def read_labels(
 ) -> np.ndarray | None:
     """(rows,) labels of the rows in `files`: column `name` of them, or of the file `labels`; null if they have none.
 
-    id_columns: `ID` must be the same where both files have it; else the others that both have.
+    id_columns: must be the same where both files have them. `ID` alone is enough where `labels` does not say how its ids
+    were numbered: the others may be the log's own there.
 
     Raises: InputError if `labels` is not of these rows, or cannot be read.
     """
@@ -39,7 +41,7 @@ def read_labels(
     if labels is not None:
         there, here = column_names(label_files), column_names(files)
         shared = [column for column in ("ID", *id_columns) if column in there and column in here]
-        for column in ["ID"] if "ID" in shared else shared:
+        for column in ["ID"] if "ID" in shared and numbering_of(labels) is None else shared:
             if not _same(read_whole(label_files, column), read_whole(files, column)):
                 raise InputError(
                     f"{labels}: its {column} column is not that of the scored file; give labels in the same order."

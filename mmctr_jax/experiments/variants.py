@@ -100,7 +100,7 @@ def _check_data(configs: Iterable[Config], score_test: bool) -> None:
     for config in configs:
         load_items(config.data.item_info, config.features, config.data.cache_dir)
         if score_test:
-            tests.add((config.data.test, config.data.test_labels, config.features.label))
-    for test, labels, name in tests:
-        if test is None or read_labels(part_files(test), name, labels) is None:
+            tests.add((config.data.test, config.data.test_labels, config.features.label, config.features.id_columns))
+    for test, labels, name, id_columns in tests:
+        if test is None or read_labels(part_files(test), name, labels, id_columns) is None:
             log.warning("No test labels (data.test, data.test_labels): only validation results will be compared.")

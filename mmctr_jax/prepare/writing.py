@@ -200,7 +200,7 @@ class Writer:
                 label = table["label"]
                 if name == "test":
                     ids = pa.array(np.arange(written.rows, written.rows + table.num_rows))
-                    write("test_labels", table.select(label_columns).add_column(0, "ID", ids))
+                    write("test_labels", table.select(["user_id", "item_id", *label_columns]).add_column(0, "ID", ids))
                     table = table.drop_columns(label_columns).add_column(0, "ID", ids)
                 write(name, table, compression="zstd")
                 if progress:

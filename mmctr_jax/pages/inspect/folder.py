@@ -59,7 +59,7 @@ def read_folder(folder: Path, config: Path | None) -> Folder:
     if "test" in files:
         test = load_split(paths["test"], features, None, with_labels=False)
         labels = paths["test_labels"] if "test_labels" in files else None
-        splits["test"] = replace(test, label=read_labels(files["test"], features.label, labels))
+        splits["test"] = replace(test, label=read_labels(files["test"], features.label, labels, features.id_columns))
     everywhere = all(features.user in column_names(files[name]) for name in splits)
     users = read_shared_keys({name: files[name] for name in splits}, features.user) if everywhere else {}
     columns = [f.name for f in (*features.side, *features.item_features)]
