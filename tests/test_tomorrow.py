@@ -25,7 +25,7 @@ from mmctr_jax.embed.item_info import ItemInfo
 from mmctr_jax.embed.pipeline import embed
 from mmctr_jax.errors import InputError
 from mmctr_jax.export.folder import export
-from mmctr_jax.features import CodesFeature, Features, NumericFeature
+from mmctr_jax.features import CategoricalFeature, CodesFeature, Features, NumericFeature
 from mmctr_jax.prediction.predict import predict
 from mmctr_jax.prediction.predictor import restore_best
 from mmctr_jax.runs.directory import RunDirectory
@@ -306,6 +306,30 @@ def test_labels_of_another_draw_of_negatives_are_refused_though_their_ids_are_th
     assert labels[0].select(["ID", "user_id"]).equals(labels[1].select(["ID", "user_id"]))
     with pytest.raises(InputError, match="its item_id column is not that of the scored file"):
         read_labels([tmp_path / "1" / "test.parquet"], "label", tmp_path / "2" / "test_labels.parquet", ("ID", "user_id", "item_id"))
+
+
+def test_other_users_are_refused_by_a_model_that_learned_of_each_and_by_no_other(tmp_path):
+    for name, renamed in (("mine", "u"), ("others", "v")):
+        write_day(tmp_path, name, TODAY, 1)
+        log = pl.read_csv(tmp_path / f"{name}.csv").with_columns(pl.col("user").str.replace("u", renamed))
+        log.write_csv(tmp_path / f"{name}.csv")
+        prepare(tmp_path, name, "--split", "time")
+    mine, others = tmp_path / "mine", tmp_path / "others"
+    config = load_config(mine / "mine.yaml", [*SMALL, "train.epochs=1", f"data.cache_dir={tmp_path / 'cache'}"])
+    train(config, tmp_path / "run")
+    predict(tmp_path / "run", others, tmp_path / "x.csv", original_ids=True)
+    assert pl.read_csv(tmp_path / "x.csv")["user_id"].str.starts_with("v").all()
+
+    side = *config.features.side, CategoricalFeature(name="user_id", vocab_size=61)
+    features = config.features.model_copy(update={"side": side})
+    train(config.model_copy(update={"features": features}), tmp_path / "of_users")
+    predict(tmp_path / "of_users", mine, tmp_path / "x.csv")
+    with pytest.raises(InputError, match="others/test.parquet was numbered otherwise than .*: user_id 60 and 60 values"):
+        predict(tmp_path / "of_users", others, tmp_path / "x.csv")
+
+    shutil.copy(mine / "vocabularies" / "user_id.parquet", others / "vocabularies")
+    with pytest.raises(InputError, match="user_id.parquet is not the vocabulary that .*others/test.parquet was"):
+        predict(tmp_path / "run", others, tmp_path / "x.csv", original_ids=True)
 
 
 def test_rows_to_calibrate_with_need_a_kind_of_calibration(days, tmp_path):

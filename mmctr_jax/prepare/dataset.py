@@ -118,7 +118,8 @@ def build_dataset(shards: Shards, source: Source, options: Options, earlier: Ear
     side = vocabularies or {
         name: vocabulary_of(totals.values[name].frame, options.min_value_count) for name in with_ids
     }
-    named = {"item_id": item_ids, "item_tags": items.tags} | side | items.categories
+    user_ids = with_known(_all_values(user_id, users, user_count), known_users)
+    named = {"item_id": item_ids, "user_id": user_ids, "item_tags": items.tags} | side | items.categories
     before = earlier.numbering if earlier else {}
     numbering = {name: grown(values["value"], before.get(name)) for name, values in named.items()}
     numeric = {name: found.values for name, found in totals.numbers.items()}
@@ -139,7 +140,7 @@ def build_dataset(shards: Shards, source: Source, options: Options, earlier: Ear
         tables=Tables(selection, item_id, by_number, of_target, side, earlier is not None, numbering),
         user_id=np.split(user_id, np.cumsum([len(found) for found in _by_shard(seen.users)])[:-1]),
         items=items,
-        users=with_known(_all_values(user_id, users, user_count), known_users),
+        users=user_ids,
         item_ids=item_ids.with_columns(clicks=pl.Series(by_number[item_ids["id"].to_numpy()])),
         numbers=numbers,
         longest={name: max(_by_shard(found)) for name, found in seen.longest.items()},

@@ -32,7 +32,7 @@ class TrainingData:
     valid_users: np.ndarray | None
     """(rows of valid,) groups for grouped AUC; None where users are not known."""
     numbering: Numbering | None = None
-    """How the ids were numbered; None where the files do not say."""
+    """How the ids were numbered, users where they are a feature; None where the files do not say."""
 
     @cached_property
     def lengths(self) -> tuple[int, ...]:
@@ -98,6 +98,8 @@ def load_training_data(
                 f"train.monitor is gauc, and no {features.user} of {config.data.valid} has both a click and a "
                 "non-click; monitor auc."
             )
+    if numbering and features.user not in (feature.name for feature in features.side):
+        numbering = {name: chain for name, chain in numbering.items() if name != features.user}
     return TrainingData(config, items, train, valid, users, numbering)
 
 
