@@ -13,6 +13,7 @@ from benchmarks.harness import Table
 from mmctr_jax.commands import prepare
 from mmctr_jax.config import Config, load_config
 from mmctr_jax.console import start_logging
+from mmctr_jax.devices.compilation import keep_compiled_programs
 from mmctr_jax.prediction.predict import predict
 from mmctr_jax.training.loop import train
 from mmctr_jax.training.metrics import evaluate
@@ -117,6 +118,7 @@ def main(argv: list[str]) -> None:
         print(f"The probabilities that clicks are drawn by have AUC {write_shop(args.out, args.users, args.days):.4f}.")
         return
     start_logging(quiet=True)
+    keep_compiled_programs()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         best = write_shop(folder, args.users, args.days)

@@ -94,8 +94,12 @@ def _handle(number: int, *_) -> None:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Within it a signal waits for the end: while modules are imported, libraries catch exceptions of any kind."""
+    """Within it a signal waits for the end: modules that are imported, and libraries that read files in loops of their
+    own, catch exceptions of any kind. Off the main thread, which alone is interrupted, it does nothing."""
     global _raises
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     before, _raises = _raises, False
     try:
         yield

@@ -9,8 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
 Width = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Rows = Annotated[int, Field(ge=1, le=2**20)]
-NonNegative = Annotated[float, Field(ge=0.0)]
-Positive = Annotated[float, Field(gt=0.0)]
+LARGEST = 3e38  # what float32 holds
+NonNegative = Annotated[float, Field(ge=0.0, le=LARGEST)]
+Positive = Annotated[float, Field(gt=0.0, le=LARGEST)]
 Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Depth = Annotated[int, Field(ge=0, le=1000)]
 Name = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]*$")]

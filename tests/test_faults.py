@@ -1,8 +1,10 @@
 """What disks and users do to a run: each fault is one sentence, and the run goes on to the model it would have been."""
 
 import json
+import os
 import resource
 import shutil
+import signal
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -13,11 +15,14 @@ import pytest
 from same_run import assert_same_run
 from synthetic import QUICK, config_for, merged
 
+from mmctr_jax import interrupt
 from mmctr_jax.console import log
 from mmctr_jax.devices.sharding import make_mesh
 from mmctr_jax.errors import InputError, TrainingError
+from mmctr_jax.prediction.predictor import Predictor
 from mmctr_jax.runs import checkpoint
 from mmctr_jax.runs.checkpoint import Checkpoints
+from mmctr_jax.runs.directory import RunDirectory
 from mmctr_jax.runs.recorder import read_records
 from mmctr_jax.training import loop as training
 from mmctr_jax.training.loop import train
@@ -131,3 +136,62 @@ def test_a_run_begun_on_eight_devices_goes_on_with_fewer(on_eight_devices, tmp_p
     )
     np.testing.assert_allclose(ours, theirs, rtol=2e-4)
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == 15
+
+
+# Signals and damage
+
+
+@pytest.mark.parametrize("when", [1, 2])
+def test_a_signal_while_a_checkpoint_is_read_is_no_damage(begun, tmp_path, monkeypatch, when):
+    directory, calls = shutil.copytree(begun, tmp_path / "run"), []
+    load = checkpoint.ocp.training.Checkpointer.load_checkpointables
+
+    def interrupted(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == when:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return load(*args, **kwargs)
+
+    monkeypatch.setattr(checkpoint.ocp.training.Checkpointer, "load_checkpointables", interrupted)
+    before = sorted(path.name for path in (directory / "checkpoints").iterdir())
+    with interrupt.watched(), pytest.raises(KeyboardInterrupt):
+        if when == 1:
+            train(directory / "config.yaml", directory, resume=True)
+        else:
+            Predictor.load(directory)
+    assert len(calls) == when and sorted(path.name for path in (directory / "checkpoints").iterdir()) == before
+    assert not (directory / "damaged").exists()
+
+
+def test_damaged_records_are_left_out_and_the_rest_is_kept(begun, tmp_path, caplog):
+    directory = shutil.copytree(begun, tmp_path / "run")
+    file = directory / "metrics.jsonl"
+    lines = file.read_text().splitlines()
+    whole = len(lines)
+    lines[1:1] = ["garbage", '{"kind": "validation", "step": 3}', "[]", '{"kind": [], "step": 1}']
+    file.write_text("\n".join(lines) + '\n{"kind": "tra')
+    assert len(read_records(file)) == whole
+    with caplog.at_level("WARNING", log.name):
+        train(directory / "config.yaml", directory, resume=True)
+    assert "metrics.jsonl: 4 damaged lines are left out" in caplog.text
+    assert read_records(file)[:whole] == [
+        json.loads(line) for line in (begun / "metrics.jsonl").read_text().splitlines()
+    ]
+
+
+def test_what_cannot_be_listed_or_read_is_no_good_checkpoint(begun, tmp_path):
+    directory = shutil.copytree(begun, tmp_path / "run")
+    shutil.rmtree(directory / "checkpoints")
+    (directory / "checkpoints").write_text("")
+    with pytest.raises((InputError, TrainingError), match="checkpoints"):
+        train(directory / "config.yaml", directory, resume=True)
+
+    run = RunDirectory(shutil.copytree(begun, tmp_path / "other"))
+    with run.checkpoints() as checkpoints:
+        assert checkpoints.kept == f"step {checkpoints.last_step:,} is the last good checkpoint"
+        for path in (run.path / "checkpoints" / str(checkpoints.last_step)).rglob("*"):
+            if path.is_file():
+                path.write_bytes(path.read_bytes()[:50])
+        with pytest.raises(InputError, match="it is damaged"):
+            assert checkpoints.best_step
+        assert checkpoints.kept == "none of its checkpoints can be read"

@@ -305,7 +305,12 @@ def test_labels_of_another_draw_of_negatives_are_refused_though_their_ids_are_th
     labels = [pq.read_table(tmp_path / seed / "test_labels.parquet") for seed in ("1", "2")]
     assert labels[0].select(["ID", "user_id"]).equals(labels[1].select(["ID", "user_id"]))
     with pytest.raises(InputError, match="its item_id column is not that of the scored file"):
-        read_labels([tmp_path / "1" / "test.parquet"], "label", tmp_path / "2" / "test_labels.parquet", ("ID", "user_id", "item_id"))
+        read_labels(
+            [tmp_path / "1" / "test.parquet"],
+            "label",
+            tmp_path / "2" / "test_labels.parquet",
+            ("ID", "user_id", "item_id"),
+        )
 
 
 def test_other_users_are_refused_by_a_model_that_learned_of_each_and_by_no_other(tmp_path):
@@ -324,7 +329,9 @@ def test_other_users_are_refused_by_a_model_that_learned_of_each_and_by_no_other
     features = config.features.model_copy(update={"side": side})
     train(config.model_copy(update={"features": features}), tmp_path / "of_users")
     predict(tmp_path / "of_users", mine, tmp_path / "x.csv")
-    with pytest.raises(InputError, match="others/test.parquet was numbered otherwise than .*: user_id 60 and 60 values"):
+    with pytest.raises(
+        InputError, match="others/test.parquet was numbered otherwise than .*: user_id 60 and 60 values"
+    ):
         predict(tmp_path / "of_users", others, tmp_path / "x.csv")
 
     shutil.copy(mine / "vocabularies" / "user_id.parquet", others / "vocabularies")
@@ -374,6 +381,32 @@ def test_stopped_before_its_first_checkpoint_a_run_still_begins_with_the_weights
     capsys.readouterr()
     train(config, days / "stopped", resume=True)
     assert f"Beginning with the weights of {days / 'run'}" in capsys.readouterr().out
+
+
+def test_a_run_to_begin_with_is_looked_at_before_anything_is_written(days, tmp_path, monkeypatch, capsys):
+    from mmctr_jax.training import loop
+
+    config = load_config(days / "tomorrow" / "tomorrow.yaml", [*SMALL, f"data.cache_dir={days / 'cache'}"])
+    before, run = shutil.copytree(days / "run", tmp_path / "before"), tmp_path / "run"
+    checkpoints = before / "checkpoints"
+    with RunDirectory(before).checkpoints() as found:
+        best, steps = found.best_step, found.steps
+    shutil.rmtree(checkpoints)
+    with pytest.raises(InputError, match="--init-from .*before has no checkpoint"):
+        train(config, run, init_from=before)
+    assert not run.exists()
+
+    shutil.copytree(days / "run" / "checkpoints" / str(steps[0]), checkpoints / str(steps[0]))
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(loop._Trainer, "run", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.chdir(tmp_path)
+        train(config, run, init_from=Path("before"))
+    said = capsys.readouterr().out
+    assert f"Beginning with the weights of before, step {steps[0]:,}" in said
+    assert (f"has no checkpoint {best:,}, that of the best validation" in said) == (best != steps[0])
+    assert json.loads((run / "metadata.json").read_text())["init_from"] == str(before)
+    with pytest.raises(InputError, match="run was begun with --init-from .*before and has no checkpoint yet; remove"):
+        train(config, run, resume=True, init_from=days / "run")
 
 
 def test_a_column_of_the_row_and_one_of_the_item_are_not_one_feature(tmp_path):

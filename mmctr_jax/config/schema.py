@@ -14,7 +14,7 @@ from mmctr_jax.optimization import AnyOptimizer, AnyRowOptimizer, AnySchedule, W
 from mmctr_jax.optimization.optimizers import Adam
 from mmctr_jax.optimization.schedules import OnPlateau
 from mmctr_jax.optimization.weight_decay import DecayRate
-from mmctr_jax.settings import Name, NonNegative, Positive, Rows, Settings, Width
+from mmctr_jax.settings import LARGEST, Name, NonNegative, Positive, Rows, Settings, Width
 
 _FILE = Marker.FREE_ON_RESUME | Marker.FREE_IN_COMPARISON  # it may have moved: what it contains is compared
 _SCORED_FILE = _FILE | Marker.FIXED_IN_SEARCH
@@ -66,7 +66,7 @@ class TrainConfig(Settings):
     null: those of 1, 2, 3, 4, 6, 8, 12, 16, … that pay, where that is exact. []: none."""
     epochs: Annotated[int, Field(ge=1, le=10**6), Marker.FREE_ON_RESUME] = 100
     """At most; early stopping usually ends sooner."""
-    learning_rate: Annotated[float, Field(ge=1e-12)] = 5e-4
+    learning_rate: Annotated[float, Field(ge=1e-12, le=LARGEST)] = 5e-4
     """The highest that `schedule` comes to."""
     clip_norm: Positive = 10.0
     """Gradients are scaled down to this global norm."""

@@ -18,8 +18,8 @@ def read_labels(
 ) -> np.ndarray | None:
     """(rows,) labels of the rows in `files`: column `name` of them, or of the file `labels`; null if they have none.
 
-    id_columns: must be the same where both files have them. `ID` alone is enough where `labels` does not say how its ids
-    were numbered: the others may be the log's own there.
+    id_columns: must be the same where both files have them. `ID` alone is enough where `labels` does not say how its
+    ids were numbered: the others may be the log's own there.
 
     Raises: InputError if `labels` is not of these rows, or cannot be read.
     """

@@ -27,6 +27,7 @@ import jax.numpy as jnp
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
+from mmctr_jax import interrupt
 from mmctr_jax.console import log
 from mmctr_jax.devices.hosts import give_up_if_lost
 from mmctr_jax.errors import InputError, TrainingError
@@ -81,6 +82,7 @@ class Checkpoints:
         Raises: InputError if what is there cannot be read as checkpoints.
         """
         self.folder, self._damaged = folder, damaged
+        self._not_whole: set[int] = set()  # steps whose reading failed
         try:
             self._orbax = _while_it_changes(
                 lambda: ocp.training.Checkpointer(
@@ -123,8 +125,14 @@ class Checkpoints:
         """What there is to go back to, for messages."""
         with suppress(Exception):  # what is being written may yet be whole
             self._orbax.wait()
-        whole = [int(p.name) for p in self.folder.iterdir() if p.name.isdigit()]
-        return f"step {max(whole):,} is the last good checkpoint" if whole else "no checkpoint was made yet"
+        try:
+            names = [path.name for path in self.folder.iterdir()]
+        except OSError as error:
+            return f"what checkpoints there are cannot be seen ({self.folder}: {error.strerror})"
+        made = {int(name) for name in names if name.isdigit()}
+        if whole := made - self._not_whole:
+            return f"step {max(whole):,} is the last good checkpoint"
+        return "none of its checkpoints can be read" if made else "no checkpoint was made yet"
 
     # Saving
 
@@ -194,11 +202,21 @@ class Checkpoints:
         Where there was no validation yet, or the best is damaged: of the newest that is whole.
         Raises: InputError if none is whole.
         """
+        model_like = jax.tree.map(_abstract, like).parts()["model"]
+        step, restored = self._best(lambda step: self._load(step, {"model": model_like})["model"])
+        return step, restored["params"], restored["batch_stats"]
+
+    def restore_best_state(self, like: TrainState) -> tuple[int, TrainState]:
+        """Step and whole state of the same checkpoint, on the shardings of `like`: what a training goes on from."""
+        step, (state, _) = self._best(lambda step: self.restore(step, like))
+        return step, state
+
+    def _best(self, read: Callable[[int], T]) -> tuple[int, T]:
         for _ in range(_TRIES):
             with suppress(_ReplacedError):
-                return self._restore_best(like)
+                return self._best_now(read)
             _while_it_changes(self._orbax.reload)
-        return self._restore_best(like)
+        return self._best_now(read)
 
     def warn_without(self, best: int | None) -> None:
         """Where the checkpoint of the best validation is not there any more, as after half a copy."""
@@ -208,19 +226,13 @@ class Checkpoints:
                 f"{self.last_step:,}, takes its place."
             )
 
-    def _restore_best(self, like: TrainState) -> tuple[int, Any, Any]:
-        model_like = jax.tree.map(_abstract, like).parts()["model"]
+    def _best_now(self, read: Callable[[int], T]) -> tuple[int, T]:
         best = self.best_step
         if best is None:
             log.warning(f"No validation was reached yet: taking the last checkpoint, step {self.last_step}.")
         self.warn_without(best)
         steps = sorted(self.steps, key=lambda step: step != best)  # the best one, then newest first
-
-        def model(step: int) -> dict[str, Any]:
-            return self._load(step, {"model": model_like})["model"]
-
-        step, restored = self._first_whole(steps, model)
-        return step, restored["params"], restored["batch_stats"]
+        return self._first_whole(steps, read)
 
     def _best_step(self, step: int) -> int | None:
         """The step of the best validation, as known at `step`; None before the first validation."""
@@ -256,7 +268,8 @@ class Checkpoints:
         # Where one of Orbax's readers fails, the others complain at length, the moment they are collected.
         hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
         loaded = None
-        with warnings.catch_warnings():
+        # Orbax reads in a loop of its own, where to be interrupted looks like damage.
+        with interrupt.deferred(), warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
             with suppress(Exception):  # of many kinds
                 found = self._orbax.load_checkpointables(step, parts | {"progress": None})
@@ -265,8 +278,9 @@ class Checkpoints:
                     loaded = found | {"progress": sealed["progress"]}
             if loaded is None:
                 gc.collect()
-        sys.unraisablehook = hook
+            sys.unraisablehook = hook
         if loaded is None:
+            self._not_whole.add(step)
             raise InputError(
                 f"Checkpoint {self.folder / str(step)} cannot be restored: "
                 "it is damaged, or of another model than the run's config.yaml describes."

@@ -264,10 +264,11 @@ class RunDirectory:
         """Versions, devices and fingerprints. Raises: InputError if the file is missing or damaged."""
         try:
             metadata = json.loads(self.metadata_file.read_text())
-            dict(metadata["data"])
-            return metadata
+            if isinstance(metadata["data"], dict):
+                return metadata
         except (OSError, ValueError, KeyError, TypeError):
-            raise InputError(f"{self.metadata_file} is missing or damaged; the run cannot be used.") from None
+            pass
+        raise InputError(f"{self.metadata_file} is missing or damaged; the run cannot be used.")
 
     def read_items(self) -> ItemTable:
         """The item table that the run was trained with. Raises: InputError if it is not that any more."""

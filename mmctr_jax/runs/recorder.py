@@ -9,11 +9,19 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from mmctr_jax.console import log
 from mmctr_jax.files import write_atomically
 from mmctr_jax.runs.trackers import Tracker
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+_KEYS = {
+    "train": {"step", "loss", "learning_rate"},
+    "validation": {"step", "auc", "logloss", "improved", "learning_rate"},
+}
+"""What a record of each kind has at least."""
 
 
 class Recorder:
@@ -28,7 +36,10 @@ class Recorder:
 
     def open_at(self, step: int) -> None:
         """Continues after `step`: what an interrupted run wrote beyond it is dropped."""
-        self.records = [r for r in read_records(self._records) if r["step"] <= step]
+        found, damaged = _read(self._records)
+        if damaged:
+            log.warning(f"{self._records}: {damaged:,} damaged lines are left out.")
+        self.records = [r for r in found if r["step"] <= step]
         write_atomically(self._records, "".join(json.dumps(r) + "\n" for r in self.records))
         self._file = open(self._records, "a", encoding="utf-8")
         for tracker in self._trackers:
@@ -64,18 +75,24 @@ class Recorder:
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """The records in a file of JSON lines, up to the first that is cut short, as by a kill. Empty without a file."""
-    records = []
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                record = json.loads(line)
-            except ValueError:
-                break
-            if not (isinstance(record, dict) and record.get("kind") and isinstance(record.get("step"), int)):
-                break
-            records.append(record)
-    return records
+    """The records in a file of JSON lines, without those that are damaged or cut short. Empty without a file."""
+    return _read(path)[0]
+
+
+def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The records, and how many lines are damaged, apart from a last one that a kill cut short."""
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else [""]
+    found = [_record(line) for line in lines]
+    return [record for record in found if record], sum(record is None for record in found[:-1])
+
+
+def _record(line: str) -> dict[str, Any] | None:
+    """The record that a line holds; None if it holds none, or less than is known of its kind."""
+    try:
+        record = json.loads(line)
+        return record if _KEYS[record["kind"]] <= record.keys() and isinstance(record["step"], int) else None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def draw_curves(records: list[dict[str, Any]], path: Path) -> None:

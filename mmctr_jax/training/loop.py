@@ -28,11 +28,12 @@ from mmctr_jax.devices.hosts import (
     raising_on_all_hosts,
 )
 from mmctr_jax.devices.sharding import make_mesh, on_devices, put_items, share
-from mmctr_jax.errors import FailedError, TrainingError
+from mmctr_jax.errors import FailedError, InputError, TrainingError
 from mmctr_jax.files import writing
 from mmctr_jax.interrupt import Interrupt
 from mmctr_jax.optimization.norms import group_names
-from mmctr_jax.remote import shown as url_or_path
+from mmctr_jax.remote import is_elsewhere
+from mmctr_jax.remote import shown as shown_path
 from mmctr_jax.runs.checkpoint import Checkpoints
 from mmctr_jax.runs.directory import RunDirectory
 from mmctr_jax.runs.mirror import copied, copied_on
@@ -66,6 +67,8 @@ class Position:
     loss_sum: float = 0.0
     """Over the rows trained on since the last training record."""
     row_sum: int = 0
+    smoothed_loss: float | None = None
+    """As the lines of progress show it."""
 
 
 @plain_jax()
@@ -126,8 +129,8 @@ def _train(
         check_batch_fills_devices(config)
         check_trackers(config.train.trackers)
         begun = resume and run.is_started
-        if begun:  # whatever is asked for now: it may have been stopped before its first checkpoint
-            init_from = None if run.has_checkpoint else run.read_metadata().get("init_from")
+        if begun:
+            init_from = None if run.has_checkpoint else _begun_from(run, init_from)
         before = RunDirectory(copied(init_from)) if init_from else None
         learned = learned_by(before, config) if before else None
         load = partial(load_training_data, config, run.read_items() if begun else None, learned)
@@ -156,6 +159,24 @@ def _train(
     return summary
 
 
+def _whole_path(run: str | Path) -> str:
+    return shown_path(run if is_elsewhere(run) else Path(run).absolute())
+
+
+def _begun_from(run: RunDirectory, asked: str | Path | None) -> str | None:
+    """The run whose weights a training that was stopped before its first checkpoint began with.
+
+    Raises: InputError if another one is asked for now: its items may have been made otherwise.
+    """
+    began = run.read_metadata().get("init_from")
+    if began and asked and _whole_path(asked) != _whole_path(began):
+        raise InputError(
+            f"{run} was begun with --init-from {began} and has no checkpoint yet; remove it to begin with {asked}, or "
+            "name another --run-dir."
+        )
+    return began
+
+
 @contextmanager
 def _opened(
     run: RunDirectory, data: TrainingData, begun: bool, init_from: str | Path | None, said: list[LogRecord]
@@ -175,7 +196,7 @@ def _opened(
                         run.write_config(kept)
                     else:
                         more = {"training_lengths": data.lengths, "numbering": data.numbering}
-                        more |= {"init_from": url_or_path(init_from)} if init_from else {}
+                        more |= {"init_from": _whole_path(init_from)} if init_from else {}
                         run.write_start(kept, data.items, data.fingerprints, **more)
                     stack.enter_context(log_to_file(run.log_file, said))
                 recorder = stack.enter_context(run.recorder(kept))
@@ -232,7 +253,7 @@ class _Trainer:
         self.validate_every = config.train.eval_every or self.steps_per_epoch
         self.record_every = -(-self.validate_every // _RECORDS_PER_VALIDATION)
         self._pending: tuple[dict[str, jax.Array], int] | None = None  # of a step dispatched and not read yet
-        self._smoothed_loss = self._last_metric = None
+        self._last_metric: float | None = None
         self._group_norms = np.zeros(0)  # of the last step that was read, in the order of group_names
         self._compiled: set[int] = set()  # lengths of histories
         if before and not checkpoints.steps:
@@ -323,7 +344,8 @@ class _Trainer:
             raise self._diverged(f"loss {loss}, gradient norm {norm}")
         self.position.loss_sum += loss * rows
         self.position.row_sum += rows
-        self._smoothed_loss = loss if self._smoothed_loss is None else 0.98 * self._smoothed_loss + 0.02 * loss
+        before = self.position.smoothed_loss
+        self.position.smoothed_loss = loss if before is None else 0.98 * before + 0.02 * loss
 
     def _diverged(self, what: str) -> FailedError:
         norms = dict(zip(group_names(self.state.params), np.asarray(self._group_norms).tolist(), strict=False))
@@ -377,7 +399,8 @@ class _Trainer:
             self.best_metrics = result
         self._last_metric = result[train.monitor]
         log.info(
-            f"Step {step:,} (epoch {step / self.steps_per_epoch:.2f}): loss {show(self._smoothed_loss)}, validation "
+            f"Step {step:,} (epoch {step / self.steps_per_epoch:.2f}): loss {show(self.position.smoothed_loss)}, "
+            "validation "
             + ", ".join(f"{name} {show(value)}" for name, value in result.items())
             + (" — best so far" if improved else f"; best {show(self.plateau.best)} at {self.plateau.best_step}")
             + (f"; learning rate now {self.plateau.learning_rate:g}" if self.plateau.learning_rate != before else "")
@@ -424,7 +447,7 @@ class _Trainer:
 
     def _status(self) -> str:
         last, best = show(self._last_metric), show(self.plateau.best)
-        return f"loss {show(self._smoothed_loss)}  {self._monitored} {last}, best {best}"
+        return f"loss {show(self.position.smoothed_loss)}  {self._monitored} {last}, best {best}"
 
     @property
     def _monitored(self) -> str:

@@ -60,15 +60,22 @@ def _check_same(setting: str, theirs: list, ours: list, run: RunDirectory) -> No
 def check_continues(run: RunDirectory, data: TrainingData) -> None:
     """Checks, before anything is written, that a training on `data` can begin with the weights of `run`.
 
-    Raises: InputError if its model is another one.
+    Raises: InputError if its model is another one, or it has no checkpoint that can be read.
     """
+    with run.checkpoints() as checkpoints:
+        if not checkpoints.steps:
+            raise InputError(f"--init-from {run} has no checkpoint; let it reach its first one.")
+        try:
+            _ = checkpoints.best_step
+        except InputError as error:
+            raise InputError(f"--init-from {run}: {error}") from None
     config = run.read_config()
     shapes = parameter_shapes(config, run.read_items()), parameter_shapes(data.config, data.items.table)
     _check_same_model(*map(_by_name, shapes), config.features.table_sizes, run)
 
 
 def warm_started(fresh: TrainState, run: RunDirectory, mesh: Mesh) -> TrainState:
-    """The fresh state with the weights, moments and running means of the best checkpoint of `run`.
+    """The fresh state with the weights, moments and running means of the best checkpoint of `run` that is whole.
 
     Steps count from 0 again. Moments begin anew, with a warning, where the optimiser is another one.
     Raises: InputError if a weight has another shape there, apart from more rows in a table.
@@ -76,10 +83,7 @@ def warm_started(fresh: TrainState, run: RunDirectory, mesh: Mesh) -> TrainState
     config = run.read_config()
     like = abstract_state(config, put_items(run.read_items(), mesh, config), mesh)
     with run.checkpoints() as checkpoints:
-        if not checkpoints.steps:
-            raise InputError(f"--init-from {run} has no checkpoint yet; let it reach its first one.")
-        step = checkpoints.best_step or checkpoints.last_step
-        old, _ = checkpoints.restore(step, like)
+        step, old = checkpoints.restore_best_state(like)
     if old.rows_lag:
         old = jax.jit(RowTables(config, mesh).caught_up)(old)
     predicting = old.params if old.averaged is None else old.averaged
