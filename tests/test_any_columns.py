@@ -50,7 +50,7 @@ def columns(size):
 
 def as_text(value):
     """A category, as a vocabulary spells it."""
-    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+    if value in (None, "", "nan") or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, bool):
         return str(value).lower()
@@ -71,7 +71,7 @@ def check_column(kind: str, folder: Path, name: str, prepared: list, original: l
     elif kind == "lists":
         values = vocabulary(folder, name)
         found = [{values[i] for i in ids} for ids in prepared]
-        assert found == [{str(v).strip() for v in row or () if v not in (None, "")} for row in original], name
+        assert found == [{str(v).strip() for v in row or () if v not in (None, "", "nan")} for row in original], name
     else:
         values = vocabulary(folder, name)
         assert [values[i] for i in prepared] == [as_text(v) for v in original], name

@@ -84,7 +84,8 @@ def _refuse_others(path: Path, others: list[Path], files: list[Path]) -> None:
 
 def _open(file: Path) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(opened(file), page_checksum_verification=True)
+        # Spark's and Hive's INT96 times as microseconds: in nanoseconds, those after 2262 would be others.
+        return pq.ParquetFile(opened(file), page_checksum_verification=True, coerce_int96_timestamp_unit="us")
     except _UNREADABLE as error:
         raise InputError(f"{file} cannot be read as Parquet: {_first_line(error)}.") from None
 
@@ -333,7 +334,7 @@ def read_uniform(files: list[Path], columns: list[str]) -> dict[str, pa.ChunkedA
     for name, kind in uniform_types(files, columns).items():
         arrays = parts[name]
         try:
-            whole[name] = pa.chunked_array([array.cast(kind) for array in arrays], kind)
+            whole[name] = pa.chunked_array([array.cast(kind) for array in arrays if len(array)], kind)
         except pa.ArrowException as error:
             raise InputError(f"{files[0]}: column {name} cannot be read as {kind}: {_first_line(error)}.") from None
     return whole
@@ -341,7 +342,9 @@ def read_uniform(files: list[Path], columns: list[str]) -> dict[str, pa.ChunkedA
 
 def uniform_types(files: list[Path], columns: list[str]) -> dict[str, pa.DataType]:
     """Each column's type that holds what all files have. Raises: InputError if there is none."""
-    schemas, types = [_open(file).schema_arrow for file in files], {}
+    opened_files, types = [_open(file) for file in files], {}
+    with_rows = [file for file in opened_files if file.metadata.num_rows]  # those of a part without any mean nothing
+    schemas = [file.schema_arrow for file in with_rows or opened_files]
     for name in columns:
         found = dict.fromkeys(_plain(schema.field(name).type) for schema in schemas)
         kind = next(iter(found))
@@ -389,9 +392,9 @@ def _wider(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
         return pa.uint64() if unsigned else None if pa.uint64() in (a, b) else pa.int64()
     if all(t.is_floating(kind) or t.is_integer(kind) for kind in (a, b)):
         return pa.float64()
-    if t.is_timestamp(a) and t.is_timestamp(b) and a.tz == b.tz:
-        units = ("s", "ms", "us", "ns")
-        return pa.timestamp(max(a.unit, b.unit, key=units.index), a.tz)
+    if t.is_timestamp(a) and t.is_timestamp(b) and (a.tz is None) == (b.tz is None):
+        units = ("s", "ms", "us", "ns")  # instants are the same in every zone
+        return pa.timestamp(max(a.unit, b.unit, key=units.index), a.tz if a.tz == b.tz else "UTC")
     if all(t.is_list(kind) or t.is_large_list(kind) or t.is_fixed_size_list(kind) for kind in (a, b)):
         inner = _wider(_plain(a.value_type), _plain(b.value_type))
         return None if inner is None else pa.large_list(inner)

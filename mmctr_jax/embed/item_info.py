@@ -56,6 +56,8 @@ class ItemInfo:
             return
         known = (self.item_ids >= 1) & (self.item_ids <= len(self.before))
         kept = self.before[self.item_ids[known] - 1]
+        without = ~kept.any(axis=1)  # they get their first ones, as after a day that was not embedded
+        kept[without] = rows[known][without]
         farthest = np.abs(rows[known] - kept).max(initial=0)
         if farthest > _NEAR * np.abs(kept).max(initial=0):
             raise InputError(
@@ -117,7 +119,13 @@ def read_item_info(item_file: ItemFile, column: str, out: Path | None) -> ItemIn
         table = pq.ParquetFile(source, page_checksum_verification=True).read()
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{source} cannot be read as Parquet: {str(error).splitlines()[0]}.") from None
-    known = (item_file.manifest or {}).get("known_items", 0)
+    known, theirs = ((item_file.manifest or {}).get(key) for key in ("known_items", "known_vectors"))
+    if theirs and out is None and column != theirs:
+        raise InputError(
+            f"{item_file.folder} was prepared like another folder, whose items have {theirs}; embed with that --dim, "
+            f"write {column} to another file with --out, or prepare without --like and train anew."
+        )
+    known = known or 0
     before = np.zeros((known, 0), np.float32)
     if known and out is None and column in table.column_names:
         by_id = table.filter(pc.is_in(table["item_id"], pa.array(range(1, known + 1)))).sort_by("item_id")

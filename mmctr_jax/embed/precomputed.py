@@ -18,6 +18,7 @@ from mmctr_jax.embed.parts import CHUNK_ROWS, Part, row_chunks
 from mmctr_jax.errors import InputError
 from mmctr_jax.files import sha256
 from mmctr_jax.prepare import raw_tables, raw_values
+from mmctr_jax.prepare.text_files import format_with
 from mmctr_jax.remote import local
 
 _OTHER_KINDS = (".npz", ".h5", ".hdf5", ".pt", ".pth", ".bin", ".safetensors", ".pkl", ".pickle", ".mat", ".feather",
@@ -86,10 +87,12 @@ def _rows_of_npy(file: Path, kind: str, rows_of: str | None, item_file: ItemFile
         ids = _open_ids(path)
         key = "item" if item_file.originals else "item_id"
     else:
-        names = raw_tables.column_names(path)
-        key = column or next((name for name in ("item", "item_id") if name in names), "item")
-        values = raw_tables.read_table(path, {"item": key})["item"]
-        ids = [str(value) for value in raw_values.as_keys(values, path, key)]
+        keys = [column] if column else ["item", "item_id"]
+        formats = {key: format_with(path, raw_tables.PLAIN, key) for key in keys}
+        named = (key for key, text in formats.items() if key in raw_tables.column_names(path, text))
+        key = next(named, keys[0])
+        values = raw_tables.read_table(path, {"item": key}, formats[key])["item"]
+        ids = [str(value) for value in raw_values.as_keys(values, path, key, formats[key])]
     refuse_duplicates(ids, path, key)
     by_number = not item_file.originals or (key == "item_id" and not _is_own_key(key, path, item_file))
     known = [str(i) for i in item_file.item_ids] if by_number else item_file.originals

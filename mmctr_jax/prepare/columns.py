@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
-from mmctr_jax.prepare.text_files import TextFormat
+from mmctr_jax.prepare.text_files import TextFormat, format_with
 
 # Columns that prepared files, or the log on its way to them, have of their own.
 TAKEN = ("user_id", "item_id", "item_seq", "ID", "label", "weight", "item_tags", "user", "item", "time", "click")
@@ -34,6 +35,11 @@ def name_problem(name: str) -> str | None:
     if name in TAKEN or name.startswith(_BEGINNINGS) or name.endswith("_level"):
         return "prepared files have a column of that name of their own"
     return None
+
+
+def item_format(items: Path, columns: Columns) -> TextFormat:
+    """How the item file is written: as the log, unless only otherwise it has the column of item ids."""
+    return format_with(items, columns.text_format, columns.item_key)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from mmctr_jax.prepare.encoding import (
 )
 from mmctr_jax.prepare.log import all_keys
 from mmctr_jax.prepare.options import Options
-from mmctr_jax.prepare.raw_values import check_ids_go_on, check_items_match
+from mmctr_jax.prepare.raw_values import check_ids_go_on, check_items_match, check_spelling, unit_of
 from mmctr_jax.prepare.source import RATE, Source
 from mmctr_jax.prepare.split import SPLITS, find_cuts
 from mmctr_jax.prepare.totals import Look, Selection, Shards, Totals, count, look
@@ -78,6 +78,11 @@ def build_dataset(shards: Shards, source: Source, options: Options, earlier: Ear
     _tell_of_ties(seen)
     _tell_of_short_histories(seen, options)
     keys = all_keys(seen.items.values, source.items["item"])
+    for ids, what in ((users, "user"), (seen.items.values, "item")):
+        if warning := check_spelling(ids, what):
+            say.warning(warning)
+    if options.since is not None:
+        _check_unit_of_since(options.since, times["median"])
     cuts = find_cuts(seen.recent.values, np.concatenate(_by_shard(seen.keys)), options)
     selection = Selection(options, keys, cuts, source.rates)
     with_ids = [*source.side, *source.lists]
@@ -214,6 +219,15 @@ def _other_times(then: dict[str, float], now: dict[str, float]) -> str | None:
     if now["unit"] == 1 and larger >= _OTHER_UNIT:
         return f"times are {now['median']:g} here and were {then['median']:g} there, as in another unit"
     return None
+
+
+def _check_unit_of_since(since: float, median: float) -> None:
+    """Raises: InputError if it is in another unit than the log's times."""
+    units = unit_of(pl.Series([since, median], dtype=pl.Float64))
+    if not units.null_count() and units[0] != units[1]:
+        raise InputError(
+            f"--since {since:.0f}: the log's times are as {median:.0f}, in another unit; give it in theirs."
+        )
 
 
 def _tell_of_new_values(totals: Totals) -> None:

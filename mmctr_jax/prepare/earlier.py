@@ -47,6 +47,12 @@ class Earlier:
         """Up to which number its vectors are fitted on items: for those of new items to be of the same PCA."""
         return self.manifest.get("fitted_items", self.manifest["training_items"])
 
+    @property
+    def vectors(self) -> str | None:
+        """The column of vectors that `mmctr embed` wrote, which known items keep."""
+        column = (self.manifest["embedding"] or {}).get("column")
+        return column if column in self.info.column_names else None
+
     def numbers(self, name: str) -> Numbers:
         """How a model takes that column of numbers."""
         return Numbers(**self.manifest["numbers"][name])

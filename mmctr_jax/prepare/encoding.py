@@ -162,6 +162,15 @@ def respelled(values: pl.Series, known: pl.DataFrame | None) -> pl.Series:
     return frame.select(pl.when(theirs).then("as_is").otherwise(pl.coalesce("value", "as_is"))).to_series()
 
 
+def respelled_lists(values: pl.Series, known: pl.DataFrame | None) -> pl.Series:
+    """`respelled`, of what stands in lists of text."""
+    distinct = values.explode().drop_nulls().unique()
+    then = respelled(distinct, known)
+    if (distinct == then).all():
+        return values
+    return values.list.eval(pl.element().replace(distinct.implode(), then.implode()))
+
+
 def _form(values: pl.Series) -> pl.Series:
     lower = values.str.to_lowercase()
     return pl.select(
@@ -226,7 +235,7 @@ def encode_items(
     training = frame["item_id"].to_numpy() <= training_items
     tags = frame["tags"] if "tags" in frame.columns else pl.Series([None] * len(frame), dtype=pl.List(pl.String))
     texts = frame["text"] if "text" in frame.columns else pl.Series([None] * len(frame), dtype=pl.String)
-    tags = tags.cast(pl.List(pl.String)).list.unique(maintain_order=True)
+    tags = respelled_lists(tags.cast(pl.List(pl.String)), known.tags).list.unique(maintain_order=True)
     tag_vocabulary = vocabulary_after(known.tags, tags.filter(training).explode(), options.min_value_count)
     numeric = frame.drop("item_id", "item", "tags", "text", *categories, strict=False)
     renewed = _renewed(known, items, [*categories, *numbers])

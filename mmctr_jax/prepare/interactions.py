@@ -14,9 +14,9 @@ from mmctr_jax.console import log as say
 from mmctr_jax.errors import InputError
 from mmctr_jax.files import expanded
 from mmctr_jax.hashing import as_hashed
-from mmctr_jax.prepare.columns import Columns, name_problem, option
+from mmctr_jax.prepare.columns import Columns, item_format, name_problem, option
 from mmctr_jax.prepare.proposals import with_proposals
-from mmctr_jax.prepare.raw_tables import read_table, table_files
+from mmctr_jax.prepare.raw_tables import column_names, read_table, require_columns, table_files
 from mmctr_jax.prepare.raw_values import (
     as_keys,
     as_labels,
@@ -25,10 +25,12 @@ from mmctr_jax.prepare.raw_values import (
     as_times,
     form_of_lists,
     form_of_times,
+    is_calendar,
     is_category,
     is_fractions,
     refuse_duplicates,
     refuse_row,
+    whole_numbers,
 )
 from mmctr_jax.prepare.source import SKIPPED, Source, SourceKind, comma_separated, pairs
 from mmctr_jax.prepare.sums import Sum
@@ -48,11 +50,22 @@ def read(path: Path, items: Path | None, columns: Columns, earlier: dict[str, An
     Raises: InputError on missing columns, and on values that are not as they must be.
     """
     check_items_named(items, columns)
+    present = column_names(path, columns.text_format)
+    require_columns(path, present, log_columns(path, columns), columns.text_format)
+    check_gap(path, present, columns)
     columns, reasons = with_proposals(path, items, columns)
     frame = read_table(path, log_columns(path, columns), columns.text_format)
     log, facts = typed_log(frame, path, columns, earlier)
     facts.check(path, columns, earlier)
     return source_of(log, path, items, columns, facts.time_unit, reasons)
+
+
+def check_gap(path: Path, present: list[str], columns: Columns) -> None:
+    """Raises: InputError where a column of the log and the time since a click have the same name."""
+    if "gap" in columns.click_features and "gap" in present:
+        raise InputError(
+            f"{path} has a column gap, and --click-features gap is the time since a click; rename the column."
+        )
 
 
 def check_items_named(items: Path | None, columns: Columns) -> None:
@@ -190,6 +203,11 @@ def typed_log(
         "item": as_keys(frame["item"], path, columns.item, text),
         "time": as_times(frame["time"], path, columns.time, text),
     }
+    if "gap" in columns.click_features and is_calendar(frame["time"]):
+        raise InputError(
+            f"{path}: column {columns.time} has dates written as numbers, such as {frame['time'][0]}, whose "
+            "differences are no times; write ISO 8601 (2025-11-30T17:15:00), or leave gap out of --click-features."
+        )
     if columns.label:
         log["click"] = as_labels(frame["click"], path, columns.label, text)
     if columns.weight:
@@ -214,7 +232,7 @@ def typed_log(
     for name in columns.click_features:
         if name != "gap":
             values = frame[f"clicks {name}"]
-            is_number = values.dtype.is_float() or (values.dtype == pl.String and is_fractions(values))
+            is_number = values.dtype.is_float() or (values.dtype == pl.String and is_fractions(values, text))
             if earlier and name in earlier["clicks"]:  # a day's values may look otherwise
                 is_number = earlier["clicks"][name] == "numeric"
             log[f"click_{name}"] = (
@@ -248,10 +266,8 @@ def _alike(values: pl.Series, value: str) -> list[str]:
 
 def _categories(values: pl.Series, path: Path, name: str) -> pl.Series:
     """Text, null where there is none. Raises: InputError if the column is neither text nor whole numbers."""
-    if values.dtype.is_float() or values.dtype.is_decimal():  # whole numbers, as pandas has them beside nulls
-        numbers = values.cast(pl.Float64).fill_nan(None)
-        if (numbers == numbers.floor()).all() and (numbers.abs() < 2**53).all():
-            values = numbers.cast(pl.Int64)
+    if values.dtype.is_float() or values.dtype.is_decimal():
+        values = whole_numbers(values)
     if not is_category(values.dtype):
         raise InputError(
             f"{path}: column {name} has type {values.dtype}; categories are text or whole numbers, "
@@ -264,11 +280,13 @@ def _refuse_numbers(values: pl.Series, path: Path, name: str, of: str = "") -> N
     """Raises: InputError if a side feature is a number with fractions, as a price is. Warns of very many integers."""
     known = values.drop_nulls()
     numbers = known.cast(pl.Float64, strict=False)
-    if not len(known) or numbers.null_count() or (distinct := known.n_unique()) <= _MOST_CATEGORIES:
+    if not len(known) or 10 * numbers.null_count() > len(known) or (distinct := known.n_unique()) <= _MOST_CATEGORIES:
         return
     like = f"{distinct:,} different numbers, such as {known[0]}"
-    if known.str.contains(r"[.eE]").any():
-        raise InputError(f"{path}: --{of}side {name} holds {like}; say --{of}numeric {name}, for a number.")
+    if known.filter(numbers.is_not_null()).str.contains(r"[.eE]").any():
+        others = known.filter(numbers.is_null())
+        words = f", and --null-words '{others[0]}'" if len(others) else ""
+        raise InputError(f"{path}: --{of}side {name} holds {like}; say --{of}numeric {name}, for a number{words}.")
     say.warning(f"{path}: --{of}side {name} holds {like}, taken as categories; --{of}numeric {name} takes a number.")
 
 
@@ -279,7 +297,7 @@ def _read_items(path: Path, columns: Columns) -> pl.DataFrame:
     wanted |= {f"side {name}": name for name in columns.item_side}
     names = [("item-side", name) for name in columns.item_side]
     _check_names(names + [("item-numeric", name) for name in columns.item_numbers], path)
-    text = columns.text_format
+    text = item_format(path, columns)
     frame = read_table(path, wanted, text)
     items = {"item": as_keys(frame["item"], path, columns.item_key, text)}
     refuse_duplicates(items["item"], path, columns.item_key, text)

@@ -48,7 +48,9 @@ def read(folder: Path) -> Source:
         items, numbers = (frame.with_columns(pl.col("item").cast(pl.String)) for frame in (items, numbers))
     items = items.join(numbers, on="item", how="full", coalesce=True, maintain_order="left_right")
     items = items.with_columns(tags=_hashtags(pl.col("text").fill_null("")))
-    return Source(log, items, [pairs, titles, counts], notes=[_NOTE], has_times=bool(with_times))
+    return Source(
+        log, items, [pairs, titles, counts], notes=[_NOTE], has_times=bool(with_times), compared=(pairs, titles)
+    )
 
 
 def _file(folder: Path, *endings: str) -> Path:
@@ -81,10 +83,13 @@ def _read_titles(path: Path) -> tuple[pl.DataFrame, TextFormat]:
 
 
 def _read_timed(path: Path) -> pl.DataFrame:
-    """Columns user, video and timestamp, by whatever name, in this order."""
+    """Columns user, item and timestamp, by these names, or by whatever names in this order."""
     columns = column_names(path)
     if len(columns) < 3:
         raise InputError(f"{path} has the columns {', '.join(columns)}; user, video and timestamp are expected.")
+    named = {name.strip().lower(): name for name in columns}
+    if {"user", "item", "timestamp"} <= named.keys():
+        columns = [named[name] for name in ("user", "item", "timestamp")]
     frame = read_table(path, dict(zip(("user", "item", "time"), columns, strict=False)))
     return pl.DataFrame(
         {

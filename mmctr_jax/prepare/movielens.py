@@ -47,7 +47,7 @@ def read(folder: Path) -> Source:
         ),
         text=pl.concat_str(plain_title, pl.lit(" "), genres.str.replace_all("|", " ", literal=True)).str.strip_chars(),
     )
-    return Source(log, items, [ratings, movies])
+    return Source(log, items, [ratings, movies], compared=(ratings, movies))
 
 
 KIND = SourceKind(

@@ -206,6 +206,7 @@ def _manifest(
         "times": dataset.times,
         "weight": "weight" in source.log.columns,
         "embedding": earlier.manifest["embedding"] if earlier else None,
+        "known_vectors": earlier.vectors if earlier else None,
         "max_history": earlier.max_history if earlier else None,
         "known_items": len(earlier.items) if earlier else 0,
         "fitted_items": earlier.fitted_items if earlier else dataset.counts["training_items"],

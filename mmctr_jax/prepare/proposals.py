@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -12,21 +13,25 @@ import numpy as np
 import polars as pl
 
 from mmctr_jax.console import log as say
-from mmctr_jax.data.parquet import uncommon_columns
+from mmctr_jax.data.parquet import uncommon_columns, uniform_types
 from mmctr_jax.errors import InputError
-from mmctr_jax.prepare.columns import Columns, name_problem
-from mmctr_jax.prepare.raw_tables import column_names, read_table, table_files
+from mmctr_jax.prepare.columns import Columns, item_format, name_problem
+from mmctr_jax.prepare.raw_tables import column_names, is_readable, read_table, table_files
 from mmctr_jax.prepare.raw_values import (
     LARGEST,
+    PLAIN,
     as_labels,
     as_numbers,
     is_category,
     looks_like_lists,
     may_have_decimal_commas,
+    unit_of,
 )
 from mmctr_jax.prepare.text_files import TextFormat, is_text
 
-_DATES = r"^\d{4}-\d\d-\d\d"
+_DATES = r"^(\d{4}-\d\d-\d\d|\d{1,4}[./-]\d{1,2}[./-]\d{1,4}([ T].*)?$)"  # 2025-11-30T17:15, 30.11.2025
+_OF_PANDAS = r"Unnamed: \d+|__index_level_\d+__|level_\d+"
+_TODAY = (946_684_800, 2_082_758_400)  # seconds, of the years 2000 to 2035
 _NUMBER = r"\s*\p{Sc}?\s*[-+]?\s*\p{Sc}?\s*(\d+|\d{1,3}([,.'\s]\d{3})+)([.,]\d+)?\s*[\p{Sc}%]?\s*"  # $1,250.50, 12 %
 _AMOUNT = rf"^({_NUMBER}|\s*\({_NUMBER}\)\s*)$"  # accountants write (0.50) for -0.50
 _EACH = 10_000  # rows with different whole numbers, from which on these are no measure of anything
@@ -52,14 +57,20 @@ def with_proposals(path: Path, items: Path | None, columns: Columns) -> tuple[Co
     if "*" in columns.ignore:
         return columns, {}
     text, reasons, left_out = columns.text_format, {}, []
-    present = {name for file in (path, items) if file for name in column_names(file, text)}
+    present = {*column_names(path, text), *(column_names(items, item_format(items, columns)) if items else ())}
     check_ignored(present, columns)
 
     def proposed(file: Path, used: set[str], propose: Callable[[pl.Series], Proposal]) -> Iterator[tuple[str, str]]:
         names = [name for name in column_names(file, text) if name not in used and name not in columns.ignore]
+        if not is_text(file):
+            types = uniform_types(table_files(file), names)
+            names = [name for name in names if is_readable(types[name])]
+            left_out.extend(f"{name} of {file} (its type is {types[name]})" for name in types if name not in names)
         frame = read_table(file, {str(i): name for i, name in enumerate(names)}, text) if names else pl.DataFrame()
         for i, name in enumerate(names):
             kind, reason = propose(frame[str(i)])
+            if re.fullmatch(_OF_PANDAS, name):
+                kind, reason = None, "a number of the row, which pandas gave"
             if kind not in (None, "tags", "text") and (problem := name_problem(name)):
                 kind, reason = None, problem
             if kind is None:
@@ -79,10 +90,13 @@ def with_proposals(path: Path, items: Path | None, columns: Columns) -> tuple[Co
     else:
         _refuse_unnamed_label(path, columns)
     found: dict[str, list[str]] = {}
-    for name, kind in proposed(path, columns.of_log, lambda values: of_rows(values, label)):
+    for name, kind in proposed(path, columns.of_log, lambda values: of_rows(values, label, text)):
         found.setdefault(kind, []).append(name)
     of_log = {name for _, name in columns.named} | {name for names in found.values() for name in names}
-    for name, kind in proposed(items, columns.of_items | of_log, of_items) if items else ():
+    text = item_format(items, columns) if items else text
+    for name, kind in (
+        proposed(items, columns.of_items | of_log, lambda values: of_items(values, text)) if items else ()
+    ):
         found.setdefault(kind, []).append(name)
     if columns.tags and "tags" in found or len(found.get("tags", [])) > 1:
         kept = [] if columns.tags else found["tags"][:1]
@@ -141,9 +155,10 @@ def _is_like_label(known: pl.Series, path: Path, name: str, text: TextFormat) ->
     return False
 
 
-def of_rows(values: pl.Series, label: pl.Series | None) -> Proposal:
+def of_rows(values: pl.Series, label: pl.Series | None, text: TextFormat = PLAIN) -> Proposal:
     """For a column of the log: side, numeric, lists or hash. label: (rows,) bool, where the log has non-clicks."""
-    found = _by_values(values)
+    values = _floats(values)
+    found = _by_values(values, text)
     if found.kind in ("side", "numeric", "hash") and label is not None and (area := _auc(values, label)) >= _TELLS:
         return Proposal(None, f"it alone tells clicks from others (AUC {area:.2f}), as what is known only afterwards")
     if found.kind and label is not None and (rows := _always_clicked(values, label)):
@@ -151,19 +166,25 @@ def of_rows(values: pl.Series, label: pl.Series | None) -> Proposal:
     return found
 
 
-def of_items(values: pl.Series) -> Proposal:
+def of_items(values: pl.Series, text: TextFormat = PLAIN) -> Proposal:
     """For a column of the item file: item_side, item_numeric, tags or text."""
-    kind, reason = _by_values(values)
+    values = _floats(values)
+    kind, reason = _by_values(values, text)
     known = values.drop_nulls()
     single = kind in ("side", "hash", None) and 2 * known.n_unique() > len(known) > 2
-    if values.dtype == pl.String and single and not _are_amounts(known):
+    measured = kind is None and reason.startswith(("dates", "times", "numbers"))
+    if values.dtype == pl.String and single and not measured and not _are_amounts(known):
         words = known.str.split(" ").list.len().mean()
         return Proposal("text", f"a text of its own for most items, {words:.0f} words on average")
     names = {"side": "item_side", "hash": "item_side", "numeric": "item_numeric", "lists": "tags"}
     return Proposal(names.get(kind), reason)
 
 
-def _by_values(values: pl.Series) -> Proposal:
+def _floats(values: pl.Series) -> pl.Series:
+    return values.cast(pl.Float64) if values.dtype.is_decimal() else values
+
+
+def _by_values(values: pl.Series, text: TextFormat) -> Proposal:
     known, rows = values.drop_nulls(), len(values)
     if known.dtype == pl.String:
         known = known.filter(known != "")
@@ -183,7 +204,9 @@ def _by_values(values: pl.Series) -> Proposal:
         return Proposal("lists", "lists written as text")
     if known.dtype == pl.String and known.str.contains(_DATES).all():
         return Proposal(None, "dates")
-    numbers = known if known.dtype.is_numeric() else known.cast(pl.String).cast(pl.Float64, strict=False)
+    numbers = (
+        known if known.dtype.is_numeric() else _as_written(known.cast(pl.String), text).cast(pl.Float64, strict=False)
+    )
     if known.dtype != pl.Boolean and not _are_codes(known) and not numbers.null_count():
         if not (numbers.abs() <= LARGEST).all():
             return Proposal(None, "numbers that are not finite, or too large for float32")
@@ -193,11 +216,19 @@ def _by_values(values: pl.Series) -> Proposal:
             return Proposal(None, f"{distinct:,} different whole numbers, another one in each row, as of ids")
         if whole and distinct <= _CATEGORIES:
             return Proposal("side", f"{distinct} different whole numbers")
+        if whole and (numbers.is_between(*_TODAY).all() or (unit_of(numbers).fill_null(0) > 0).all()):
+            return Proposal(None, f"times such as {known[0]}")
         return Proposal("numeric", f"{distinct:,} different numbers")
     if known.dtype == pl.String and _are_amounts(known):
         commas = may_have_decimal_commas(known.filter(known.str.contains(",", literal=True)))
         advice = "write plain numbers" + (", or say --decimal ','" if commas else "")
         return Proposal(None, f"amounts such as {known[0]!r}; {advice}")
+    if known.dtype == pl.String and distinct > _CATEGORIES and 0 < 10 * numbers.null_count() <= len(known):
+        other = known.filter(numbers.is_null()).unique(maintain_order=True)
+        words = ",".join(other.head(3).to_list())
+        return Proposal(
+            None, f"numbers, but for {len(other):,} others; say --null-words '{words}' if nothing is known there"
+        )
     if 2 * distinct > rows and distinct > _CATEGORIES:
         return Proposal(None, f"{distinct:,} different values in {rows:,} rows")
     if distinct > _HASHED:
@@ -206,8 +237,20 @@ def _by_values(values: pl.Series) -> Proposal:
 
 
 def _are_codes(known: pl.Series) -> bool:
-    """Whether text has leading zeros, as postal codes do."""
-    return known.dtype == pl.String and bool(known.str.contains(r"^0\d").any())
+    """Whether text has leading zeros, as postal codes do, or whole numbers are too long to be exact, as ids are."""
+    if known.dtype.is_integer():
+        return bool((known.cast(pl.Float64).abs() >= 2**53).any())
+    if known.dtype != pl.String:
+        return False
+    long = known.filter(known.str.contains(r"^-?\d{16,}$")).cast(pl.Float64).abs() >= 2**53
+    return bool(long.any() or known.str.contains(r"^0\d").any())
+
+
+def _as_written(known: pl.Series, text: TextFormat) -> pl.Series:
+    """Text with a dot before decimals, where the file has none otherwise."""
+    if text.decimal == "." or known.str.contains(".", literal=True).any():
+        return known
+    return known.str.replace(text.decimal, ".", literal=True)
 
 
 def _are_amounts(known: pl.Series) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -51,11 +52,7 @@ def read_table(
     files = table_files(path)
     if not is_text(files[0]):
         require_columns(path, common_columns(files), columns, text)
-        table = pa.table(read_uniform(files, list(dict.fromkeys(columns.values()))))
-        try:
-            return pl.from_arrow(pa.table({name: table[column] for name, column in columns.items()}))
-        except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-            raise _unreadable(path, error, text) from None
+        return frame_of(read_uniform(files, list(dict.fromkeys(columns.values()))), path, columns, text)
     try:
         frame = scan_text(path, text)
         present = frame.collect_schema().names()
@@ -73,6 +70,39 @@ def read_table(
         raise _unreadable(path, error, text) from None
     refuse_lost_rows(len(read), path, text)
     return without_null_words(without_blank_lines(read, path, text), path, text, columns)
+
+
+def frame_of(
+    table: Mapping[str, pa.ChunkedArray], path: Path, columns: dict[str, str], text: TextFormat
+) -> pl.DataFrame:
+    """Columns of Parquet files as `read_table` returns them: bytes and UUIDs as text, and so what has no type, as all
+    is null. Arguments as those of `read_table`."""
+    known = {column: _series(table[column], column, path) for column in dict.fromkeys(columns.values())}
+    frame = pl.DataFrame([known[column].alias(name) for name, column in columns.items()])
+    return without_null_words(frame, path, text, columns)
+
+
+def is_readable(kind: pa.DataType) -> bool:
+    """Whether `frame_of` takes a column of this type."""
+    with suppress(InputError):
+        return _series(pa.chunked_array([], kind), "", Path()) is not None
+    return False
+
+
+def _series(values: pa.ChunkedArray, column: str, path: Path) -> pl.Series:
+    if values.type == pa.uuid():
+        return pl.Series([None if value is None else str(value) for value in values.to_pylist()], dtype=pl.String)
+    try:
+        series = pl.Series(pl.from_arrow(values))
+        if series.dtype == pl.Binary:
+            return series.cast(pl.String)
+        if series.dtype.is_nested() and series.dtype in (pl.List(pl.Null), pl.List(pl.Binary)):
+            return series.cast(pl.List(pl.String))
+        return series.cast(pl.String) if series.dtype == pl.Null else series
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowException):
+        raise InputError(
+            f"{path}: column {column} of type {values.type} cannot be read; write it as another type."
+        ) from None
 
 
 def column_names(path: Path, text: TextFormat = PLAIN) -> list[str]:
@@ -102,4 +132,6 @@ def _unreadable(path: Path, error: BaseException, text: TextFormat) -> InputErro
     reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
     if "utf-8" in reason.lower() or "utf8" in reason.lower():
         reason += f"; it was read as {text.encoding}, name another with --encoding, such as latin-1"
+    elif text.quote and is_text(path) and ("malformed" in reason or "as dtype `str`" in reason):
+        reason += f"; say --quote '' if {text.quote} means nothing in this file"
     return InputError(f"{path} cannot be read: {reason}.")

@@ -20,6 +20,7 @@ _TRUE, _FALSE = ("true", "t", "yes"), ("false", "f", "no")
 _DAY = 86_400 * 10**9  # nanoseconds
 LARGEST = float(np.finfo(np.float32).max)  # infinity and NaN are not below it
 _LIMIT = np.iinfo(np.int64).max  # nanoseconds from 1970: the year 2262
+_ROUNDED = r"^\d(\.\d+)?[eE]\+\d+$"  # 1.23457E+12
 _UNITS = [(10**8 * unit, min(10**10 * unit, _LIMIT)) for unit in (1, 10**3, 10**6, 10**9)]
 """Times in s, ms, μs and ns of the years 1973 to 2286."""
 _ISO = (
@@ -40,13 +41,23 @@ def refuse_row(path: Path, column: str, row: int, problem: str, text: TextFormat
 
 
 def as_keys(values: pl.Series, path: Path, column: str, text: TextFormat = PLAIN) -> pl.Series:
-    """User or item ids: integers if all are, in text too; otherwise text. Raises: InputError on nulls."""
+    """User or item ids: integers if all are, in text too, and where pandas made them floats; otherwise text.
+
+    Raises: InputError on nulls, and where a spreadsheet has rounded them.
+    """
+    if values.dtype.is_float() or values.dtype.is_decimal():
+        values = whole_numbers(values)
     if values.dtype == pl.UInt64 and len(values) and (values.max() or 0) > np.iinfo(np.int64).max:
         keys = values.cast(pl.String)  # hashes of 64 bits, as text: the same that a text file gives
     elif values.dtype.is_integer():
         keys = values.cast(pl.Int64, strict=False)
     elif values.dtype in (pl.String, pl.Categorical, pl.Enum):
         keys = values.cast(pl.String).replace("", None)
+        rounded = keys.str.contains(_ROUNDED).fill_null(False)
+        if rounded.any():
+            row = rounded.arg_true()[0]
+            problem = f"{keys[row]!r}: a spreadsheet has rounded this id, and others to the same; export ids as text."
+            raise refuse_row(path, column, row, problem, text)
         numbers = keys.cast(pl.Int64, strict=False)
         if numbers.null_count() == keys.null_count() and (numbers.cast(pl.String) == keys).all():
             keys = numbers
@@ -57,6 +68,16 @@ def as_keys(values: pl.Series, path: Path, column: str, text: TextFormat = PLAIN
         problem = f"no id, or a word for null ({keys.null_count():,} rows are so); fill or drop such rows."
         raise refuse_row(path, column, row, problem, text)
     return keys
+
+
+def whole_numbers(values: pl.Series) -> pl.Series:
+    """Floats and decimals as integers, if they are whole and small enough to be exact; otherwise as they are."""
+    numbers = values.fill_nan(None) if values.dtype.is_float() else values
+    as_floats = numbers.cast(pl.Float64)
+    whole = (as_floats == as_floats.floor()).all() and (as_floats.abs() < 2**53).all()
+    if not whole and values.dtype.is_decimal() and values.dtype.scale == 0:  # exact, however long
+        return numbers.cast(pl.String)
+    return as_floats.cast(pl.Int64) if whole else values
 
 
 def as_numbers(values: pl.Series, path: Path, column: str, nulls: bool = False, text: TextFormat = PLAIN) -> pl.Series:
@@ -140,7 +161,13 @@ def as_times(values: pl.Series, path: Path, column: str, text: TextFormat = PLAI
         _refuse_out_of_range(numbers.abs() > _LIMIT // unit, values, path, column, text)
         return numbers * unit
     numbers = as_numbers(values, path, column, text=text)
+    if values.dtype in (pl.Float16, pl.Float32) and len(values) and numbers.abs().max() > 2**24:
+        raise InputError(
+            f"{path}: column {column} is of {values.dtype}, which rounds times as large as {numbers.max():.0f}; write "
+            "it as int64 or float64."
+        )
     _refuse_two_units(numbers, path, column, text)
+    _refuse_no_times(numbers, path, column, text)
     return numbers
 
 
@@ -162,11 +189,12 @@ def form_of_times(values: pl.Series, text: TextFormat = PLAIN) -> str:
     return "dates with a time zone" if zone.is_not_null().any() else "dates without a time zone"
 
 
-def is_fractions(values: pl.Series) -> bool:
+def is_fractions(values: pl.Series, text: TextFormat = PLAIN) -> bool:
     """Whether text is numbers, some of them with fractions."""
-    known = values.drop_nulls()
+    known = values.drop_nulls().str.replace(text.decimal, ".", literal=True)
     numbers = known.cast(pl.Float64, strict=False)
-    return len(known) > 0 and not numbers.null_count() and bool(known.str.contains(r"[.eE]").any())
+    few = 10 * numbers.null_count() <= len(known)  # others, which are refused by name when they are read
+    return len(known) > 0 and few and bool(known.filter(numbers.is_not_null()).str.contains(r"[.eE]").any())
 
 
 def _iso_times(values: pl.Series, path: Path, column: str, text: TextFormat) -> pl.Series:
@@ -218,10 +246,46 @@ def _refuse_two_units(numbers: pl.Series, path: Path, column: str, text: TextFor
     """Refuses times in two units, as where two systems wrote the log; counters have times of any size."""
     of_units = [numbers.is_between(*unit) for unit in _UNITS]
     found = [(of_unit.sum(), of_unit.arg_true()[0]) for of_unit in of_units if of_unit.any()]
-    if len(found) > 1 and sum(count for count, _ in found) == (numbers >= _UNITS[0][0]).sum():
+    if len(found) > 1 and 100 * sum(count for count, _ in found) >= 99 * (numbers >= _UNITS[0][0]).sum():
         (_, row), *_, (_, other) = sorted(found)
         problem = f"time {numbers[row]:.0f}, where others are as {numbers[other]:.0f}; write all in one unit."
         raise refuse_row(path, column, row, problem, text)
+
+
+def _refuse_no_times(numbers: pl.Series, path: Path, column: str, text: TextFormat) -> None:
+    """Refuses 0 and less beside times of today: what some write where the time is not known."""
+    none = numbers <= 0
+    if none.any() and 2 * unit_of(numbers).is_not_null().sum() > len(numbers):
+        row = none.arg_true()[0]
+        problem = f"time {numbers[row]:.0f}, where others are as {numbers.max():.0f}; fill or drop such rows."
+        raise refuse_row(path, column, row, problem, text)
+
+
+def unit_of(numbers: pl.Series) -> pl.Series:
+    """In which unit numbers are times from 1970 of the years 1973 to 2286: 0 for seconds to 3 for nanoseconds; null for
+    numbers that are in none."""
+    units = pl.when(numbers.is_between(*_UNITS[0], closed="left")).then(0)
+    for unit in range(1, len(_UNITS)):
+        units = units.when(numbers.is_between(*_UNITS[unit], closed="left")).then(unit)
+    return pl.select(units.otherwise(None)).to_series()
+
+
+def is_calendar(values: pl.Series) -> bool:
+    """Whether whole numbers are dates, such as 20251130 or 20251130171500, or 25113017, as Avazu has hours."""
+    if not (values.dtype.is_integer() or values.dtype == pl.String) or not len(values):
+        return False
+    written = values.cast(pl.String)
+    digits = len(written[0] or "")
+    forms = {8: ("%Y%m%d", "%y%m%d%H"), 10: ("%Y%m%d%H",), 12: ("%Y%m%d%H%M",), 14: ("%Y%m%d%H%M%S",)}
+    return any(_all_are(written, digits, form) for form in forms.get(digits, ()))
+
+
+def _all_are(written: pl.Series, digits: int, form: str) -> bool:
+    if not (written.str.contains(r"^\d+$") & (written.str.len_chars() == digits)).all():
+        return False
+    year = written.str.slice(0, 4).cast(pl.Int64) if form.startswith("%Y") else pl.Series([2000])
+    padded, form = (written + "00", form + "%M") if form.endswith("%H") else (written, form)
+    return bool(year.is_between(1970, 2100).all()) and not padded.str.to_datetime(form, strict=False).null_count()
 
 
 def as_tags(values: pl.Series, path: Path, column: str, separator: str | None) -> pl.Series:
@@ -259,20 +323,43 @@ _LIST_MARKS = (("[", "]"), ("(", ")"), ("{", "}"))
 def _split(values: pl.Series, path: Path, column: str, separator: str | None) -> pl.Series:
     known = values.drop_nulls().str.strip_chars()
     known = known.filter(known != "")
+    begin = _mark(known) if len(known) else None
+    if separator is not None and begin and _written_list(known[0]) is not None:
+        raise InputError(
+            f"{path}: column {column} has lists written as text, such as {known[0][:60]!r}; leave --tag-separator out."
+        )
+    if separator is None and begin:
+        return _written_lists(values, path, column, begin)
     if separator is None and len(known):
-        if begin := _mark(known):
-            return _written_lists(values, path, column, begin)
-        if not known.str.contains("|", literal=True).any():
-            for other in (",", ";", "/", "\x01", "\t", "#", "\n", "><", " > ", "\uff0c", "\u3001"):
-                count = known.str.contains(other, literal=True).sum()
-                if 5 * count > len(known):
-                    raise InputError(
-                        f"{path}: column {column} has no text with the tag separator '|', and {count:,} of "
-                        f"{len(known):,} with {other!r}, such as "
-                        f"{known.filter(known.str.contains(other, literal=True))[0][:60]!r}; say "
-                        f"--tag-separator {other!r} if it separates tags, or --tag-separator '|' if it does not."
-                    )
+        _refuse_other_separators(known, path, column)
+    if separator is None and len(_quoted_lists(known)):
+        log.info(f"{path}: column {column} holds some lists written as text; they are read as lists of tags.")
+        split = [value and (_written_list(value) or value.split("|")) for value in values]
+        return pl.Series(values.name, split, pl.List(pl.String))
     return values.str.split(separator or "|")
+
+
+def _quoted_lists(known: pl.Series) -> pl.Series:
+    """The values that are written lists of quoted text, if there are only such among those in brackets."""
+    bracketed = known.filter(known.str.contains(r"^\[.*\]$"))
+    lists = [value for value in bracketed.unique() if _QUOTED.search(value) and _written_list(value) is not None]
+    return bracketed if len(lists) == bracketed.n_unique() else bracketed.head(0)
+
+
+def _refuse_other_separators(known: pl.Series, path: Path, column: str) -> None:
+    """Raises: InputError where another separator than "|" is in many values, or parts what stands alone elsewhere."""
+    bars, plain = _with_bars(known), known.filter(~known.is_in(_quoted_lists(known).implode()))
+    alone = set(plain.unique())
+    for other in (",", ";", "/", "\x01", "\t", "#", "\n", "><", " > ", "\uff0c", "\u3001"):
+        found = plain.filter(plain.str.contains(other, literal=True))
+        parts = {part.strip() for value in found.unique() for part in value.split(other)} - {""}
+        many = 5 * len(found) > len(known) and len(found) > 10 * bars
+        if many or (len(parts) > 1 and 5 * len(parts & alone) >= 4 * len(parts)):
+            raise InputError(
+                f"{path}: column {column} has {bars or 'no'} texts with the tag separator '|', and {len(found):,} of "
+                f"{len(known):,} with {other!r}, such as {found[0][:60]!r}; say --tag-separator {other!r} if it "
+                "separates tags, or --tag-separator '|' if it does not."
+            )
 
 
 def _mark(known: pl.Series) -> str | None:
@@ -394,6 +481,25 @@ def check_ids_go_on(ids: pl.Series, known: pl.Series, what: str, folder: Path) -
     )
 
 
+def check_spelling(ids: pl.Series, what: str) -> str | None:
+    """A warning if different ids of a log differ in how they are written alone; None if none do.
+
+    Args:
+      what: they are, in the singular.
+    Raises: InputError if that is sure: where only spaces, quotes or the decimals of whole numbers tell them apart.
+    """
+    for reason, plain in _SAME_BUT_FOR.items() if ids.dtype == pl.String else ():
+        alike = pl.DataFrame({"id": ids, "plain": plain(ids)}).filter(pl.col("plain").is_duplicated())
+        alike = alike.sort("plain", "id")["id"]
+        if not len(alike):
+            continue
+        said = f"{len(alike):,} ids of {what}s, such as {alike[0]!r} and {alike[1]!r}, differ in {reason} alone"
+        if reason in _SURE:
+            raise InputError(f"{said}, and would be different {what}s; write them alike.")
+        return f"{said}: they are taken for different {what}s."
+    return None
+
+
 def _some(keys: pl.Series) -> str:
     return ", ".join(repr(key[:40]) for key in keys.head(3).to_list())
 
@@ -404,7 +510,9 @@ _SAME_BUT_FOR = {
     "leading zeros": lambda keys: keys.str.replace(r"^0+(\d)", "${1}"),
     "upper and lower case": lambda keys: keys.str.to_lowercase(),
     "quotes around it": lambda keys: keys.str.strip_chars("'\""),
+    "the form of Unicode": lambda keys: keys.str.normalize("NFC"),
 }
+_SURE = ("spaces around it", "decimals of a whole number", "quotes around it")
 
 
 def _nearly(missing: pl.Series, known: pl.Series) -> tuple[str, str | None]:

@@ -26,11 +26,11 @@ import pyarrow.parquet as pq
 from mmctr_jax.console import log as say
 from mmctr_jax.data.parquet import common_columns, read_row_group, row_groups, uniform_types
 from mmctr_jax.errors import InputError
-from mmctr_jax.prepare.columns import Columns
-from mmctr_jax.prepare.interactions import Facts, check_items_named, log_columns, source_of, typed_log
+from mmctr_jax.prepare.columns import Columns, item_format
+from mmctr_jax.prepare.interactions import Facts, check_gap, check_items_named, log_columns, source_of, typed_log
 from mmctr_jax.prepare.log import sorted_log, whole_number
 from mmctr_jax.prepare.proposals import LABELS, check_ignored
-from mmctr_jax.prepare.raw_tables import column_names, read_table, require_columns, table_files
+from mmctr_jax.prepare.raw_tables import column_names, frame_of, read_table, require_columns, table_files
 from mmctr_jax.prepare.source import Source
 from mmctr_jax.prepare.text_files import is_text
 from mmctr_jax.prepare.totals import Shard, Shards
@@ -71,7 +71,7 @@ class _Reader:
             frame = read_table(path, self.wanted, self.columns.text_format)
         else:
             table = read_row_group(path, piece.group, self.types)
-            frame = pl.from_arrow(pa.table({name: table[column] for name, column in self.wanted.items()}))
+            frame = frame_of(table, path, self.wanted, self.columns.text_format)
             path = Path(f"{path}, row group {piece.group}")  # rows are counted within it
         log, facts = typed_log(frame, path, self.columns, self.earlier)
         if frame["time"].dtype == pl.String and "numbers" in facts.forms["time"]:  # whole ones only in some pieces
@@ -106,8 +106,9 @@ def reading(
     files, wanted = _files(path), log_columns(path, columns)
     present = column_names(files[0], columns.text_format) if is_text(files[0]) else common_columns(files)
     require_columns(Path(shown(path)), present, wanted, columns.text_format)
+    check_gap(path, present, columns)
     if "*" not in columns.ignore:
-        check_ignored({*present, *(column_names(items, columns.text_format) if items else ())}, columns)
+        check_ignored({*present, *(column_names(items, item_format(items, columns)) if items else ())}, columns)
         _refuse_unnamed_label(path, present, columns)
         if others := [name for name in present if name not in columns.of_log | set(columns.ignore)]:
             say.info(f"Left out: {', '.join(others)}. With --engine spark a column is used where an option names it.")

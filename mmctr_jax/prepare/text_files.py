@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
+import functools
 import gzip
 import io
 import mmap
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -22,6 +23,7 @@ SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 NULL_WORDS = ("NULL", "Null", "null", r"\N", "NaN", "nan", "None", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaT")
 """What exports of databases, pandas and spreadsheets write for a value that is missing."""
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+_COMPRESSED = (b"\x28\xb5\x2f\xfd", b"x\x01", b"x\x9c", b"x\xda")  # zstd, zlib
 _HEAD = 1 << 16  # bytes that are looked at before a file is read
 
 
@@ -44,6 +46,19 @@ class TextFormat:
 def is_text(path: Path) -> bool:
     """Whether a file of this name is a text file."""
     return path.suffix.lower() in SEPARATORS
+
+
+def format_with(path: Path, text: TextFormat, column: str) -> TextFormat:
+    """The format, or if the file has no such column by it, with the header and separator by which it has."""
+    if not is_text(path):
+        return text
+    for header in dict.fromkeys((text.header, True)):
+        for separator in (text.separator, None, ",", ";", "\t", "|"):
+            found = replace(text, header=header, separator=separator)
+            first = _first_row(_head(path, found), path, found)
+            if column in (first if header else [f"column_{at}" for at in range(1, len(first) + 1)]):
+                return found
+    return text
 
 
 def scan_text(path: Path, text: TextFormat) -> pl.LazyFrame:
@@ -73,23 +88,34 @@ def scan_text(path: Path, text: TextFormat) -> pl.LazyFrame:
 
 
 def without_null_words(frame: pl.DataFrame, path: Path, text: TextFormat, columns: dict[str, str]) -> pl.DataFrame:
-    """The frame with null for words that stand for it; what was taken for one is told. All columns are text.
+    """The frame with null for words that stand for it, and for nothing but spaces, in its columns of text; without such
+    words in lists of text. What was taken for one is told.
 
     columns: name in the frame → name in the file.
     """
-    words = [*text.null_words]
-    counts = frame.select(pl.all().is_in(words).sum()).row(0) if frame.width else ()
-    found = {name: count for name, count in zip(frame.columns, counts, strict=True) if count}
+    words, found, shown, changed = [*text.null_words], {}, set(), []
+    for name, kind in frame.schema.items():
+        if kind == pl.String:
+            values = frame[name]
+        elif kind == pl.List(pl.String):
+            values = frame[name].explode()
+        else:
+            continue
+        missing = values.is_in(words) | ((values != "") & (values.str.strip_chars() == ""))
+        if count := missing.sum():
+            found[columns[name]] = count
+            shown |= {word.strip() or "spaces" for word in values.filter(missing).unique()}
+            each = pl.col(name) if kind == pl.String else pl.element()
+            is_missing = each.is_in(words) | (each.str.strip_chars() == "")
+            cells = pl.when(is_missing).then(None).otherwise(each)
+            changed.append(cells.alias(name) if kind == pl.String else pl.col(name).list.eval(each.filter(~is_missing)))
     if not found:
         return frame
-    total = sum(found.values())
-    shown = ", ".join(
-        sorted({word for name in found for word in frame[name].filter(frame[name].is_in(words)).unique()})
+    log.info(
+        f"{path}: {sum(found.values()):,} cells ({', '.join(sorted(shown))}) count as missing, in {', '.join(found)}; "
+        "--null-words says which words do."
     )
-    names = ", ".join(dict.fromkeys(columns[name] for name in found))
-    log.info(f"{path}: {total:,} cells ({shown}) count as missing, in {names}; --null-words says which words do.")
-    return frame.with_columns(pl.when(pl.col(name).is_in(words)).then(None).otherwise(pl.col(name)).alias(name)
-                              for name in found)  # fmt: skip
+    return frame.with_columns(changed)
 
 
 def without_blank_lines(frame: pl.DataFrame, path: Path, text: TextFormat) -> pl.DataFrame:
@@ -109,11 +135,14 @@ def without_blank_lines(frame: pl.DataFrame, path: Path, text: TextFormat) -> pl
 
 
 def refuse_lost_rows(rows: int, path: Path, text: TextFormat) -> None:
-    """Refuses a file that escapes quotes by backslashes, as Spark and MySQL do: a cell would swallow rows behind it.
+    """Refuses a file that escapes quotes by backslashes, as Spark and MySQL do: a cell would swallow rows behind it;
+    one in which a quote that nothing closes swallows rows; and one with rows that have fewer cells than the header.
 
     Args:
       rows: that were read; to the reader only doubled quotes stand for one within a cell.
     """
+    if problem := _misread(path, text, path.stat().st_mtime_ns):
+        raise InputError(f"{path}, {problem}")
     if not text.quote or not _contains(path, "\\" + text.quote):
         return
     try:
@@ -125,6 +154,62 @@ def refuse_lost_rows(rows: int, path: Path, text: TextFormat) -> None:
             f"{path} escapes quotes within cells by backslashes, with which rows would be lost; write them doubled (in "
             "Spark: .option('escape', '\"')), or write Parquet."
         )
+
+
+@functools.lru_cache(maxsize=32)
+def _misread(path: Path, text: TextFormat, _changed: int) -> str | None:
+    """Where a row has fewer cells than the header, or a cell holds whole lines; None: nowhere that is seen."""
+    width = len(_first_row(_head(path, text), path, text))
+    with open(path, "rb") as stream:
+        compressed = stream.read(4).startswith(_COMPRESSED)  # otherwise than by gzip
+    if compressed or width < 2 or _is_plain(path, text, width):
+        return None
+    separator, numbers = text.separator_of(path), None
+    try:
+        for line, cells in _rows(path, text):
+            if len(cells) < width and (len(cells) > 1 or any(cells)):
+                first = "the header" if text.header else "the first line"
+                return f"line {line}: {len(cells)} cells, where {first} has {width}; write every cell, empty ones, too."
+            if numbers is None and len(cells) == width:
+                numbers = [_is_number(cell) for cell in cells]
+            for at, cell in enumerate(cells):
+                if "\n" in cell and _holds_lines(cell, at, width, separator, numbers or []):
+                    return (
+                        f"line {line}: a quote begins a cell that goes on over {cell.count(chr(10))} more lines of as "
+                        "many columns; say --quote '' if quotes mean nothing there, or double those within cells."
+                    )
+    except (OSError, ValueError, csv.Error):
+        pass
+    return None
+
+
+def _is_plain(path: Path, text: TextFormat, width: int) -> bool:
+    """Whether the file has no quotes, and as many separators as its lines should have: told by counting alone."""
+    counts, last = Counter(), b"\n"
+    marks = {
+        name: mark.encode(errors="replace") for name, mark in (("cells", text.separator_of(path)), ("lines", "\n"))
+    }
+    quote = (text.quote or "").encode()
+    with _opened(path) as stream:
+        while block := stream.read(1 << 20):
+            if quote and quote in block:
+                return False
+            counts.update({name: block.count(mark) for name, mark in marks.items()})
+            last = block[-1:]
+    return counts["cells"] == (width - 1) * (counts["lines"] + (last != b"\n"))
+
+
+def _holds_lines(cell: str, at: int, width: int, separator: str, numbers: list[bool]) -> bool:
+    """Whether a cell of column `at` is the rest of a line, whole lines, and the beginning of one up to that column.
+
+    numbers: which columns hold numbers: where some of them are within the cell, theirs must be, too.
+    """
+    parts = [part.split(separator) for part in cell.split("\n")]
+    if [len(part) for part in parts] != [width - at, *[width] * (len(parts) - 2), at + 1]:
+        return False
+    known = [*zip(numbers[at + 1 :], parts[0][1:], strict=False), *zip(numbers[:at], parts[-1][:at], strict=False)]
+    inside = [_is_number(value.strip()) for is_number, value in known if is_number]
+    return all(inside) if inside else width > 3
 
 
 def _contains(path: Path, characters: str) -> bool:
@@ -215,6 +300,8 @@ def _head(path: Path, text: TextFormat) -> str:
             raw = stream.read(_HEAD)
         if raw.startswith(_UTF_16) and text.encoding.lower().startswith("utf-8"):
             raise InputError(f"{path} is UTF-16 text, not UTF-8; say --encoding utf-16, or save it as UTF-8.")
+        if raw.startswith(b"\xef\xbb\xbf") and not text.encoding.lower().startswith("utf"):
+            raise InputError(f"{path} begins with the mark of UTF-8; leave out --encoding {text.encoding}.")
         return raw.decode(_encoding(text), errors="replace")
     except (OSError, EOFError) as error:
         raise InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None

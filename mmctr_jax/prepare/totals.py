@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from mmctr_jax.prepare.draws import keys_of_users, mixed
-from mmctr_jax.prepare.encoding import respelled
+from mmctr_jax.prepare.encoding import respelled, respelled_lists
 from mmctr_jax.prepare.log import Log, all_keys, in_order
 from mmctr_jax.prepare.options import Options
 from mmctr_jax.prepare.samples import Histories, candidates, most_recent, with_earlier
@@ -276,8 +276,8 @@ def _by_fold(log: Log, training: np.ndarray, folds: np.ndarray, items: int) -> n
 
 
 def respelled_column(values: pl.Series, known: pl.DataFrame) -> pl.Series:
-    """A column's values as an earlier preparation spelled them; those within lists are left as they are."""
-    return values if isinstance(values.dtype, pl.List) else respelled(values, known)
+    """A column's values, or those within its lists, as an earlier preparation spelled them."""
+    return (respelled_lists if isinstance(values.dtype, pl.List) else respelled)(values, known)
 
 
 def _gaps(log: Log, rows: np.ndarray, keys: np.ndarray, histories: Histories, length: int) -> Sample:

@@ -1,0 +1,371 @@
+"""Logs as spreadsheets, databases and pandas export them: read as they are meant, or refused in one sentence."""
+
+import json
+import re
+import uuid
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from test_prepare import Prepared
+
+from mmctr_jax.commands import embed as embed_command
+from mmctr_jax.commands import prepare as prepare_command
+from mmctr_jax.errors import InputError
+from mmctr_jax.prepare.columns import Columns
+from mmctr_jax.prepare.proposals import of_items, of_rows, with_proposals
+from mmctr_jax.prepare.raw_tables import read_table
+from mmctr_jax.prepare.raw_values import as_keys, as_tags, as_times, check_spelling, is_calendar
+from mmctr_jax.prepare.text_files import TextFormat
+
+USERS, CLICKS, ITEMS = 30, 12, 20
+DAY = 1_700_000_000
+
+
+def log_of(seed: int = 0) -> pl.DataFrame:
+    rng = np.random.default_rng(seed)
+    user = np.repeat(np.arange(USERS), CLICKS)
+    item = np.concatenate([rng.permutation(ITEMS)[:CLICKS] for _ in range(USERS)])
+    return pl.DataFrame({"user": user, "item": item, "time": DAY + 60 * rng.permutation(len(user))})
+
+
+def prepare(log: Path, out: Path, *options: object) -> dict:
+    arguments = ["interactions", log, "--out", out, *options]
+    assert prepare_command.main([str(argument) for argument in arguments]) == 0
+    return json.loads((out / "manifest.json").read_text())
+
+
+def write(path: Path, *lines: str) -> Path:
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+# Cells and lines
+
+
+def test_a_quote_that_nothing_closes_takes_no_rows_with_it(tmp_path):
+    rows = [f"u{i % 7}\ti{i}\tx y\t{DAY + i}" for i in range(100)]
+    rows[49], rows[88] = f'u1\ti1\t"Breaking news\t{DAY}', f'u2\ti2\tTV of 24"\t{DAY}'
+    log = write(tmp_path / "log.tsv", "user\titem\ttitle\ttime", *rows)
+    columns = {name: name for name in ("user", "item", "title", "time")}
+    with pytest.raises(InputError, match="line 51: a quote begins a cell that goes on over 39 more lines .*--quote ''"):
+        read_table(log, columns)
+    assert len(read_table(log, columns, TextFormat(quote=None))) == 100
+
+    prose = [f'i{i},"one, two\nthree, {i}",{i}' for i in range(50)]
+    assert len(read_table(write(tmp_path / "items.csv", "item,text,price", *prose), {"text": "text"})) == 50
+
+
+def test_a_single_stray_quote_is_explained(tmp_path):
+    rows = [f"u{i % 7}\ti{i}\tx y\t{DAY + i}" for i in range(100)]
+    rows[10] = f'u1\ti1\t"Wheel of Fortune" guest\t{DAY}'
+    log = write(tmp_path / "log.tsv", "user\titem\ttitle\ttime", *rows)
+    with pytest.raises(InputError, match="say --quote '' if \" means nothing in this file"):
+        read_table(log, {"title": "title"})
+
+
+@pytest.mark.parametrize("quoted", [False, True])
+def test_rows_with_fewer_cells_than_the_header_are_refused(tmp_path, quoted):
+    rows = [f'u{i},i{i},{DAY + i},"a, b"' if quoted else f"u{i},i{i},{DAY + i},a" for i in range(20)]
+    columns = {name: name for name in ("user", "item", "time", "device")}
+    header = "user,item,time,device"
+    assert len(read_table(write(tmp_path / "whole.csv", header, *rows), columns)) == 20
+    (tmp_path / "whole.csv").write_text("\n".join([header, *rows]))  # without a last newline
+    assert len(read_table(tmp_path / "whole.csv", columns)) == 20
+    (tmp_path / "cut.csv").write_text("\n".join([header, *rows, "u5,i7,17012"]))
+    with pytest.raises(InputError, match="line 22: 3 cells, where the header has 4"):
+        read_table(tmp_path / "cut.csv", columns)
+    blank = write(tmp_path / "blank.csv", header, *rows[:10], "", *rows[10:], "")
+    assert len(read_table(blank, columns)) == 20
+
+
+def test_an_item_file_may_be_written_otherwise_than_the_log(tmp_path):
+    frame = log_of()
+    frame.write_csv(tmp_path / "log.csv", include_header=False)
+    items = write(tmp_path / "items.csv", "item;title", *(f"{i};film, {i}" for i in range(ITEMS)))
+    names = ["--user", "column_1", "--item", "column_2", "--time", "column_3", "--item-key", "item"]
+    prepare(tmp_path / "log.csv", tmp_path / "out", "--no-header", "--items", items, *names, "--text", "title")
+    found = Prepared(tmp_path / "out")
+    titles = pl.read_parquet(found.folder / "item_feature.parquet").select("item", "item_title")
+    assert dict(titles.iter_rows()) == {str(i): f"film, {i}" for i in range(ITEMS)}
+
+    np.save(tmp_path / "v.npy", np.eye(ITEMS, dtype=np.float32))
+    arguments = [found.folder, "--text", tmp_path / "v.npy", "--rows-of", items, "--dim", "20"]
+    assert embed_command.main([str(argument) for argument in arguments]) == 0
+
+
+def test_the_mark_of_utf_8_under_another_encoding_is_refused(tmp_path):
+    (tmp_path / "log.csv").write_bytes(b"\xef\xbb\xbfuser,item,time\n1,2,3\n")
+    with pytest.raises(InputError, match="begins with the mark of UTF-8; leave out --encoding latin-1"):
+        read_table(tmp_path / "log.csv", {"user": "user"}, TextFormat(encoding="latin-1"))
+
+
+# Types of Parquet
+
+
+def test_types_of_databases_are_read(tmp_path):
+    ids = [uuid.UUID(int=i) for i in range(3)]
+    table = pa.table(
+        {
+            "uuid": pa.array([i.bytes for i in ids], pa.uuid()),
+            "bytes": pa.array([b"a", "ü".encode(), None]),
+            "nothing": pa.nulls(3),
+            "nothings": pa.array([[None], [], None], pa.list_(pa.null())),
+            "number": pa.array([Decimal(1), Decimal(2), Decimal(3)], pa.decimal128(38, 0)),
+            "long": pa.array([Decimal(10**20), Decimal(2), Decimal(3)], pa.decimal128(38, 0)),
+            "float": [1.0, 2.0, 3.0],
+        }
+    )
+    pq.write_table(table, tmp_path / "t.parquet")
+    found = read_table(tmp_path / "t.parquet", {name: name for name in table.column_names})
+    assert found["uuid"].to_list() == [str(i) for i in ids] and found["bytes"].to_list() == ["a", "ü", None]
+    assert found["nothing"].dtype == pl.String and found["nothings"].dtype == pl.List(pl.String)
+    keys = {name: as_keys(found[name], Path("t"), name).to_list() for name in ("number", "long", "float")}
+    assert keys["number"] == keys["float"] == [1, 2, 3] and keys["long"] == [str(10**20), "2", "3"]
+
+
+def test_a_column_that_cannot_be_read_stops_only_who_names_it(tmp_path):
+    frame = log_of().to_arrow()
+    wide = pa.array([Decimal(i) for i in range(len(frame))], pa.decimal256(60, 0))
+    prices = pa.array([Decimal(i % 70) / 100 for i in range(len(frame))], pa.decimal128(10, 2))
+    pq.write_table(frame.append_column("wide", wide).append_column("price", prices), tmp_path / "log.parquet")
+    columns, reasons = with_proposals(tmp_path / "log.parquet", None, Columns(ignore=()))
+    assert columns.numbers == ("price",) and list(reasons) == ["price"]
+    with pytest.raises(InputError, match="column wide of type decimal256.* cannot be read"):
+        read_table(tmp_path / "log.parquet", {"wide": "wide"})
+
+
+def test_times_of_spark_do_not_wrap_around(tmp_path):
+    times = pa.array([datetime(2025, 1, 1), datetime(9999, 12, 31)], pa.timestamp("us"))
+    pq.write_table(pa.table({"time": times}), tmp_path / "t.parquet", use_deprecated_int96_timestamps=True)
+    values = read_table(tmp_path / "t.parquet", {"time": "time"})["time"]
+    assert values[0].year == 2025
+    with pytest.raises(InputError, match="9999.* is outside of the years"):
+        as_times(values, Path("t"), "time")
+
+
+def test_part_files_may_name_utc_otherwise_or_hold_no_rows(tmp_path):
+    for name, zone, rows in (("a", "UTC", 2), ("b", "Etc/UTC", 1), ("c", None, 0)):
+        kind = pa.timestamp("us", zone) if rows else pa.float64()
+        pq.write_table(
+            pa.table({"time": pa.array([10**15 + i for i in range(rows)]).cast(kind)}), tmp_path / f"{name}.parquet"
+        )
+    values = read_table(tmp_path, {"time": "time"})["time"]
+    assert as_times(values, tmp_path, "time").to_list() == [10**18, 10**18 + 1000, 10**18]
+    naive = pa.array([10**15]).cast(pa.timestamp("us"))
+    pq.write_table(pa.table({"time": naive}), tmp_path / "d.parquet")
+    with pytest.raises(InputError, match="column time is timestamp"):
+        read_table(tmp_path, {"time": "time"})
+
+
+def test_words_for_null_are_null_in_parquet_too(tmp_path):
+    table = pa.table({"user": ["a", "nan", " ", "b"], "tags": [["x", "None"], ["nan"], None, []]})
+    pq.write_table(table, tmp_path / "t.parquet")
+    found = read_table(tmp_path / "t.parquet", {"user": "user", "tags": "tags"})
+    assert found["user"].to_list() == ["a", None, None, "b"]
+    assert found["tags"].to_list() == [["x"], [], None, []]
+    kept = read_table(tmp_path / "t.parquet", {"user": "user"}, TextFormat(null_words=()))
+    assert kept["user"].to_list() == ["a", "nan", None, "b"]
+
+
+# Ids
+
+
+@pytest.mark.parametrize(
+    ("ids", "words"),
+    [
+        (["u5", "u5 ", "u6"], "'u5' and 'u5 ', differ in spaces around it alone, and would be different users"),
+        (["5", "5.0"], "'5' and '5.0', differ in decimals of a whole number alone"),
+        (["u", "\u00a0u"], "spaces around it"),
+    ],
+)
+def test_one_id_written_in_two_ways_is_refused(ids, words):
+    with pytest.raises(InputError, match=re.escape(words)):
+        check_spelling(pl.Series(ids), "user")
+
+
+def test_ids_that_may_be_two_are_warned_of():
+    assert "'007' and '7', differ in leading zeros alone: they are taken for" in check_spelling(
+        pl.Series(["7", "007", "8"]), "item"
+    )
+    assert "upper and lower case" in check_spelling(pl.Series(["a", "A"]), "item")
+    assert "Unicode" in check_spelling(pl.Series(["é", "e\u0301"]), "item")
+    assert check_spelling(pl.Series(["a", "b"]), "item") is check_spelling(pl.Series([1, 2]), "item") is None
+
+
+def test_ids_that_a_spreadsheet_has_rounded_are_refused():
+    with pytest.raises(InputError, match="row 1: '1.23457E\\+12': a spreadsheet has rounded this id"):
+        as_keys(pl.Series(["x", "1.23457E+12"]), Path("t.parquet"), "item")
+    assert as_keys(pl.Series(["1e5", "3E8a"]), Path("t"), "item").to_list() == ["1e5", "3E8a"]
+
+
+# Times
+
+
+def test_no_time_beside_todays_is_refused(tmp_path):
+    for none in (0, -1):
+        with pytest.raises(InputError, match=f"row 2: time {none}, where others are as"):
+            as_times(pl.Series([DAY, DAY + 1, none]), tmp_path, "time")
+    assert as_times(pl.Series([0, 1, 2]), tmp_path, "time").to_list() == [0, 1, 2]
+    with pytest.raises(InputError, match="Float32, which rounds times as large as"):
+        as_times(pl.Series([DAY, DAY + 60], dtype=pl.Float32), tmp_path, "time")
+    mixed = [DAY + i for i in range(150)] + [(DAY + i) * 1000 for i in range(150)] + [99_999_999_999]
+    with pytest.raises(InputError, match="write all in one unit"):
+        as_times(pl.Series(mixed), tmp_path, "time")
+
+
+def test_since_in_another_unit_is_refused(tmp_path):
+    log_of().with_columns(pl.col("time") * 1000).write_csv(tmp_path / "log.csv")
+    with pytest.raises(InputError, match=f"--since {DAY}: .*in another unit"):
+        prepare(tmp_path / "log.csv", tmp_path / "out", "--since", DAY)
+
+
+def test_differences_of_dates_written_as_numbers_are_no_gaps(tmp_path):
+    assert is_calendar(pl.Series([20231116143914, 20240229000000]))
+    assert is_calendar(pl.Series(["20231116", "20240229"])) and is_calendar(pl.Series([14102100, 14102123]))
+    assert not is_calendar(pl.Series([20231316, 20240229])) and not is_calendar(pl.Series([DAY, DAY + 1]))
+    day = pl.from_epoch(pl.col("time")).dt.strftime("%Y%m%d%H%M%S")
+    log_of().with_columns(day).write_csv(tmp_path / "log.csv")
+    prepare(tmp_path / "log.csv", tmp_path / "order")
+    with pytest.raises(InputError, match="dates written as numbers, such as 2023.*leave gap out"):
+        prepare(tmp_path / "log.csv", tmp_path / "out", "--click-features", "gap")
+    log_of().with_columns(gap=1).write_csv(tmp_path / "gap.csv")
+    with pytest.raises(InputError, match="has a column gap, and --click-features gap is the time since a click"):
+        prepare(tmp_path / "gap.csv", tmp_path / "out", "--click-features", "gap")
+
+
+# Lists
+
+
+def tags_of(*values: str, separator: str | None = None) -> list:
+    return as_tags(pl.Series(values), Path("t.parquet"), "tags", separator).to_list()
+
+
+def test_separators_that_are_rare_or_beside_bars_are_seen():
+    plain = ["Action", "Drama", "War", "Comedy"] * 5
+    with pytest.raises(InputError, match="3 of 23 with ',', such as 'Action,Drama'"):
+        tags_of(*plain, *["Action,Drama"] * 3)
+    with pytest.raises(InputError, match="has 1 texts with the tag separator '|', and 19 of 20 with ','"):
+        tags_of(*[f"Action,Drama{i}" for i in range(19)], "Action|War")
+    assert tags_of(*plain, "Lock, Stock") == [[tag] for tag in [*plain, "Lock, Stock"]]
+
+
+def test_some_lists_written_as_text_are_lists():
+    assert tags_of("['Action', 'Drama']", "War", "Action|War", "") == [
+        ["Action", "Drama"],
+        ["War"],
+        ["Action", "War"],
+        [],
+    ]
+    with pytest.raises(InputError, match="lists written as text, such as .*leave --tag-separator out"):
+        tags_of("['a', 'b']", "['c']", separator=",")
+
+
+def test_lists_of_another_day_are_spelled_as_the_first_ones(tmp_path):
+    listed = pl.Series([[1, 2], [2], [3]] * (USERS * CLICKS // 3))
+    for name, values in (("first", listed), ("next", listed.cast(pl.List(pl.Float64)))):
+        texts = values.map_elements(lambda x: str(x.to_list()), pl.String)
+        log_of().with_columns(interests=texts).write_csv(tmp_path / f"{name}.csv")
+    prepare(tmp_path / "first.csv", tmp_path / "first", "--lists", "interests", "--seed", 1)
+    prepare(tmp_path / "next.csv", tmp_path / "next", "--like", tmp_path / "first", "--seed", 1)
+    first, after = (Prepared(tmp_path / name).table("train")["interests"] for name in ("first", "next"))
+    assert first.list.len().min() == 1 and first.to_list() == after.to_list()
+
+
+# Proposals
+
+
+def kind_of(values: list, text: TextFormat = TextFormat()) -> tuple:  # noqa: B008
+    return of_rows(pl.Series(values), None, text)
+
+
+def test_what_columns_are_taken_for():
+    numbers = [f"{i}.5" for i in range(100)]
+    assert kind_of([*numbers, "-"])[0] is None and "--null-words '-'" in kind_of([*numbers, "-"])[1]
+    assert kind_of([str(2**53 + i % 20) for i in range(100)])[0] == "side"
+    assert kind_of([2**63 + i % 70 for i in range(200)])[0] == "side"
+    assert kind_of([f"{i % 28 + 1}.11.2023" for i in range(100)]) == (None, "dates")
+    for unit in (1, 1000):
+        assert kind_of([(DAY + i) * unit for i in range(0, 300, 3)])[1].startswith("times such as")
+    assert kind_of([f"{i},5" for i in range(100)], TextFormat(decimal=","))[0] == "numeric"
+    assert of_items(pl.Series([f"{i % 28 + 1}.{i % 12 + 1}.20{i % 90 + 10}" for i in range(100)]))[0] is None
+
+
+def test_row_numbers_of_pandas_and_decimal_commas(tmp_path):
+    frame = log_of().with_columns(
+        pl.int_range(pl.len()).sample(fraction=1, shuffle=True, seed=1).alias("Unnamed: 0") * 3,
+        price=pl.format("{},5", pl.int_range(pl.len()) % 70),
+    )
+    frame.write_csv(tmp_path / "log.csv", separator=";")
+    text = TextFormat(separator=";", decimal=",")
+    columns, _ = with_proposals(tmp_path / "log.csv", None, Columns(ignore=(), text_format=text))
+    assert columns.numbers == ("price",) and not columns.side
+    options = ["--separator", ";", "--decimal", ",", "--click-features", "price", "--ignore", "Unnamed: 0"]
+    manifest = prepare(tmp_path / "log.csv", tmp_path / "out", *options)
+    assert manifest["columns"]["clicks"] == {"price": "numeric"}
+
+
+def test_a_missing_column_is_told_before_any_proposal(tmp_path, capsys):
+    log_of().rename({"user": "User"}).write_csv(tmp_path / "log.csv")
+    with pytest.raises(InputError, match="no column 'user'; did you mean 'User'"):
+        prepare(tmp_path / "log.csv", tmp_path / "out")
+    assert "taken as" not in capsys.readouterr().out
+
+
+# Days that follow each other
+
+
+def test_what_is_all_null_today_is_no_other_type(tmp_path):
+    frame = log_of().with_columns(coupon=pl.Series(["a", "b", None] * 120), cost=pl.Series([1.5, 2.5, 3.5] * 120))
+    frame.write_parquet(tmp_path / "first.parquet")
+    prepare(tmp_path / "first.parquet", tmp_path / "first", "--side", "coupon", "--numeric", "cost")
+    table = log_of().to_arrow()
+    for name in ("coupon", "cost"):
+        table = table.append_column(name, pa.nulls(len(table)))
+    pq.write_table(table, tmp_path / "next.parquet")
+    prepare(tmp_path / "next.parquet", tmp_path / "next", "--like", tmp_path / "first")
+    train = pl.read_parquet(tmp_path / "next" / "train.parquet")
+    assert train["coupon"].to_list() == [0] * len(train) and train["cost"].is_nan().all()
+
+
+def test_vectors_of_known_items_cannot_be_changed_in_two_steps_and_may_come_late(tmp_path):
+    log_of().write_csv(tmp_path / "log.csv")
+    items = write(tmp_path / "items.csv", "item,title", *(f"{i},film {i}" for i in range(ITEMS)))
+    prepare(tmp_path / "log.csv", tmp_path / "first", "--items", items, "--text", "title")
+
+    def embed(folder: str, scale: float, dim: int) -> np.ndarray:
+        np.save(tmp_path / "v.npy", scale * (1 + np.arange(ITEMS * dim, dtype=np.float32).reshape(ITEMS, dim)))
+        where = ["--text", tmp_path / "v.npy", "--rows-of", "item_feature", "--dim", dim]
+        assert embed_command.main([str(argument) for argument in [tmp_path / folder, *where]]) == 0
+        table = pq.read_table(tmp_path / folder / "item_info.parquet").sort_by("item_id")
+        return np.array(table[f"item_emb_d{dim}"].to_pylist(), np.float32)
+
+    embed("first", 1, 2)
+    prepare(tmp_path / "log.csv", tmp_path / "next", "--items", items, "--text", "title", "--like", tmp_path / "first")
+    with pytest.raises(InputError, match="would change"):
+        embed("next", 2, 2)
+    with pytest.raises(InputError, match="prepared like another folder, whose items have item_emb_d2"):
+        embed("next", 2, 3)
+    kept = embed("next", 1, 2)
+
+    path = tmp_path / "next" / "item_info.parquet"
+    table, known = pq.read_table(path), kept.copy()
+    known[5] = 0  # as of a day that was not embedded
+    at = table.schema.get_field_index("item_emb_d2")
+    column = pa.FixedSizeListArray.from_arrays(pa.array(known.ravel()), 2)
+    pq.write_table(table.set_column(at, table.schema.field(at), column), path)
+    np.testing.assert_array_equal(embed("next", 1, 2), kept)
+
+
+def test_published_files_whose_items_do_not_match_are_refused(tmp_path):
+    (tmp_path / "ml").mkdir()
+    ratings = log_of().rename({"user": "userId", "item": "movieId", "time": "timestamp"}).with_columns(rating=5.0)
+    ratings.write_csv(tmp_path / "ml" / "ratings.csv")
+    write(tmp_path / "ml" / "movies.csv", "movieId,title,genres", *(f"{i},film (1999),War" for i in range(500, 520)))
+    with pytest.raises(InputError, match="No item of .*ratings.csv is in .*movies.csv"):
+        prepare_command.main(["movielens", str(tmp_path / "ml"), "--out", str(tmp_path / "out")])
