@@ -120,6 +120,19 @@ def test_integer_products_are_near_and_independent_of_their_companions():
         np.testing.assert_array_equal(session.run(None, {"x": x[row : row + 1]})[0][0], together[row])
 
 
+def test_small_inputs_with_large_weights_are_not_rounded_away_beside_large_ones():
+    """As small embeddings beside logits are: columns whose sizes differ by 10⁴, and contribute alike."""
+    rng = np.random.default_rng(0)
+    size = 10.0 ** rng.integers(-2, 3, 64)
+    matrix = (rng.normal(size=(64, 48)) / size[:, None]).astype(np.float32)
+    shapes = {"x": jax.ShapeDtypeStruct((*jax.export.symbolic_shape("M"), 64), jnp.float32)}
+    model = quantised(convert(lambda arrays: {"y": arrays["x"] @ jnp.asarray(matrix)}, shapes))
+    x = (rng.normal(size=(40, 64)) * size).astype(np.float32)
+    (found,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": x})
+    exact = x.astype(np.float64) @ matrix
+    assert np.abs(found - exact).max() <= 0.05 * exact.std()
+
+
 def trained(folder, change):
     """A run directory and its data."""
     data = write_dataset(folder / "data")

@@ -46,8 +46,15 @@ def quantised(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _product(node: onnx.NodeProto, matrix: np.ndarray, constants: dict[str, np.ndarray]) -> list[onnx.NodeProto]:
-    """x W by integers: x / its row's scale, rounded; W / its column's; and their product times both scales."""
+    """x W by integers: x / its row's scale, rounded; W / its column's; and their product times both scales.
+
+    Before that each row of W is divided by its largest weight, and what meets it multiplied: so a row's scale is that
+    of what its inputs contribute, and small inputs with large weights are not rounded away beside large ones.
+    """
     x, name, out = node.input[0], node.input[1], node.output[0]
+    largest = np.maximum(np.abs(matrix).max(axis=1), _TINY).astype(np.float32)
+    matrix = matrix / largest[:, None]
+    constants[f"{name}_largest"] = largest
     scale = np.maximum(np.abs(matrix).max(axis=0) / _LARGEST, _TINY).astype(np.float32)
     constants[f"{name}_int8"] = np.clip(np.rint(matrix / scale), -_LARGEST, _LARGEST).astype(np.int8)
     constants[f"{name}_scale"] = scale
@@ -57,11 +64,12 @@ def _product(node: onnx.NodeProto, matrix: np.ndarray, constants: dict[str, np.n
         return helper.make_node(operator, inputs, [output], **attributes)
 
     return [
-        step("Abs", x, f"{out}_abs"),
+        step("Mul", x, f"{name}_largest", f"{out}_weighed"),
+        step("Abs", f"{out}_weighed", f"{out}_abs"),
         step("ReduceMax", f"{out}_abs", "int8_last", f"{out}_largest", keepdims=1),
         step("Div", f"{out}_largest", "int8_127", f"{out}_wide"),
         step("Max", f"{out}_wide", "int8_tiny", f"{out}_row"),
-        step("Div", x, f"{out}_row", f"{out}_steps"),
+        step("Div", f"{out}_weighed", f"{out}_row", f"{out}_steps"),
         step("Round", f"{out}_steps", f"{out}_whole"),
         step("Add", f"{out}_whole", "int8_128", f"{out}_shifted"),  # unsigned: what processors multiply fastest
         step("Cast", f"{out}_shifted", f"{out}_bytes", to=TensorProto.UINT8),
