@@ -125,7 +125,7 @@ def main(argv: list[str]) -> None:
         log, items = folder / "day1.csv", folder / "items.csv"
         arguments = ["interactions", log, "--items", items, *PREPARE, "--split", "user", "--out", folder / "shop"]
         prepare.main([str(argument) for argument in arguments])
-        overrides = ["train.length_buckets=[]", "train.epochs=4", f"data.cache_dir={folder / 'cache'}"]
+        overrides = ["train.length_buckets=[]", f"data.cache_dir={folder / 'cache'}"]
         config = load_config(folder / "shop" / "shop.yaml", overrides)
         features = config.features
         columns = [f.name for f in features.side + features.clicks + features.item_features]
