@@ -300,6 +300,11 @@ def test_original_ids_are_those_of_the_log(run, tmp_path):
     np.testing.assert_array_equal(named, Scorer(tmp_path / "numbers").score([4, 7], [1, 2], side))
     with pytest.raises(RequestError, match="history\\[0\\] is 'film 999', which is not that of an item"):
         Scorer(tmp_path / "names").score(["film 999"], ["film 1"], side)
+    nested = []
+    for _ in range(100_000):
+        nested = [nested]
+    with pytest.raises(RequestError, match="candidates\\[0\\] is .*, which is not that of an item"):
+        Scorer(tmp_path / "names").score([], [nested], side)
     padded = Scorer(tmp_path / "names", unknown="padding")
     np.testing.assert_array_equal(padded.score(["film 4", "no", "film 7"], ["film 1", "film 2"], side), named)
     assert padded.unknown_ids == 1
@@ -313,6 +318,18 @@ def test_an_int8_export_keeps_what_it_cost_and_scores_candidates_alone(run, tmp_
     many = scorer.score(history, list(range(1, ITEMS)), side)
     for item in range(1, ITEMS):
         assert abs(scorer.score(history, [item], side)[0] - many[item - 1]) <= 1e-6
+
+
+def test_a_damaged_export_is_mended_by_exporting_again(run, tmp_path, capsys):
+    directory, data = run
+    export(directory, tmp_path / "export")
+    before = Scorer(tmp_path / "export").score(*requests_of(data)[0])
+    for damage in (lambda file: file.unlink(), lambda file: file.write_bytes(b"\0" * file.stat().st_size)):
+        for file in sorted((tmp_path / "export").glob("model-*")):
+            damage(file)
+            export(directory, tmp_path / "export")
+            assert "its graphs are kept" not in capsys.readouterr().out
+            np.testing.assert_array_equal(Scorer(tmp_path / "export").score(*requests_of(data)[0]), before)
 
 
 def test_a_run_in_bfloat16_is_exported_in_float32(run, tmp_path):

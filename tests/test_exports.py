@@ -59,6 +59,11 @@ def test_a_quote_that_nothing_closes_takes_no_rows_with_it(tmp_path):
 
     prose = [f'i{i},"one, two\nthree, {i}",{i}' for i in range(50)]
     assert len(read_table(write(tmp_path / "items.csv", "item,text,price", *prose), {"text": "text"})) == 50
+    prose = [f'B{i},Title,"Great fun, really.\nWith Tom, Dick and Harry, and Jane.",Brand{i}' for i in range(50)]
+    assert len(read_table(write(tmp_path / "books.csv", "asin,title,text,brand", *prose), {"text": "text"})) == 50
+    two = write(tmp_path / "two.csv", "a,size,b", '1,5" disk,2', '2,7" disk,2')
+    with pytest.raises(InputError, match="has 2 rows, is read as 1: say --quote ''"):
+        read_table(two, {"a": "a"})
 
 
 def test_a_single_stray_quote_is_explained(tmp_path):
@@ -82,6 +87,10 @@ def test_rows_with_fewer_cells_than_the_header_are_refused(tmp_path, quoted):
         read_table(tmp_path / "cut.csv", columns)
     blank = write(tmp_path / "blank.csv", header, *rows[:10], "", *rows[10:], "")
     assert len(read_table(blank, columns)) == 20
+    last = write(tmp_path / "last.csv", header + ",", *rows, 'u1,i1,17,"x"')  # a separator after the header alone
+    assert len(read_table(last, columns)) == 21
+    returns = write(tmp_path / "returns.csv", "user,text", "1,foo\rbar", '2,"a, b"', "3,z")
+    assert read_table(returns, {"text": "text"})["text"].to_list() == ["foo\rbar", "a, b", "z"]
 
 
 def test_an_item_file_may_be_written_otherwise_than_the_log(tmp_path):
@@ -140,6 +149,16 @@ def test_a_column_that_cannot_be_read_stops_only_who_names_it(tmp_path):
         read_table(tmp_path / "log.parquet", {"wide": "wide"})
 
 
+def test_pictures_and_hashes_that_nobody_named_are_left_out(tmp_path):
+    frame = log_of().to_arrow()
+    picture = pa.array([b"\xff\xd8\xff"] * len(frame), pa.binary())
+    small = pa.array([i % 100 for i in range(len(frame))], pa.int32())
+    frame = frame.append_column("picture", picture).append_column("small", small)
+    pq.write_table(frame, tmp_path / "log.parquet")
+    columns, _ = with_proposals(tmp_path / "log.parquet", None, Columns(ignore=()))
+    assert columns.numbers == ("small",) and not columns.side
+
+
 def test_times_of_spark_do_not_wrap_around(tmp_path):
     times = pa.array([datetime(2025, 1, 1), datetime(9999, 12, 31)], pa.timestamp("us"))
     pq.write_table(pa.table({"time": times}), tmp_path / "t.parquet", use_deprecated_int96_timestamps=True)
@@ -195,6 +214,11 @@ def test_ids_that_may_be_two_are_warned_of():
     )
     assert "upper and lower case" in check_spelling(pl.Series(["a", "A"]), "item")
     assert "Unicode" in check_spelling(pl.Series(["é", "e\u0301"]), "item")
+    assert "quotes around it" in check_spelling(pl.Series(["Heroes", '"Heroes"']), "item")
+    for apart in (["1.2", "1.2.0"], ["v1", "v1.0"], ["TV 24", 'TV 24"'], ["rock'n", "rock'n'"]):
+        assert check_spelling(pl.Series(apart), "item") is None
+    with pytest.raises(InputError, match="decimals of a whole number"):
+        check_spelling(pl.Series(["a", "A", "5", "5.0"]), "item")
     assert check_spelling(pl.Series(["a", "b"]), "item") is check_spelling(pl.Series([1, 2]), "item") is None
 
 
@@ -202,6 +226,8 @@ def test_ids_that_a_spreadsheet_has_rounded_are_refused():
     with pytest.raises(InputError, match="row 1: '1.23457E\\+12': a spreadsheet has rounded this id"):
         as_keys(pl.Series(["x", "1.23457E+12"]), Path("t.parquet"), "item")
     assert as_keys(pl.Series(["1e5", "3E8a"]), Path("t"), "item").to_list() == ["1e5", "3E8a"]
+    with pytest.raises(InputError, match="ids must be integers or text"):
+        as_keys(pl.Series([16777216.0, 5.0], dtype=pl.Float32), Path("t"), "item")
 
 
 # Times
@@ -211,7 +237,8 @@ def test_no_time_beside_todays_is_refused(tmp_path):
     for none in (0, -1):
         with pytest.raises(InputError, match=f"row 2: time {none}, where others are as"):
             as_times(pl.Series([DAY, DAY + 1, none]), tmp_path, "time")
-    assert as_times(pl.Series([0, 1, 2]), tmp_path, "time").to_list() == [0, 1, 2]
+    for since_it_began in (range(3), range(0, 2_400_000_000, 2_000_000), range(0, 9_990_000_000_000, 10**9)):
+        assert as_times(pl.Series(since_it_began), tmp_path, "time").to_list() == list(since_it_began)
     with pytest.raises(InputError, match="Float32, which rounds times as large as"):
         as_times(pl.Series([DAY, DAY + 60], dtype=pl.Float32), tmp_path, "time")
     mixed = [DAY + i for i in range(150)] + [(DAY + i) * 1000 for i in range(150)] + [99_999_999_999]
@@ -253,15 +280,14 @@ def test_separators_that_are_rare_or_beside_bars_are_seen():
     with pytest.raises(InputError, match="has 1 texts with the tag separator '|', and 19 of 20 with ','"):
         tags_of(*[f"Action,Drama{i}" for i in range(19)], "Action|War")
     assert tags_of(*plain, "Lock, Stock") == [[tag] for tag in [*plain, "Lock, Stock"]]
+    assert tags_of(*plain, "Action,War") == [[tag] for tag in [*plain, "Action,War"]]  # one may be a name of its own
 
 
 def test_some_lists_written_as_text_are_lists():
-    assert tags_of("['Action', 'Drama']", "War", "Action|War", "") == [
-        ["Action", "Drama"],
-        ["War"],
-        ["Action", "War"],
-        [],
-    ]
+    found = tags_of("['Action', 'Drama']", "War", "Action|War", "")
+    assert found == [["Action", "Drama"], ["War"], ["Action", "War"], []]
+    found = tags_of(*["War"] * 9, "['a', 'b']", "[]", "[untitled]")
+    assert found == [*[["War"]] * 9, ["a", "b"], [], ["[untitled]"]]
     with pytest.raises(InputError, match="lists written as text, such as .*leave --tag-separator out"):
         tags_of("['a', 'b']", "['c']", separator=",")
 
@@ -286,10 +312,14 @@ def kind_of(values: list, text: TextFormat = TextFormat()) -> tuple:  # noqa: B0
 
 def test_what_columns_are_taken_for():
     numbers = [f"{i}.5" for i in range(100)]
-    assert kind_of([*numbers, "-"])[0] is None and "--null-words '-'" in kind_of([*numbers, "-"])[1]
+    assert kind_of([*numbers, "-"])[0] is None and "add it to --null-words" in kind_of([*numbers, "-"])[1]
     assert kind_of([str(2**53 + i % 20) for i in range(100)])[0] == "side"
     assert kind_of([2**63 + i % 70 for i in range(200)])[0] == "side"
     assert kind_of([f"{i % 28 + 1}.11.2023" for i in range(100)]) == (None, "dates")
+    assert kind_of([f"4.{i % 9}.{i}" for i in range(100)] * 3)[0] == "side"
+    assert kind_of([i % 100 for i in range(300)])[0] == "numeric"
+    assert kind_of([150_000_000 + i for i in range(0, 300, 3)])[0] == "numeric"
+    assert kind_of([*range(1, 200), -(2**63)])[0] == "numeric"
     for unit in (1, 1000):
         assert kind_of([(DAY + i) * unit for i in range(0, 300, 3)])[1].startswith("times such as")
     assert kind_of([f"{i},5" for i in range(100)], TextFormat(decimal=","))[0] == "numeric"
@@ -318,6 +348,15 @@ def test_a_missing_column_is_told_before_any_proposal(tmp_path, capsys):
 
 
 # Days that follow each other
+
+
+def test_a_word_for_null_that_was_a_value_stays_one(tmp_path):
+    regions = pl.Series(["NA", "EU", "None"] * 120)
+    log_of().with_columns(region=regions).write_parquet(tmp_path / "log.parquet")
+    prepare(tmp_path / "log.parquet", tmp_path / "first", "--side", "region", "--null-words", "nan")
+    prepare(tmp_path / "log.parquet", tmp_path / "next", "--like", tmp_path / "first")
+    first, after = (Prepared(tmp_path / name).table("train")["region"] for name in ("first", "next"))
+    assert first.to_list() == after.to_list() and first.min() == 1
 
 
 def test_what_is_all_null_today_is_no_other_type(tmp_path):

@@ -24,7 +24,7 @@ from mmctr_jax.training import loop as training
 from mmctr_jax.training.loop import train
 from mmctr_jax.training.step import init_state, make_predicting, make_train_step
 from mmctr_jax.training.tables import RowTables
-from mmctr_jax.training.warm_start import warm_started
+from mmctr_jax.training.warm_start import restored, warm_started
 
 V, E, RATE = 9, 3, 0.05
 
@@ -275,7 +275,7 @@ def test_another_training_begins_with_rows_caught_up_with(dataset, tmp_path):
     train(config, tmp_path / "before")
     run, mesh = RunDirectory(tmp_path / "before"), make_mesh()
     config, items = run.read_config(), put_items(run.read_items(), mesh, run.read_config())
-    warm = warm_started(init_state(config, items, mesh), run, mesh)
+    warm = warm_started(init_state(config, items, mesh), restored(run, mesh), run)
     _, best, _ = restore_best(tmp_path / "before", config, items, mesh)
     near = partial(np.testing.assert_allclose, rtol=0, atol=1e-6)
     jax.tree.map(near, jax.device_get(make_predicting(config, mesh)(warm)), jax.device_get(best))

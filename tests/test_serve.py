@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -183,11 +184,19 @@ def test_the_open_inference_protocol(service, exported):
     for shape in ([7], [-1], 3, [1, 2]):
         status, content = infer([*tensors[:3], tensors[3] | {"shape": shape}])
         assert status == 400 and content["error"] == f"inputs.views_level has the shape {shape} and 1 values."
+    for shape in ([2, 0], [10**9, 0]):  # a tensor with rows of nothing
+        assert infer([tensors[0] | {"shape": shape, "data": []}, *tensors[1:]])[0] in (200, 400)
     assert infer(tensors, outputs=5)[1]["error"] == "outputs must be a list of tensors."
-    headers = [("inference-header-content-length", "\u00b2")]
+    assert infer(tensors, outputs=[{"name": "scores"}])[0] == 200
+    assert infer(tensors, outputs=[{"name": "liked"}])[1]["error"].startswith(
+        "outputs asks for 'liked'; there is scores"
+    )
+    assert infer(tensors, outputs=["scores"])[1]["error"] == "outputs must be a list of tensors."
     body = json.dumps({"inputs": tensors}).encode()
-    refused = answer(service, "POST", "/v2/models/films/infer", body, headers)
-    assert refused[0] == 400 and b"Inference-Header-Content-Length" in refused[2]
+    for length in ("\u00b2", "9" * 4500):
+        headers = [("inference-header-content-length", length)]
+        refused = answer(service, "POST", "/v2/models/films/infer", body, headers)
+        assert refused[0] == 400 and b"Inference-Header-Content-Length" in refused[2]
     step = Scorer(exported).manifest["step"]
     status, _, body = answer(service, "GET", f"/v2/models/films/versions/{step}")
     model = json.loads(body)
@@ -219,15 +228,19 @@ def test_prometheus_can_read_the_metrics(service):
     before = counts()
     post(service, REQUEST)
     post(service, b"{")
+    post(service, {"requests": [REQUEST, REQUEST | {"side": {}}]})
+    step = service.scorer.manifest["step"]
+    answer(service, "GET", f"/v2/models/films/versions/{step}/ready")
     after = counts()
 
     def grown(*name):
         return after[name] - before.get(name, 0)
 
-    assert grown("mmctr_candidates_total") == 3
-    assert grown("mmctr_requests_total", "/v1/score", "200") == grown("mmctr_requests_total", "/v1/score", "400") == 1
-    assert grown("mmctr_errors_total", "/v1/score") == 1
-    assert grown("mmctr_request_seconds_count", "/v1/score") == 2
+    assert grown("mmctr_candidates_total") == 6
+    assert [grown("mmctr_requests_total", "/v1/score", status) for status in ("200", "400")] == [1, 2]
+    assert grown("mmctr_errors_total", "/v1/score") == 2
+    assert grown("mmctr_request_seconds_count", "/v1/score") == 3
+    assert grown("mmctr_requests_total", "/v2/models/films/ready", "200") == 1
 
 
 values = st.recursive(
@@ -450,6 +463,10 @@ def test_what_cannot_be_served_is_refused(exported, tmp_path, capsys):
     assert "is not an export" in refused(tmp_path)
     assert "gives no example" in refused(exported, "--port", "0", "--example", tmp_path)
     assert "cannot be bound" in refused(exported, "--host", "203.0.113.7")
+    assert "--timeout" in refused(exported, "--timeout", "nan")
+    shutil.copytree(exported, tmp_path / "half")
+    (tmp_path / "half" / "serving.json").write_text('{"format": 1}')
+    assert "serving.json is damaged; export the model again" in refused(tmp_path / "half")
 
 
 def test_a_reload_that_fails_keeps_the_old_export(exported, tmp_path):

@@ -32,7 +32,7 @@ from mmctr_jax.runs.directory import RunDirectory
 from mmctr_jax.training.data import load_training_data
 from mmctr_jax.training.loop import train
 from mmctr_jax.training.step import init_state, make_predicting
-from mmctr_jax.training.warm_start import warm_started
+from mmctr_jax.training.warm_start import restored, warm_started
 
 TODAY = [f"b{i:03}" for i in range(1, 41)]
 LATER = [f"a{i:03}" for i in range(1, 6)] + TODAY[:15] + TODAY[20:]  # five are new, five are gone
@@ -187,7 +187,7 @@ def test_known_ids_keep_weights_and_moments_and_new_ones_begin_fresh(days):
     items = put_items(data.items.table, mesh, data.config)
     fresh = init_state(data.config, items, mesh)
     run = RunDirectory(days / "run")
-    warm = warm_started(fresh, run, mesh)
+    warm = warm_started(fresh, restored(run, mesh), run)
     before = run.read_config()
     _, params, _ = restore_best(days / "run", before, put_items(run.read_items(), mesh, before), mesh)
     known = before.features.table_sizes

@@ -32,8 +32,8 @@ def main(arguments: list[str]) -> int:
         parser.error(f"--port {args.port} is not one of 0 … 65535")
     if args.workers < 1 or (args.threads is not None and args.threads < 1):
         parser.error("--workers and --threads must be at least 1")
-    if args.max_candidates < 1 or args.timeout <= 0:
-        parser.error("--max-candidates and --timeout must be above 0")
+    if args.max_candidates < 1 or not 0 < args.timeout < 1e6:
+        parser.error("--max-candidates and --timeout must be above 0, and --timeout below a million")
 
     try:
         with interrupt.deferred():

@@ -36,7 +36,7 @@ from mmctr_jax.devices.flags import plain_jax
 from mmctr_jax.devices.sharding import make_mesh, put_items
 from mmctr_jax.errors import InputError
 from mmctr_jax.export.request import CLICKS, SIDE, input_shapes, item_arrays, request_function
-from mmctr_jax.files import writing
+from mmctr_jax.files import sha256, writing
 from mmctr_jax.prediction import calibration
 from mmctr_jax.prediction.predictor import Predictor
 from mmctr_jax.runs.directory import RunDirectory
@@ -148,13 +148,20 @@ def write(
     if names is not None:
         (folder / "item_ids.json").write_text(json.dumps(names))
     old = json.loads((before / MANIFEST).read_text()) if before else {}
-    if before and not old.get("triton") and all(old.get(key) == value for key, value in model.items()):
+    same = before and not old.get("triton") and all(old.get(key) == value for key, value in model.items())
+    if same and _digests(before) == old.get("graphs"):
         log.info(f"{before} is of the same model: its graphs are kept.")
         _keep_graphs(before, folder, arrays)
     else:
         _write_graphs(folder, predictor, lengths, arrays, kind, precision, fitted)
+    manifest["graphs"] = _digests(folder)
     _write_manifest(folder, manifest)
     return manifest
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file of the graphs."""
+    return {path.name: sha256(path).hexdigest() for path in sorted(folder.glob("model-*"))}
 
 
 def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
@@ -262,7 +269,9 @@ def _write_graphs(
 
         graph = convert(request_function(config, enough, batch_stats, length, fitted), shapes)
         if precision == "int8":
-            graph = quantised(graph)
+            exact, graph = graph, quantised(graph)
+            if graph is exact:
+                log.warning("No matrix of this model is large enough for integers: int8 is as float32.")
         save(graph, {name: array.shape for name, array in arrays.items()}, folder / f"model-{length}.onnx")
         log.info(f"Wrote the graph for histories of at most {length} clicks.")
 
@@ -299,6 +308,8 @@ def _self_check(folder: Path, predictor: Predictor, kind: str, precision: str) -
     aucs = (None, None) if labels is None else tuple(float(metrics.auc(labels, x)) for x in (expected, got))
     moved = float(np.abs(expit(got) - expit(expected)).max())
     result = {"rows": split.rows, "logit": largest, "score": moved, "auc": aucs[0], "exported_auc": aucs[1]}
+    if not np.isfinite(largest):
+        raise InputError("The self-check failed: a logit of the export is not finite; nothing was exported.")
     if precision == "float32" and not largest <= TOLERANCE:
         raise InputError(
             f"The self-check failed: of {split.rows:,} rows, one has a logit that is {largest:.1e} off, and "

@@ -16,7 +16,7 @@ class SequenceModel(Model):
         """f (B, F) = [e_side ‖ e_target ‖ S_o]; submodules `embedding` and `encoder`."""
         mask = self.settings.history_mask
         kept_BxN = attended_BxN = attended_positions(batch["history"], mask)
-        if mask == "released" and not train:
+        if mask == "released" and not train and not self.features.clicks:  # whose values would have to stand in, too
             batch = batch | {"history": stand_in(batch["history"])}
             attended_BxN = attended_positions(batch["history"], mask)
         e = self.embedded(batch, items, train)

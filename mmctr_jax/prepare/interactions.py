@@ -280,13 +280,11 @@ def _refuse_numbers(values: pl.Series, path: Path, name: str, of: str = "") -> N
     """Raises: InputError if a side feature is a number with fractions, as a price is. Warns of very many integers."""
     known = values.drop_nulls()
     numbers = known.cast(pl.Float64, strict=False)
-    if not len(known) or 10 * numbers.null_count() > len(known) or (distinct := known.n_unique()) <= _MOST_CATEGORIES:
+    if not len(known) or numbers.null_count() or (distinct := known.n_unique()) <= _MOST_CATEGORIES:
         return
     like = f"{distinct:,} different numbers, such as {known[0]}"
-    if known.filter(numbers.is_not_null()).str.contains(r"[.eE]").any():
-        others = known.filter(numbers.is_null())
-        words = f", and --null-words '{others[0]}'" if len(others) else ""
-        raise InputError(f"{path}: --{of}side {name} holds {like}; say --{of}numeric {name}, for a number{words}.")
+    if known.str.contains(r"[.eE]").any():
+        raise InputError(f"{path}: --{of}side {name} holds {like}; say --{of}numeric {name}, for a number.")
     say.warning(f"{path}: --{of}side {name} holds {like}, taken as categories; --{of}numeric {name} takes a number.")
 
 
@@ -331,7 +329,11 @@ def columns_of(args: argparse.Namespace) -> Columns:
         given = _as_earlier(given, earlier, args.items)
         given["tag_separator"] = given["tag_separator"] or args.earlier.manifest.get("tag_separator")
     numeric = tuple(name for name in args.levels if name != "clicks")
-    text = TextFormat(args.separator, args.decimal, args.quote or None, args.header, args.null_words, args.encoding)
+    words = args.null_words
+    if earlier and words is NULL_WORDS:  # not those that are values there, as earlier versions read them
+        known = {value for names in (*args.earlier.side.values(), args.earlier.tags) for value in names["value"]}
+        words = tuple(word for word in words if word not in known)
+    text = TextFormat(args.separator, args.decimal, args.quote or None, args.header, words, args.encoding)
     return Columns(**given, numeric=numeric, text_format=text)
 
 

@@ -29,9 +29,9 @@ from mmctr_jax.prepare.raw_values import (
 )
 from mmctr_jax.prepare.text_files import TextFormat, is_text
 
-_DATES = r"^(\d{4}-\d\d-\d\d|\d{1,4}[./-]\d{1,2}[./-]\d{1,4}([ T].*)?$)"  # 2025-11-30T17:15, 30.11.2025
-_OF_PANDAS = r"Unnamed: \d+|__index_level_\d+__|level_\d+"
-_TODAY = (946_684_800, 2_082_758_400)  # seconds, of the years 2000 to 2035
+_DATES = r"^(\d{4}-\d\d-\d\d|(\d\d?[./-]\d\d?[./-]\d{4}|\d{4}[./]\d\d?[./]\d\d?)([ T].*)?$)"  # 30.11.2025
+_OF_PANDAS = r"Unnamed: \d+|__index_level_\d+__"
+_NO_VALUE = 3  # different texts without a digit that may mean, in a column of numbers, that nothing is known
 _NUMBER = r"\s*\p{Sc}?\s*[-+]?\s*\p{Sc}?\s*(\d+|\d{1,3}([,.'\s]\d{3})+)([.,]\d+)?\s*[\p{Sc}%]?\s*"  # $1,250.50, 12 %
 _AMOUNT = rf"^({_NUMBER}|\s*\({_NUMBER}\)\s*)$"  # accountants write (0.50) for -0.50
 _EACH = 10_000  # rows with different whole numbers, from which on these are no measure of anything
@@ -173,7 +173,7 @@ def of_items(values: pl.Series, text: TextFormat = PLAIN) -> Proposal:
     known = values.drop_nulls()
     single = kind in ("side", "hash", None) and 2 * known.n_unique() > len(known) > 2
     measured = kind is None and reason.startswith(("dates", "times", "numbers"))
-    if values.dtype == pl.String and single and not measured and not _are_amounts(known):
+    if values.dtype == pl.String and single and not measured and not _are_long(known) and not _are_amounts(known):
         words = known.str.split(" ").list.len().mean()
         return Proposal("text", f"a text of its own for most items, {words:.0f} words on average")
     names = {"side": "item_side", "hash": "item_side", "numeric": "item_numeric", "lists": "tags"}
@@ -216,19 +216,18 @@ def _by_values(values: pl.Series, text: TextFormat) -> Proposal:
             return Proposal(None, f"{distinct:,} different whole numbers, another one in each row, as of ids")
         if whole and distinct <= _CATEGORIES:
             return Proposal("side", f"{distinct} different whole numbers")
-        if whole and (numbers.is_between(*_TODAY).all() or (unit_of(numbers).fill_null(0) > 0).all()):
+        if whole and unit_of(numbers).is_not_null().all():
             return Proposal(None, f"times such as {known[0]}")
         return Proposal("numeric", f"{distinct:,} different numbers")
     if known.dtype == pl.String and _are_amounts(known):
         commas = may_have_decimal_commas(known.filter(known.str.contains(",", literal=True)))
         advice = "write plain numbers" + (", or say --decimal ','" if commas else "")
         return Proposal(None, f"amounts such as {known[0]!r}; {advice}")
-    if known.dtype == pl.String and distinct > _CATEGORIES and 0 < 10 * numbers.null_count() <= len(known):
-        other = known.filter(numbers.is_null()).unique(maintain_order=True)
-        words = ",".join(other.head(3).to_list())
-        return Proposal(
-            None, f"numbers, but for {len(other):,} others; say --null-words '{words}' if nothing is known there"
-        )
+    other = known.filter(numbers.is_null()).unique(maintain_order=True)
+    few = 0 < len(other) <= _NO_VALUE and 10 * numbers.null_count() <= len(known)
+    if known.dtype == pl.String and distinct > _CATEGORIES and few and not other.str.contains(r"\d").any():
+        words = " and ".join(map(repr, other.to_list()))
+        return Proposal(None, f"numbers, but for {words}; if that means that nothing is known, add it to --null-words")
     if 2 * distinct > rows and distinct > _CATEGORIES:
         return Proposal(None, f"{distinct:,} different values in {rows:,} rows")
     if distinct > _HASHED:
@@ -238,12 +237,16 @@ def _by_values(values: pl.Series, text: TextFormat) -> Proposal:
 
 def _are_codes(known: pl.Series) -> bool:
     """Whether text has leading zeros, as postal codes do, or whole numbers are too long to be exact, as ids are."""
-    if known.dtype.is_integer():
-        return bool((known.cast(pl.Float64).abs() >= 2**53).any())
-    if known.dtype != pl.String:
+    return _are_long(known) or (known.dtype == pl.String and bool(known.str.contains(r"^0\d").any()))
+
+
+def _are_long(known: pl.Series) -> bool:
+    """Whether most are whole numbers that no float holds exactly."""
+    if known.dtype == pl.String:
+        known = known.filter(known.str.contains(r"^-?\d{16,}$"))
+    elif not known.dtype.is_integer():
         return False
-    long = known.filter(known.str.contains(r"^-?\d{16,}$")).cast(pl.Float64).abs() >= 2**53
-    return bool(long.any() or known.str.contains(r"^0\d").any())
+    return len(known) > 0 and 2 * (known.cast(pl.Float64).abs() >= 2**53).sum() > len(known)
 
 
 def _as_written(known: pl.Series, text: TextFormat) -> pl.Series:

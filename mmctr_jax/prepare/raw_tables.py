@@ -93,10 +93,13 @@ def _series(values: pa.ChunkedArray, column: str, path: Path) -> pl.Series:
     if values.type == pa.uuid():
         return pl.Series([None if value is None else str(value) for value in values.to_pylist()], dtype=pl.String)
     try:
+        if pa.types.is_decimal256(values.type):
+            raise pa.ArrowNotImplementedError  # Polars would print a stack trace
         series = pl.Series(pl.from_arrow(values))
         if series.dtype == pl.Binary:
-            return series.cast(pl.String)
-        if series.dtype.is_nested() and series.dtype in (pl.List(pl.Null), pl.List(pl.Binary)):
+            with suppress(pl.exceptions.PolarsError):  # pictures and the like stay what they are
+                return series.cast(pl.String)
+        if series.dtype == pl.List(pl.Null):
             return series.cast(pl.List(pl.String))
         return series.cast(pl.String) if series.dtype == pl.Null else series
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowException):

@@ -20,6 +20,7 @@ _TRUE, _FALSE = ("true", "t", "yes"), ("false", "f", "no")
 _DAY = 86_400 * 10**9  # nanoseconds
 LARGEST = float(np.finfo(np.float32).max)  # infinity and NaN are not below it
 _LIMIT = np.iinfo(np.int64).max  # nanoseconds from 1970: the year 2262
+_TODAY = (946_684_800, 2_082_758_400)  # seconds, of the years 2000 to 2035
 _ROUNDED = r"^\d(\.\d+)?[eE]\+\d+$"  # 1.23457E+12
 _UNITS = [(10**8 * unit, min(10**10 * unit, _LIMIT)) for unit in (1, 10**3, 10**6, 10**9)]
 """Times in s, ms, μs and ns of the years 1973 to 2286."""
@@ -74,7 +75,8 @@ def whole_numbers(values: pl.Series) -> pl.Series:
     """Floats and decimals as integers, if they are whole and small enough to be exact; otherwise as they are."""
     numbers = values.fill_nan(None) if values.dtype.is_float() else values
     as_floats = numbers.cast(pl.Float64)
-    whole = (as_floats == as_floats.floor()).all() and (as_floats.abs() < 2**53).all()
+    exact = {pl.Float16: 2**11, pl.Float32: 2**24}.get(values.dtype, 2**53)  # whole numbers below that are
+    whole = (as_floats == as_floats.floor()).all() and (as_floats.abs() < exact).all()
     if not whole and values.dtype.is_decimal() and values.dtype.scale == 0:  # exact, however long
         return numbers.cast(pl.String)
     return as_floats.cast(pl.Int64) if whole else values
@@ -193,8 +195,7 @@ def is_fractions(values: pl.Series, text: TextFormat = PLAIN) -> bool:
     """Whether text is numbers, some of them with fractions."""
     known = values.drop_nulls().str.replace(text.decimal, ".", literal=True)
     numbers = known.cast(pl.Float64, strict=False)
-    few = 10 * numbers.null_count() <= len(known)  # others, which are refused by name when they are read
-    return len(known) > 0 and few and bool(known.filter(numbers.is_not_null()).str.contains(r"[.eE]").any())
+    return len(known) > 0 and not numbers.null_count() and bool(known.str.contains(r"[.eE]").any())
 
 
 def _iso_times(values: pl.Series, path: Path, column: str, text: TextFormat) -> pl.Series:
@@ -246,7 +247,9 @@ def _refuse_two_units(numbers: pl.Series, path: Path, column: str, text: TextFor
     """Refuses times in two units, as where two systems wrote the log; counters have times of any size."""
     of_units = [numbers.is_between(*unit) for unit in _UNITS]
     found = [(of_unit.sum(), of_unit.arg_true()[0]) for of_unit in of_units if of_unit.any()]
-    if len(found) > 1 and 100 * sum(count for count, _ in found) >= 99 * (numbers >= _UNITS[0][0]).sum():
+    today = unit_of(numbers).drop_nulls()
+    all_in_units = sum(count for count, _ in found) == (numbers >= _UNITS[0][0]).sum()
+    if len(found) > 1 and (all_in_units or (today.n_unique() > 1 and 100 * len(today) >= 99 * len(numbers))):
         (_, row), *_, (_, other) = sorted(found)
         problem = f"time {numbers[row]:.0f}, where others are as {numbers[other]:.0f}; write all in one unit."
         raise refuse_row(path, column, row, problem, text)
@@ -255,19 +258,19 @@ def _refuse_two_units(numbers: pl.Series, path: Path, column: str, text: TextFor
 def _refuse_no_times(numbers: pl.Series, path: Path, column: str, text: TextFormat) -> None:
     """Refuses 0 and less beside times of today: what some write where the time is not known."""
     none = numbers <= 0
-    if none.any() and 2 * unit_of(numbers).is_not_null().sum() > len(numbers):
+    if none.any() and not none.all() and unit_of(numbers.filter(~none)).is_not_null().all():
         row = none.arg_true()[0]
         problem = f"time {numbers[row]:.0f}, where others are as {numbers.max():.0f}; fill or drop such rows."
         raise refuse_row(path, column, row, problem, text)
 
 
 def unit_of(numbers: pl.Series) -> pl.Series:
-    """In which unit numbers are times from 1970 of the years 1973 to 2286: 0 for seconds to 3 for nanoseconds; null for
-    numbers that are in none."""
-    units = pl.when(numbers.is_between(*_UNITS[0], closed="left")).then(0)
-    for unit in range(1, len(_UNITS)):
-        units = units.when(numbers.is_between(*_UNITS[unit], closed="left")).then(unit)
-    return pl.select(units.otherwise(None)).to_series()
+    """In which unit numbers are times of the years 2000 to 2035: 0 for seconds to 3 for nanoseconds; null: in none."""
+    floats, found = numbers.cast(pl.Float64), pl.lit(None, pl.Int64)
+    for unit in range(4):
+        first, last = (second * 10.0 ** (3 * unit) for second in _TODAY)
+        found = pl.when(floats.is_between(first, last)).then(unit).otherwise(found)
+    return pl.select(found).to_series() if len(numbers) else pl.Series([], dtype=pl.Int64)
 
 
 def is_calendar(values: pl.Series) -> bool:
@@ -332,29 +335,33 @@ def _split(values: pl.Series, path: Path, column: str, separator: str | None) ->
         return _written_lists(values, path, column, begin)
     if separator is None and len(known):
         _refuse_other_separators(known, path, column)
-    if separator is None and len(_quoted_lists(known)):
+    if separator is None and (lists := _quoted_lists(values)):
         log.info(f"{path}: column {column} holds some lists written as text; they are read as lists of tags.")
-        split = [value and (_written_list(value) or value.split("|")) for value in values]
-        return pl.Series(values.name, split, pl.List(pl.String))
+        read = pl.DataFrame(
+            {"value": [*lists], "tags": [*lists.values()]}, {"value": pl.String, "tags": pl.List(pl.String)}
+        )
+        frame = pl.DataFrame({"value": values}).join(read, on="value", how="left", maintain_order="left")
+        return frame.select(pl.coalesce("tags", pl.col("value").str.split("|"))).to_series()
     return values.str.split(separator or "|")
 
 
-def _quoted_lists(known: pl.Series) -> pl.Series:
-    """The values that are written lists of quoted text, if there are only such among those in brackets."""
-    bracketed = known.filter(known.str.contains(r"^\[.*\]$"))
-    lists = [value for value in bracketed.unique() if _QUOTED.search(value) and _written_list(value) is not None]
-    return bracketed if len(lists) == bracketed.n_unique() else bracketed.head(0)
+def _quoted_lists(values: pl.Series) -> dict[str, list[str]]:
+    """Each value that is a written list of quoted text, or of nothing, and its items: told by itself alone."""
+    bracketed = values.drop_nulls().filter(values.drop_nulls().str.contains(r"^\s*\[.*\]\s*$")).unique()
+    read = {value: _written_list(value) for value in bracketed if _QUOTED.search(value) or value.strip() == "[]"}
+    return {value: tags for value, tags in read.items() if tags is not None}
 
 
 def _refuse_other_separators(known: pl.Series, path: Path, column: str) -> None:
     """Raises: InputError where another separator than "|" is in many values, or parts what stands alone elsewhere."""
-    bars, plain = _with_bars(known), known.filter(~known.is_in(_quoted_lists(known).implode()))
+    bars, plain = _with_bars(known), known.filter(~known.is_in([*_quoted_lists(known)]))
     alone = set(plain.unique())
     for other in (",", ";", "/", "\x01", "\t", "#", "\n", "><", " > ", "\uff0c", "\u3001"):
         found = plain.filter(plain.str.contains(other, literal=True))
         parts = {part.strip() for value in found.unique() for part in value.split(other)} - {""}
         many = 5 * len(found) > len(known) and len(found) > 10 * bars
-        if many or (len(parts) > 1 and 5 * len(parts & alone) >= 4 * len(parts)):
+        some = not bars and 20 * len(found) > len(known) and len(parts) > 1
+        if many or (some and 5 * len(parts & alone) >= 4 * len(parts)):
             raise InputError(
                 f"{path}: column {column} has {bars or 'no'} texts with the tag separator '|', and {len(found):,} of "
                 f"{len(known):,} with {other!r}, such as {found[0][:60]!r}; say --tag-separator {other!r} if it "
@@ -486,13 +493,13 @@ def check_spelling(ids: pl.Series, what: str) -> str | None:
 
     Args:
       what: they are, in the singular.
-    Raises: InputError if that is sure: where only spaces, quotes or the decimals of whole numbers tell them apart.
+    Raises: InputError if that is sure: where only spaces or the decimals of whole numbers tell them apart.
     """
     for reason, plain in _SAME_BUT_FOR.items() if ids.dtype == pl.String else ():
+        if plain(ids).n_unique() == len(ids):
+            continue
         alike = pl.DataFrame({"id": ids, "plain": plain(ids)}).filter(pl.col("plain").is_duplicated())
         alike = alike.sort("plain", "id")["id"]
-        if not len(alike):
-            continue
         said = f"{len(alike):,} ids of {what}s, such as {alike[0]!r} and {alike[1]!r}, differ in {reason} alone"
         if reason in _SURE:
             raise InputError(f"{said}, and would be different {what}s; write them alike.")
@@ -506,13 +513,13 @@ def _some(keys: pl.Series) -> str:
 
 _SAME_BUT_FOR = {
     "spaces around it": lambda keys: keys.str.strip_chars(),
-    "decimals of a whole number": lambda keys: keys.str.replace(r"\.0+$", ""),
+    "decimals of a whole number": lambda keys: keys.str.replace(r"^(-?\d+)\.0+$", "${1}"),
     "leading zeros": lambda keys: keys.str.replace(r"^0+(\d)", "${1}"),
     "upper and lower case": lambda keys: keys.str.to_lowercase(),
-    "quotes around it": lambda keys: keys.str.strip_chars("'\""),
+    "quotes around it": lambda keys: keys.str.replace(r"^(?:'(.*)'|\"(.*)\")$", "${1}${2}"),
     "the form of Unicode": lambda keys: keys.str.normalize("NFC"),
 }
-_SURE = ("spaces around it", "decimals of a whole number", "quotes around it")
+_SURE = ("spaces around it", "decimals of a whole number")  # the first ones
 
 
 def _nearly(missing: pl.Series, known: pl.Series) -> tuple[str, str | None]:

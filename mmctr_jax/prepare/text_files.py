@@ -24,6 +24,7 @@ NULL_WORDS = ("NULL", "Null", "null", r"\N", "NaN", "nan", "None", "NA", "N/A", 
 """What exports of databases, pandas and spreadsheets write for a value that is missing."""
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _COMPRESSED = (b"\x28\xb5\x2f\xfd", b"x\x01", b"x\x9c", b"x\xda")  # zstd, zlib
+_ROWS_LOOKED_AT = 200  # for which columns hold numbers
 _HEAD = 1 << 16  # bytes that are looked at before a file is read
 
 
@@ -141,7 +142,7 @@ def refuse_lost_rows(rows: int, path: Path, text: TextFormat) -> None:
     Args:
       rows: that were read; to the reader only doubled quotes stand for one within a cell.
     """
-    if problem := _misread(path, text, path.stat().st_mtime_ns):
+    if problem := _misread(path, text, rows, path.stat().st_mtime_ns):
         raise InputError(f"{path}, {problem}")
     if not text.quote or not _contains(path, "\\" + text.quote):
         return
@@ -157,59 +158,71 @@ def refuse_lost_rows(rows: int, path: Path, text: TextFormat) -> None:
 
 
 @functools.lru_cache(maxsize=32)
-def _misread(path: Path, text: TextFormat, _changed: int) -> str | None:
+def _misread(path: Path, text: TextFormat, rows: int, _changed: int) -> str | None:
     """Where a row has fewer cells than the header, or a cell holds whole lines; None: nowhere that is seen."""
-    width = len(_first_row(_head(path, text), path, text))
-    with open(path, "rb") as stream:
-        compressed = stream.read(4).startswith(_COMPRESSED)  # otherwise than by gzip
-    if compressed or width < 2 or _is_plain(path, text, width):
+    header = _first_row(_head(path, text), path, text)
+    width = len(header)
+    while text.header and width and not header[width - 1]:  # as where every line but the others ends in a separator
+        width -= 1
+    if width < 2 or _looks_whole(path, text, rows, len(header)):
         return None
-    separator, numbers = text.separator_of(path), None
+    separator, firsts, whole = text.separator_of(path), [], 0
     try:
         for line, cells in _rows(path, text):
-            if len(cells) < width and (len(cells) > 1 or any(cells)):
+            if not any(cells) and len(cells) < 2:
+                continue
+            whole += 1
+            if len(cells) < width:
                 first = "the header" if text.header else "the first line"
                 return f"line {line}: {len(cells)} cells, where {first} has {width}; write every cell, empty ones, too."
-            if numbers is None and len(cells) == width:
-                numbers = [_is_number(cell) for cell in cells]
+            if len(firsts) < _ROWS_LOOKED_AT:
+                firsts.append(cells)
             for at, cell in enumerate(cells):
-                if "\n" in cell and _holds_lines(cell, at, width, separator, numbers or []):
+                if "\n" in cell and _holds_lines(cell, at, len(header), separator, firsts):
                     return (
                         f"line {line}: a quote begins a cell that goes on over {cell.count(chr(10))} more lines of as "
                         "many columns; say --quote '' if quotes mean nothing there, or double those within cells."
                     )
     except (OSError, ValueError, csv.Error):
-        pass
+        return None
+    if 0 < rows < whole:
+        return f"which has {whole:,} rows, is read as {rows:,}: say --quote '' if quotes mean nothing there."
     return None
 
 
-def _is_plain(path: Path, text: TextFormat, width: int) -> bool:
-    """Whether the file has no quotes, and as many separators as its lines should have: told by counting alone."""
-    counts, last = Counter(), b"\n"
-    marks = {
-        name: mark.encode(errors="replace") for name, mark in (("cells", text.separator_of(path)), ("lines", "\n"))
-    }
-    quote = (text.quote or "").encode()
+def _looks_whole(path: Path, text: TextFormat, rows: int, width: int) -> bool:
+    """Whether counting alone tells that each line is a row of so many cells.
+
+    Without quotes by the separators; with them, where there are as many rows as lines, by a last column that is full.
+    """
+    cells, lines, last, quotes = 0, 0, b"\n", False
     with _opened(path) as stream:
+        if stream.peek(4)[:4].startswith(_COMPRESSED):
+            return True  # otherwise than by gzip: it is not looked at
         while block := stream.read(1 << 20):
-            if quote and quote in block:
-                return False
-            counts.update({name: block.count(mark) for name, mark in marks.items()})
-            last = block[-1:]
-    return counts["cells"] == (width - 1) * (counts["lines"] + (last != b"\n"))
+            cells += block.count(text.separator_of(path).encode())
+            lines += block.count(b"\n")
+            last, quotes = block[-1:], quotes or bool(text.quote and text.quote.encode() in block)
+    lines += last != b"\n"
+    if not quotes:
+        return cells == (width - 1) * lines
+    if lines - text.header != rows:
+        return False
+    return not scan_text(path, text).select(pl.last().null_count()).collect(engine="streaming").item()
 
 
-def _holds_lines(cell: str, at: int, width: int, separator: str, numbers: list[bool]) -> bool:
+def _holds_lines(cell: str, at: int, width: int, separator: str, rows: list[list[str]]) -> bool:
     """Whether a cell of column `at` is the rest of a line, whole lines, and the beginning of one up to that column.
 
-    numbers: which columns hold numbers: where some of them are within the cell, theirs must be, too.
+    rows: others: a column that holds numbers there must do so within the cell. Where none does, three whole lines tell.
     """
     parts = [part.split(separator) for part in cell.split("\n")]
     if [len(part) for part in parts] != [width - at, *[width] * (len(parts) - 2), at + 1]:
         return False
-    known = [*zip(numbers[at + 1 :], parts[0][1:], strict=False), *zip(numbers[:at], parts[-1][:at], strict=False)]
-    inside = [_is_number(value.strip()) for is_number, value in known if is_number]
-    return all(inside) if inside else width > 3
+    inside = {at + 1 + i: value for i, value in enumerate(parts[0][1:])} | dict(enumerate(parts[-1][:at]))
+    known = {i: [row[i] for row in rows if i < len(row) and row[i] and "\n" not in row[i]] for i in inside}
+    numbers = [i for i, values in known.items() if values and all(map(_is_number, values))]
+    return all(_is_number(inside[i]) for i in numbers) if numbers else len(parts) >= 5
 
 
 def _contains(path: Path, characters: str) -> bool:
@@ -271,7 +284,7 @@ def _is_number(cell: str) -> bool:
 
 def _rows(path: Path, text: TextFormat, escapechar: str | None = None) -> Iterator[tuple[int, list[str]]]:
     """Line in which it begins, and cells, of each row but the header."""
-    with _opened(path) as raw, io.TextIOWrapper(raw, _encoding(text), "replace", newline="") as stream:
+    with _opened(path) as raw, io.TextIOWrapper(raw, _encoding(text), "replace", newline="\n") as stream:
         quoting = {"quotechar": text.quote, "escapechar": escapechar} if text.quote else {"quoting": csv.QUOTE_NONE}
         reader = csv.reader(stream, delimiter=text.separator_of(path), **quoting)
         begins = 1

@@ -141,6 +141,7 @@ class Checkpoints:
 
         Raises: TrainingError.
         """
+        self._not_whole.discard(step)
         self._wait_for_room(sum(x.nbytes for x in jax.tree.leaves(parts)))
         sums = {name: _sums(part) for name, part in parts.items()}
         parts = parts | {"progress": _seal({"progress": progress, "sums": sums})}

@@ -132,6 +132,7 @@ class Service:
             return await send({"type": "websocket.close"})  # which refuses it: 403
         start, path = time.perf_counter(), scope["path"].rstrip("/") or "/"
         try:
+            path = self._without_version(path)
             handler = self._route(scope["method"], path)
             headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
             body = await self._in_time(self._body(receive, headers), start, 408, "did not come whole")
@@ -168,12 +169,16 @@ class Service:
             if message["type"] == "lifespan.shutdown":
                 return
 
+    def _without_version(self, path: str) -> str:
+        """The path of the model that is served, where this names its version. Raises: Refused for another one."""
+        if not path.startswith(f"/v2/models/{self.name}/versions/"):
+            return path
+        version, _, rest = path.removeprefix(f"/v2/models/{self.name}/versions/").partition("/")
+        if version != str(self.scorer.manifest["step"]):
+            raise Refused(404, f"Version {version} is not served; {self.scorer.manifest['step']} is.")
+        return f"/v2/models/{self.name}/{rest}".rstrip("/")
+
     def _route(self, method: str, path: str) -> Callable[[bytes, dict[str, str]], Awaitable[Response]]:
-        if path.startswith(f"/v2/models/{self.name}/versions/"):
-            version, _, rest = path.removeprefix(f"/v2/models/{self.name}/versions/").partition("/")
-            if version != str(self.scorer.manifest["step"]):
-                raise Refused(404, f"Version {version} is not served; {self.scorer.manifest['step']} is.")
-            path = f"/v2/models/{self.name}/{rest}".rstrip("/")
         if handler := self._routes.get(("GET" if method == "HEAD" else method, path)):
             return handler
         allowed = sorted(m for m, p in self._routes if p == path)
@@ -252,7 +257,8 @@ class Service:
             return results
 
         results = await asyncio.get_running_loop().run_in_executor(self._threads, score)
-        self.metrics.candidates.inc(count)
+        scored = zip(requests, results, strict=True)
+        self.metrics.candidates.inc(sum(len(one[1]) for one, found in scored if not isinstance(found, RequestError)))
         if scorer is self.scorer:  # here, in one thread: so each is counted once
             self.metrics.unknown.inc(scorer.unknown_ids - self._told)
             self._told = scorer.unknown_ids

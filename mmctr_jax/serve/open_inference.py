@@ -17,6 +17,7 @@ from mmctr_jax.serve.scorer import RequestError, Scorer
 HEADER_LENGTH = "inference-header-content-length"
 _TYPES = {"INT64": "<i8", "INT32": "<i4", "UINT64": "<u8", "UINT32": "<u4", "INT16": "<i2", "UINT8": "u1", "INT8": "i1"}
 _TYPES |= {"FP32": "<f4", "FP64": "<f8"}
+_MOST_ROWS = 1_000_000  # of a tensor, which may have rows of nothing
 _OUTPUT = {"name": "scores", "datatype": "FP32", "shape": [-1]}
 
 
@@ -36,14 +37,20 @@ def read_request(body: bytes, header_length: str | None) -> tuple[dict[str, Any]
     """The JSON of a request, and the inputs by name. Raises: RequestError."""
     length = len(body)
     if header_length is not None:
-        if not (header_length.isascii() and header_length.isdigit()) or int(header_length) > len(body):
+        digits = header_length.isascii() and header_length.isdigit() and len(header_length) < 20
+        if not digits or int(header_length) > len(body):
             raise RequestError(
-                "Inference-Header-Content-Length", f"is {header_length!r} and the body has {len(body)} bytes."
+                "Inference-Header-Content-Length", f"is {header_length[:40]!r} and the body has {len(body)} bytes."
             )
         length = int(header_length)
     request, binary = parse(body[:length]), memoryview(body)[length:]
-    if not isinstance(request.get("outputs", []), list):
+    outputs = request.get("outputs", [])
+    if not isinstance(outputs, list) or not all(isinstance(tensor, dict) for tensor in outputs):
         raise RequestError("outputs", "must be a list of tensors.")
+    if other := [tensor.get("name") for tensor in outputs if tensor.get("name") != "scores"]:
+        raise RequestError(
+            "outputs", f"asks for {str(other[0])[:40]!r}; there is scores (/v1/score gives other labels)."
+        )
     tensors = request.get("inputs")
     if not isinstance(tensors, list) or not all(isinstance(tensor, dict) for tensor in tensors):
         raise RequestError("inputs", "must be a list of tensors.")
@@ -98,9 +105,9 @@ def _rows(values: Any, shape: Any) -> Any:
     if not (isinstance(shape, list) and len(shape) == 2 and all(type(size) is int for size in shape)):
         return values
     rows, width = shape
-    if rows < 2 or rows * width != len(values) or any(isinstance(value, list) for value in values):
+    if not 2 <= rows <= _MOST_ROWS or rows * width != len(values) or any(isinstance(value, list) for value in values):
         return values
-    return [list(values[at : at + width]) for at in range(0, len(values), width)]
+    return [list(values[row * width : (row + 1) * width]) for row in range(rows)]
 
 
 def _from_bytes(name: str, datatype: Any, data: bytes) -> Any:

@@ -27,12 +27,17 @@ class RequestError(ValueError):
         self.field, self.reason = field, reason
 
 
+_KEYS = {"kind", "step", "num_items", "max_history", "rows_at_once", "side", "arrays", "original_ids"}
+
+
 def read_manifest(directory: str | Path) -> dict[str, Any]:
     """serving.json of an export. Raises: InputError if there is none that this version can read."""
     path = Path(directory) / MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         known = manifest["format"]
+        if known == FORMAT and not manifest.keys() >= _KEYS:
+            raise KeyError
     except FileNotFoundError:
         raise InputError(
             f"{directory} is not an export (it has no {MANIFEST}); give what mmctr export wrote."
@@ -217,7 +222,7 @@ class Scorer:
         if not _is_list(ids):
             raise RequestError(field, f"is {_shown(ids)}; give a list of item ids.")
         if self.numbers is not None:
-            numbers, known = np.array([self.numbers.get(str(id), -1) for id in ids], np.int64), "that of an item"
+            numbers, known = np.array([self._number(id) for id in ids], np.int64), "that of an item"
         else:
             numbers, known = _whole_numbers(ids), f"a number from {smallest} to {self.num_items - 1}"
         numbers = np.where((numbers < self.num_items) & (numbers >= smallest), numbers, -1)
@@ -227,6 +232,10 @@ class Scorer:
         self.unknown_ids += wrong.size
         numbers[wrong] = 0
         return numbers.astype(np.int32)
+
+    def _number(self, id: Any) -> int:
+        """Of an original id; -1 where no item has it."""
+        return self.numbers.get(str(id), -1) if isinstance(id, str | int | np.integer) else -1
 
     def _side(self, side: Mapping[str, Any] | None, candidates: int) -> dict[str, np.ndarray]:
         """(candidates, …) values of each side feature."""

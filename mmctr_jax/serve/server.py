@@ -69,7 +69,7 @@ class _Server(uvicorn.Server):
                 try:
                     await asyncio.get_running_loop().run_in_executor(None, self._service.reload)
                     log.info(f"Loaded {self._options.directory} anew: step {self._service.scorer.manifest['step']:,}.")
-                except InputError as error:
+                except Exception as error:  # whatever it is: the next export must be seen, too
                     log.error(f"The new export cannot be served, so the old one still is: {error}")
 
     async def shutdown(self, sockets: Any = None) -> None:
@@ -101,7 +101,8 @@ def serve(options: Options) -> None:
             "name another --host or --port."
         ) from None
     with bound:
-        address = f"http://{options.host}:{bound.getsockname()[1]}"
+        host = f"[{options.host}]" if ":" in options.host else options.host
+        address = f"http://{host}:{bound.getsockname()[1]}"
         log.info(f"Serving {options.directory} at {address}; Ctrl+C stops it.")
         try:
             if options.workers == 1:

@@ -38,6 +38,7 @@ from mmctr_jax.runs.checkpoint import Checkpoints
 from mmctr_jax.runs.directory import RunDirectory
 from mmctr_jax.runs.mirror import copied, copied_on
 from mmctr_jax.runs.recorder import Recorder
+from mmctr_jax.runs.state import TrainState
 from mmctr_jax.runs.summary import StopReason, Summary
 from mmctr_jax.runs.trackers import check_trackers
 from mmctr_jax.training import metrics
@@ -51,7 +52,7 @@ from mmctr_jax.training.plateau import Plateau
 from mmctr_jax.training.scoring import make_score
 from mmctr_jax.training.step import all_finite, init_state, make_predicting, make_train_step
 from mmctr_jax.training.stopwatch import Stopwatch
-from mmctr_jax.training.warm_start import check_continues, learned_by, warm_started
+from mmctr_jax.training.warm_start import check_continues, learned_by, restored, warm_started
 
 _RECORDS_PER_VALIDATION = 20  # training records between two validations
 _DRAW_SECONDS = 10.0
@@ -145,12 +146,14 @@ def _train(
             run.check_same_run(data.config, data.fingerprints, data.lengths)
     derived = {f.name: data.items.table[f.name] for f in data.config.features.item_features if f.is_derived}
     check_equal_on_all_hosts(data.fingerprints | {"derived item features": fingerprint(derived)})
+    learned_state = (restored(before, make_mesh()), before) if before else None
     with (
         _opened(run, data, begun, init_from, said) as recorder,
         run.checkpoints(writable=True) as checkpoints,
         _failures_explained(run, checkpoints),
     ):
-        trainer = _Trainer(data, checkpoints, recorder, end_early, before)
+        trainer = _Trainer(data, checkpoints, recorder, end_early, learned_state)
+        del learned_state
         with Interrupt() as interrupt:
             summary = trainer.run(interrupt)
             if recorder:
@@ -160,7 +163,7 @@ def _train(
 
 
 def _whole_path(run: str | Path) -> str:
-    return shown_path(run if is_elsewhere(run) else Path(run).absolute())
+    return shown_path(run if is_elsewhere(run) else Path(run).resolve())
 
 
 def _begun_from(run: RunDirectory, asked: str | Path | None) -> str | None:
@@ -169,10 +172,10 @@ def _begun_from(run: RunDirectory, asked: str | Path | None) -> str | None:
     Raises: InputError if another one is asked for now: its items may have been made otherwise.
     """
     began = run.read_metadata().get("init_from")
-    if began and asked and _whole_path(asked) != _whole_path(began):
+    if asked and (began is None or _whole_path(asked) != _whole_path(began)):
         raise InputError(
-            f"{run} was begun with --init-from {began} and has no checkpoint yet; remove it to begin with {asked}, or "
-            "name another --run-dir."
+            f"{run} was begun {f'with --init-from {began}' if began else 'without --init-from'} and has no checkpoint "
+            f"yet; remove it to begin with {asked}, or name another --run-dir."
         )
     return began
 
@@ -233,7 +236,7 @@ class _Trainer:
         checkpoints: Checkpoints,
         recorder: Recorder | None,
         end_early: Callable[[int, float], bool] | None,
-        before: RunDirectory | None,
+        learned: tuple[TrainState, RunDirectory] | None,
     ):
         self.data, self.checkpoints, self.recorder, self.end_early = data, checkpoints, recorder, end_early
         self.pruned = False
@@ -256,8 +259,8 @@ class _Trainer:
         self._last_metric: float | None = None
         self._group_norms = np.zeros(0)  # of the last step that was read, in the order of group_names
         self._compiled: set[int] = set()  # lengths of histories
-        if before and not checkpoints.steps:
-            self.state = warm_started(self.state, before, self.mesh)
+        if learned and not checkpoints.steps:
+            self.state = warm_started(self.state, *learned)
         self._restore()
         if recorder:
             recorder.open_at(self.position.step)

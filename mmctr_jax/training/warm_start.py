@@ -60,32 +60,38 @@ def _check_same(setting: str, theirs: list, ours: list, run: RunDirectory) -> No
 def check_continues(run: RunDirectory, data: TrainingData) -> None:
     """Checks, before anything is written, that a training on `data` can begin with the weights of `run`.
 
-    Raises: InputError if its model is another one, or it has no checkpoint that can be read.
+    Raises: InputError if its model is another one.
     """
-    with run.checkpoints() as checkpoints:
-        if not checkpoints.steps:
-            raise InputError(f"--init-from {run} has no checkpoint; let it reach its first one.")
-        try:
-            _ = checkpoints.best_step
-        except InputError as error:
-            raise InputError(f"--init-from {run}: {error}") from None
     config = run.read_config()
     shapes = parameter_shapes(config, run.read_items()), parameter_shapes(data.config, data.items.table)
     _check_same_model(*map(_by_name, shapes), config.features.table_sizes, run)
 
 
-def warm_started(fresh: TrainState, run: RunDirectory, mesh: Mesh) -> TrainState:
-    """The fresh state with the weights, moments and running means of the best checkpoint of `run` that is whole.
+def restored(run: RunDirectory, mesh: Mesh) -> TrainState:
+    """The state of the best checkpoint of `run` that is whole, on the devices of `mesh`.
+
+    Raises: InputError if it has none.
+    """
+    config = run.read_config()
+    like = abstract_state(config, put_items(run.read_items(), mesh, config), mesh)
+    with run.checkpoints() as checkpoints:
+        if not checkpoints.steps:
+            raise InputError(f"--init-from {run} has no checkpoint; let it reach its first one.")
+        try:
+            step, old = checkpoints.restore_best_state(like)
+        except InputError as error:
+            raise InputError(f"--init-from {run}: {error}") from None
+    log.info(f"Beginning with the weights of {run}, step {step:,}.")
+    return jax.jit(RowTables(config, mesh).caught_up)(old) if old.rows_lag else old
+
+
+def warm_started(fresh: TrainState, old: TrainState, run: RunDirectory) -> TrainState:
+    """The fresh state with the weights, moments and running means of `old`, which `run` had.
 
     Steps count from 0 again. Moments begin anew, with a warning, where the optimiser is another one.
     Raises: InputError if a weight has another shape there, apart from more rows in a table.
     """
     config = run.read_config()
-    like = abstract_state(config, put_items(run.read_items(), mesh, config), mesh)
-    with run.checkpoints() as checkpoints:
-        step, old = checkpoints.restore_best_state(like)
-    if old.rows_lag:
-        old = jax.jit(RowTables(config, mesh).caught_up)(old)
     predicting = old.params if old.averaged is None else old.averaged
     known = config.features.table_sizes
     averaged = fresh.averaged
@@ -97,7 +103,6 @@ def warm_started(fresh: TrainState, run: RunDirectory, mesh: Mesh) -> TrainState
     except InputError:
         moments = fresh.opt_state
         log.warning(f"{run} was trained with another optimiser: what this one keeps of gradients begins anew.")
-    log.info(f"Beginning with the weights of {run}, step {step:,}.")
     means = _merged(fresh.batch_stats, old.batch_stats, known, run)
     return fresh.replace(params=params, batch_stats=means, opt_state=moments, averaged=averaged)
 
