@@ -296,6 +296,13 @@ def with_liked(folder):
 LIKED = {"features": {"labels": {"label": 2.0, "liked": 0.5}}}
 
 
+def test_the_released_mask_scores_clicks_with_features(data, tmp_path):
+    """Where all positions are attended to at once, what stands in for them has no features of clicks."""
+    settings = {"model": {"history_mask": "released"}, "train": {"epochs": 1}}
+    train(config_of(data, settings), tmp_path / "run")
+    predict(tmp_path / "run", data / "test.parquet", tmp_path / "scores.csv")
+
+
 @pytest.mark.parametrize("name", [slow("mmctr"), "matching"])
 def test_a_second_label_has_its_head_its_auc_and_its_scores(tmp_path, name):
     data = with_liked(tmp_path / "data")

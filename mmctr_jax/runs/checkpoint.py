@@ -17,6 +17,7 @@ import shutil
 import sys
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -273,6 +274,7 @@ class Checkpoints:
         with interrupt.deferred(), warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
             with suppress(Exception):  # of many kinds
+                self._check_shapes(step, parts)
                 found = self._orbax.load_checkpointables(step, parts | {"progress": None})
                 sealed = _unseal(found["progress"])
                 if all(_sums(found[name]) == sealed["sums"][name] for name in parts):
@@ -288,6 +290,14 @@ class Checkpoints:
             )
         return loaded
 
+    def _check_shapes(self, step: int, parts: dict[str, Any]) -> None:
+        """Raises: ValueError if the arrays there are others. (Orbax's readers would find out one by one, at length.)"""
+        if parts:
+            there = self._orbax.checkpointables_metadata(step).metadata
+            for name, part in parts.items():
+                if _shapes(there[name]) != _shapes(part):
+                    raise ValueError(name)
+
     def _set_aside(self, steps: list[int]) -> None:
         if jax.process_index() == 0:
             self._damaged.mkdir(exist_ok=True)
@@ -297,6 +307,10 @@ class Checkpoints:
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("damaged checkpoints are set aside")
         self._orbax.reload()
+
+
+def _shapes(tree: Any) -> Counter[tuple[int, ...]]:
+    return Counter(tuple(x.shape) for x in jax.tree.leaves(tree))
 
 
 def _seal(values: dict[str, Any]) -> dict[str, str]:
