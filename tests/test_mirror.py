@@ -143,6 +143,34 @@ def test_wherever_copying_stops_the_files_at_the_url_are_those_of_one_moment(sto
     assert {2, 5, 8} <= seen
 
 
+def test_a_moment_without_a_checkpoint_is_none_where_there_is_one(tmp_path, monkeypatch):
+    """A walk over the folder sees none where one is replaced just before it looks into it."""
+    (tmp_path / "checkpoints" / "7").mkdir(parents=True)
+    for name in ("config.yaml", "checkpoints/7/weights"):
+        (tmp_path / name).write_text("x")
+    it = object.__new__(mirror._Mirror)
+    it._folder, it._name = tmp_path, RUN
+    whole, looks = it._files(), []
+
+    def files():
+        looks.append(1)
+        return {"config.yaml": whole["config.yaml"]} if len(looks) <= unlucky else whole
+
+    monkeypatch.setattr(it, "_files", files)
+    for unlucky in (1, 2, 4, 100):
+        looks.clear()
+        if unlucky == 100:
+            with pytest.raises(InputError, match="too fast"), it._moment(True):
+                pass
+        else:
+            with it._moment(False) as (found, _):
+                assert found == whole
+    (tmp_path / "checkpoints" / "7").rename(tmp_path / "checkpoints" / "7.orbax-checkpoint-tmp")
+    looks.clear()
+    with it._moment(False) as (found, _):  # the first one is being written
+        assert list(found) == ["config.yaml"]
+
+
 @pytest.mark.slow
 def test_wherever_copying_stops_the_run_goes_on_elsewhere(store, tmp_path, monkeypatch):
     """The machine is gone before all files are there; another goes on, and ends where one alone does."""

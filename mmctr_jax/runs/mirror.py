@@ -180,7 +180,7 @@ class _Mirror:
         if not self._claimed:  # whoever wrote there, and may yet be at work, is told at its next copying
             self._list(listed)
             self._claimed = True
-        with self._moment() as (files, folder):
+        with self._moment(bool(_of_checkpoints(listed))) as (files, folder):
             if RunDirectory(self._folder).config_file.name not in files:
                 return
             for name, state in files.items():
@@ -210,8 +210,11 @@ class _Mirror:
         return listed["files"] if listed else {}
 
     @contextmanager
-    def _moment(self) -> Iterator[tuple[Files, Path]]:
-        """The files of one moment, and a folder that keeps them while the training goes on and deletes some."""
+    def _moment(self, had_one: bool) -> Iterator[tuple[Files, Path]]:
+        """The files of one moment, and a folder that keeps them while the training goes on and deletes some.
+
+        had_one: whether there was a checkpoint at the last one: then there is one now.
+        """
         kept = self._folder / ".moment"
         try:
             for _ in range(_TRIES):
@@ -221,7 +224,10 @@ class _Mirror:
                     for name in files:
                         (kept / name).parent.mkdir(parents=True, exist_ok=True)
                         os.link(self._folder / name, kept / name)
-                    if _of_checkpoints(files) == _of_checkpoints(self._files()):
+                    # A walk sees none where the one that it was about to look at has just been replaced.
+                    whole = any(path.name.isdigit() for path in RunDirectory(self._folder).checkpoint_folder.glob("*"))
+                    found = _of_checkpoints(files)
+                    if found == _of_checkpoints(self._files()) and (found or not (had_one or whole)):
                         break
             else:
                 raise InputError(f"Checkpoints follow each other too fast to be copied to {self._name}.")
