@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,10 +58,13 @@ def with_proposals(path: Path, items: Path | None, columns: Columns) -> tuple[Co
     if "*" in columns.ignore:
         return columns, {}
     text, reasons, left_out = columns.text_format, {}, []
-    present = {*column_names(path, text), *(column_names(items, item_format(items, columns)) if items else ())}
+    of_item_file = item_format(items, columns) if items else text
+    present = {*column_names(path, text), *(column_names(items, of_item_file) if items else ())}
     check_ignored(present, columns)
 
-    def proposed(file: Path, used: set[str], propose: Callable[[pl.Series], Proposal]) -> Iterator[tuple[str, str]]:
+    def proposed(
+        file: Path, text: TextFormat, used: set[str], propose: Callable[..., Proposal]
+    ) -> Iterator[tuple[str, str]]:
         names = [name for name in column_names(file, text) if name not in used and name not in columns.ignore]
         if not is_text(file):
             types = uniform_types(table_files(file), names)
@@ -68,7 +72,7 @@ def with_proposals(path: Path, items: Path | None, columns: Columns) -> tuple[Co
             left_out.extend(f"{name} of {file} (its type is {types[name]})" for name in types if name not in names)
         frame = read_table(file, {str(i): name for i, name in enumerate(names)}, text) if names else pl.DataFrame()
         for i, name in enumerate(names):
-            kind, reason = propose(frame[str(i)])
+            kind, reason = propose(frame[str(i)], text=text)
             if re.fullmatch(_OF_PANDAS, name):
                 kind, reason = None, "a number of the row, which pandas gave"
             if kind not in (None, "tags", "text") and (problem := name_problem(name)):
@@ -90,13 +94,10 @@ def with_proposals(path: Path, items: Path | None, columns: Columns) -> tuple[Co
     else:
         _refuse_unnamed_label(path, columns)
     found: dict[str, list[str]] = {}
-    for name, kind in proposed(path, columns.of_log, lambda values: of_rows(values, label, text)):
+    for name, kind in proposed(path, text, columns.of_log, partial(of_rows, label=label)):
         found.setdefault(kind, []).append(name)
     of_log = {name for _, name in columns.named} | {name for names in found.values() for name in names}
-    text = item_format(items, columns) if items else text
-    for name, kind in (
-        proposed(items, columns.of_items | of_log, lambda values: of_items(values, text)) if items else ()
-    ):
+    for name, kind in proposed(items, of_item_file, columns.of_items | of_log, of_items) if items else ():
         found.setdefault(kind, []).append(name)
     if columns.tags and "tags" in found or len(found.get("tags", [])) > 1:
         kept = [] if columns.tags else found["tags"][:1]
