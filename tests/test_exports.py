@@ -57,6 +57,11 @@ def test_a_quote_that_nothing_closes_takes_no_rows_with_it(tmp_path):
         read_table(log, columns)
     assert len(read_table(log, columns, TextFormat(quote=None))) == 100
 
+    rows = [f"u{i % 7},i{i},x y,2025-11-30T17:15:{i % 60:02}" for i in range(100)]
+    rows[49], rows[51] = 'u1,i1,"Breaking news,2025-11-30T17:15:00', 'u2,i2,TV of 24",2025-11-30T17:15:00'
+    with pytest.raises(InputError, match="line 51: a quote begins a cell that goes on over 2 more lines"):
+        read_table(write(tmp_path / "dates.csv", "user,item,title,time", *rows), columns)
+
     prose = [f'i{i},"one, two\nthree, {i}",{i}' for i in range(50)]
     assert len(read_table(write(tmp_path / "items.csv", "item,text,price", *prose), {"text": "text"})) == 50
     prose = [f'B{i},Title,"Great fun, really.\nWith Tom, Dick and Harry, and Jane.",Brand{i}' for i in range(50)]

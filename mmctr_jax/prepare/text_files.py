@@ -7,6 +7,7 @@ import functools
 import gzip
 import io
 import mmap
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -214,15 +215,20 @@ def _looks_whole(path: Path, text: TextFormat, rows: int, width: int) -> bool:
 def _holds_lines(cell: str, at: int, width: int, separator: str, rows: list[list[str]]) -> bool:
     """Whether a cell of column `at` is the rest of a line, whole lines, and the beginning of one up to that column.
 
-    rows: others: a column that holds numbers there must do so within the cell. Where none does, three whole lines tell.
+    rows: others: a column that holds numbers or dates there must do so within the cell. Where none does, three whole
+    lines tell.
     """
     parts = [part.split(separator) for part in cell.split("\n")]
     if [len(part) for part in parts] != [width - at, *[width] * (len(parts) - 2), at + 1]:
         return False
     inside = {at + 1 + i: value for i, value in enumerate(parts[0][1:])} | dict(enumerate(parts[-1][:at]))
     known = {i: [row[i] for row in rows if i < len(row) and row[i] and "\n" not in row[i]] for i in inside}
-    numbers = [i for i, values in known.items() if values and all(map(_is_number, values))]
-    return all(_is_number(inside[i]) for i in numbers) if numbers else len(parts) >= 5
+    measured = [i for i, values in known.items() if values and all(map(_is_number_or_date, values))]
+    return all(_is_number_or_date(inside[i]) for i in measured) if measured else len(parts) >= 5
+
+
+def _is_number_or_date(cell: str) -> bool:
+    return _is_number(cell) or re.match(r"\d{4}-\d\d-\d\d", cell) is not None
 
 
 def _contains(path: Path, characters: str) -> bool:
