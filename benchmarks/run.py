@@ -4,7 +4,7 @@ import argparse
 import importlib
 import sys
 
-from benchmarks.harness import print_machine
+from mmctr_jax.devices.allocation import keep_freed_memory
 
 NAMES = (
     *("derived", "embed", "epoch", "gpu", "gpu-program", "input", "inspect", "kernels", "limit", "loader", "memory"),
@@ -17,7 +17,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
     parser.add_argument("name", choices=NAMES)
     args = parser.parse_args(sys.argv[1:2])
-    print_machine()
+    keep_freed_memory()  # as the commands do, before a library starts threads
+    importlib.import_module("benchmarks.harness").print_machine()
     importlib.import_module(f"benchmarks.{args.name.replace('-', '_')}").main(sys.argv[2:])
 
 

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 
 from mmctr_jax import __version__, interrupt, terminal
+from mmctr_jax.devices.allocation import keep_freed_memory
 from mmctr_jax.errors import InputError, TrainingError
 
 COMMANDS = {
@@ -26,6 +27,8 @@ COMMANDS = {
     "tune": "search for good settings, or vary them one at a time",
     "convert": "bring released PyTorch weights in, or take ours out",
 }
+_COMPUTE = ("train", "predict", "export", "report", "compare", "tune")
+"""The commands that compute a model's steps."""
 
 
 def main() -> None:
@@ -51,6 +54,8 @@ def run(command: str, arguments: list[str] | None = None) -> None:
     Args:
       arguments: those of the command (default: the process's own).
     """
+    if command in _COMPUTE:
+        keep_freed_memory()
 
     def main() -> int:
         with interrupt.deferred():
