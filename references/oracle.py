@@ -240,7 +240,7 @@ def din_activation(config, params, batch_stats, part, i, x):
 def matching_logit(config, params, batch_stats, sample):
     """[side, target, mean, last, attended click, comparisons, crosses, log of the number of clicks, affinity] → an MLP.
 
-    The crosses: each side feature's vector times each of the target's that a table has.
+    The crosses: dot product and cosine of each side feature's vector with each of the target's that a table has.
     """
     target, clicks = sample.e_target_D, sample.e_history_ND[sample.real_N]
     nothing = np.zeros_like(target)
@@ -260,9 +260,9 @@ def matching_logit(config, params, batch_stats, sample):
     kinds = [None] + [f.kind for f in config.features.item_features]
     learned = [target[part] for part, kind in zip(parts, kinds, strict=True) if kind not in ("embedding", "neighbours")]
     vectors = sample.e_side.reshape(-1, config.model.embedding_dim)
-    crosses = [side @ vector for side in vectors for vector in learned]
+    crosses = [dot_and_cosine(side, vector) for side in vectors for vector in learned]
     affinity = user @ item / config.model.temperature
-    x = [sample.e_side, target, mean, last, attended, *compared, f64(crosses), f64([np.log(1 + len(clicks)), affinity])]
+    x = [sample.e_side, target, mean, last, attended, *compared, *crosses, f64([np.log(1 + len(clicks)), affinity])]
     x = join(x)
     for i in range(len(config.model.deep)):
         x = relu(dense(params["deep"][f"layer_{i}"], x))

@@ -309,16 +309,13 @@ def test_gradient_reaches_every_parameter_that_should_learn_and_no_padding_row(c
         assert not np.asarray(table[0]).any(), name
 
 
-@pytest.mark.parametrize("of_features", [None, 0.1])
-def test_fresh_tables_have_the_stated_deviation_and_zero_padding_rows(of_features):
-    stated = {"embedding_init_std": 0.01, "feature_init_std": of_features}
-    case = Case(merged(SYSTEMS["codes"], {"model": {"embedding_dim": 40} | stated}))
+def test_fresh_tables_have_the_stated_deviation_and_zero_padding_rows():
+    case = Case(merged(SYSTEMS["codes"], {"model": {"embedding_dim": 40, "embedding_init_std": 0.01}}))
     tables = {name: np.asarray(w) for name, w in case.fresh["embedding"].items() if not isinstance(w, dict)}
     assert set(tables) == {"item_id", "item_tags", "codes", "likes_level", "views_level"}
     for name, table in tables.items():
         assert not table[0].any(), name
-        deviation = 0.01 if name == "item_id" else of_features or 0.01
-        assert table[1:].std() == pytest.approx(deviation, rel=0.2), name
+        assert table[1:].std() == pytest.approx(0.01, rel=0.2), name
 
 
 @pytest.mark.parametrize(

@@ -29,9 +29,6 @@ class ModelSettings(Settings):
     """A learned, bias-free square map on each frozen vector, as released. false: the vector itself, as in the paper."""
     embedding_init_std: Positive = 1e-4
     """Standard deviation of embedding tables at the start."""
-    feature_init_std: Positive | None = None
-    """The same of the tables of all features but item ids. null: as `embedding_init_std`. With few training rows, 0.1
-    lets what is known of rows and items count before ids are learned by heart."""
     id_dropout: Rate = 0.0
     """Share of target and history ids whose id embedding is left out (that of padding) in a training step: teaches the
     model to score new items by what else is known of them."""

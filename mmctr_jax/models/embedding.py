@@ -147,10 +147,7 @@ class EmbeddingLayer(nn.Module):
         if self.has_variable("params", name):
             return self.get_variable("params", name)
         shape = self.features.table_sizes[name], self.settings.embedding_dim
-        std = self.settings.embedding_init_std
-        if name != self.features.item:
-            std = self.settings.feature_init_std or std
-        return self.param(name, padded_normal(std), shape)
+        return self.param(name, padded_normal(self.settings.embedding_init_std), shape)
 
     def lookup(self, name: str, ids: jax.Array) -> jax.Array:
         """(…) ids → (…, E) rows of a table, or of hashed ids the sum of two; zero for id 0."""

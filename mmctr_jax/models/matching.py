@@ -68,8 +68,9 @@ def contrastive_loss(affinity_BxB: jax.Array, batch: Batch) -> jax.Array:
 class Matching(Model):
     """[side ‖ target ‖ mean, last and attended click ‖ how target and clicks compare ‖ crosses ‖ affinity] → an MLP.
 
-    The crosses are dot products of the learned vectors of each of the row's features and each of the target's, as in a
-    factorisation machine: what a price says to a budget, or a category to a device.
+    The crosses are dot products and cosines of the learned vectors of each of the row's features and each of the
+    target's: what a price says to a budget, or a category to a device. Dot products alone, as in a factorisation
+    machine, say little while vectors are small; cosines turn with the first steps.
 
     With a second history, such as of items that were passed over, how it and the target compare, too.
 
@@ -134,13 +135,15 @@ class Matching(Model):
         return x * jax.lax.rsqrt(jnp.square(x).sum(axis=-1, keepdims=True) + _EPSILON)
 
     def _crosses(self, e):
-        """Columns (B, pairs), if the row has features with learned vectors."""
+        """(B, 2 · pairs) dot products and cosines, if the row has features with learned vectors."""
         width = self.settings.embedding_dim
         of_row = self._learned(self.features.side, e.side, 0)
         of_target = [e.target[:, :width], *self._learned(self.features.item_features, e.target, width)]
         if of_row:
             row_BxRxE, target_BxExT = jnp.stack(of_row, axis=1), jnp.stack(of_target, axis=2)
-            yield (row_BxRxE @ target_BxExT).reshape(e.target.shape[0], -1)
+            row_BxRx1 = jnp.square(row_BxRxE).sum(axis=2, keepdims=True)
+            target_Bx1xT = jnp.square(target_BxExT).sum(axis=1, keepdims=True)
+            yield with_cosines(row_BxRxE @ target_BxExT, row_BxRx1, target_Bx1xT).reshape(e.target.shape[0], -1)
 
     def _learned(self, features, x_BxW, at):
         """The vectors (B, E) that tables have of features, which stand side by side in `x_BxW` from column `at` on."""

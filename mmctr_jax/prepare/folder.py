@@ -81,13 +81,6 @@ def by_size(rows: int) -> tuple[int, float, float]:
     return (256, 3.0, 0.998) if rows < _FEW else (1024, 0.5, 0.99)
 
 
-def feature_init_std(manifest: dict[str, Any]) -> float | None:
-    """Where rows are few and the log or the item file has columns of its own, these count from the start."""
-    own = ("side", "numeric", "lists", "hashed", "item_side", "item_numeric")
-    few = manifest["splits"]["train"]["rows"] < _FEW
-    return 0.1 if few and any(manifest.get("columns", {}).get(kind) for kind in own) else None
-
-
 _MANY_IDS = 10**6  # from which a step that passes over all rows of all tables is slower than one that looks for its own
 
 
@@ -149,7 +142,6 @@ def config_text(manifest: dict[str, Any]) -> str:
         column, dim = manifest["embedding"]["column"], manifest["embedding"]["dim"]
         item_features.append(f"    - {{kind: embedding, name: {column}, dim: {dim}}}")
     batch_size, weight_decay, ema = by_size(manifest["splits"]["train"]["rows"])
-    init_std = feature_init_std(manifest)
     tables = (
         ["  tables: adam # a step reads and writes the rows of its batch alone"] if _ids(manifest) >= _MANY_IDS else []
     )
@@ -171,7 +163,6 @@ def config_text(manifest: dict[str, Any]) -> str:
         "model: # without this section: the published model at its published sizes, for a GPU",
         "  name: matching",
         f"  max_history: {longest} # {why}",
-        *([f"  feature_init_std: {init_std:g} # columns of its own count from the start"] if init_std else []),
         "train:",
         f"  batch_size: {batch_size}",
         "  learning_rate: 1e-3",
