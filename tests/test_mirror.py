@@ -171,6 +171,28 @@ def test_a_moment_without_a_checkpoint_is_none_where_there_is_one(tmp_path, monk
         assert list(found) == ["config.yaml"]
 
 
+def test_records_at_the_url_are_of_the_moment_of_the_checkpoints(store, tmp_path, monkeypatch):
+    """Training goes on while its files are copied: records that come meanwhile have no checkpoint there yet."""
+    elsewhere(tmp_path, monkeypatch, "reader")
+    monkeypatch.setattr(mirror, "_SOON", 600)
+    folder, real = tmp_path / "run", mirror.writing_file
+    folder.mkdir()
+    (folder / "config.yaml").write_text("x")
+    (folder / "metrics.jsonl").write_text("1\n")
+
+    def while_it_goes_on(path):
+        with (folder / "metrics.jsonl").open("a") as records:
+            records.write("2\n")
+        return real(path)
+
+    monkeypatch.setattr(mirror, "writing_file", while_it_goes_on)
+    assert mirror._Mirror(Path(RUN), folder, "training", None).end(well=True) is None
+    at_first = "1\n2\n"  # the list was begun before the moment, config.yaml was copied after it
+    assert (mirror.copied(RUN) / "metrics.jsonl").read_text() == at_first
+    assert mirror._listed(Path(RUN))["files"]["metrics.jsonl"][0] == len(at_first)
+    assert len((folder / "metrics.jsonl").read_text()) > len(at_first)
+
+
 @pytest.mark.slow
 def test_wherever_copying_stops_the_run_goes_on_elsewhere(store, tmp_path, monkeypatch):
     """The machine is gone before all files are there; another goes on, and ends where one alone does."""

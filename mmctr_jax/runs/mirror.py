@@ -187,7 +187,10 @@ class _Mirror:
                 if name not in there or listed.get(name) != state:
                     self._listed_by_this()
                     with (folder / name).open("rb") as read, writing_file(self._url / name) as written:
-                        shutil.copyfileobj(read, written, _AT_ONCE)
+                        left = state[0]  # what has grown since, as records do, is of a later moment
+                        while chunk := read.read(min(left, _AT_ONCE)):
+                            written.write(chunk)
+                            left -= len(chunk)
         self._listed_by_this()
         self._list(files)
         gone = (there & (listed.keys() | _of_checkpoints(there))) - files.keys()
@@ -224,6 +227,7 @@ class _Mirror:
                     for name in files:
                         (kept / name).parent.mkdir(parents=True, exist_ok=True)
                         os.link(self._folder / name, kept / name)
+                        files[name] = _state(kept / name)
                     # A walk sees none where the one that it was about to look at has just been replaced.
                     whole = any(path.name.isdigit() for path in RunDirectory(self._folder).checkpoint_folder.glob("*"))
                     found = _of_checkpoints(files)
@@ -244,8 +248,7 @@ class _Mirror:
                 file = Path(place, name)
                 with suppress(FileNotFoundError):  # deleted meanwhile
                     if not name.startswith("."):
-                        state = file.stat()
-                        found[file.relative_to(self._folder).as_posix()] = [state.st_size, state.st_mtime_ns]
+                        found[file.relative_to(self._folder).as_posix()] = _state(file)
         return found
 
 
@@ -335,5 +338,10 @@ def _copy_listed(url: Path, files: Files, folder: Path) -> None:
                 os.utime(temporary, ns=(changed_at, changed_at))
 
 
+def _state(file: Path) -> list[int]:
+    found = file.stat()
+    return [found.st_size, found.st_mtime_ns]
+
+
 def _is_copy(file: Path, state: list[int]) -> bool:
-    return file.is_file() and [file.stat().st_size, file.stat().st_mtime_ns] == state
+    return file.is_file() and _state(file) == state
