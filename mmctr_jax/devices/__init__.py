@@ -1,1 +1,1 @@
-"""Devices and processes: where arrays live, how processes join, where compiled programs are kept."""
+"""Devices and processes: where arrays live, how processes join, where compiled programs and freed memory are kept."""
