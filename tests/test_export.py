@@ -98,6 +98,60 @@ def test_scores_of_a_graph_are_calibrated(kind):
     np.testing.assert_allclose(scores, expit(fitted.apply(logits)), atol=1e-5)
 
 
+PRODUCTS = ("bqhd,bkhd->bhqk", "bhqk,bkhd->bqhd", "bn,bne->be", "bd,bnd->bn", "bnd,dk->bnk", "bd,kd->bk", "bij,bij->b")
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_products_of_any_axes_are_numpys(product, heads):
+    """b is a symbol, and h may be 1, as with one attention head, where nothing is copied."""
+    rng, sizes = (
+        np.random.default_rng(0),
+        {"b": 3, "h": heads, "d": 4, "e": 2, "i": 2, "j": 3} | dict.fromkeys("nqk", 5),
+    )
+    arrays = {
+        name: rng.normal(size=[sizes[axis] for axis in axes]).astype(np.float32)
+        for name, axes in zip("xy", product.partition("->")[0].split(","), strict=True)
+    }
+    (b,) = jax.export.symbolic_shape("b")
+    specs = {
+        name: jax.ShapeDtypeStruct(
+            [b if size == 3 and axis == 0 else size for axis, size in enumerate(x.shape)], x.dtype
+        )
+        for name, x in arrays.items()
+    }
+    graph = convert(lambda of: {"z": jnp.einsum(product, of["x"], of["y"])}, specs)
+    (found,) = onnxruntime.InferenceSession(graph.SerializeToString()).run(None, arrays)
+    np.testing.assert_allclose(found, np.einsum(product, arrays["x"], arrays["y"]), rtol=1e-5, atol=1e-6)
+
+
+BROADCASTS = {  # of x (M, 3), y (3,), m (M,) bool
+    "by one": lambda a: a["x"] + a["y"],
+    "outer": lambda a: a["x"][:, :, None] * a["y"],
+    "both from a smaller one": lambda a: jnp.broadcast_to(a["y"], (4, 3)) + jnp.broadcast_to(-3 * a["y"], (4, 3)),
+    "one and its own square": lambda a: (
+        jnp.broadcast_to(a["y"] ** 2, a["x"].shape) - jnp.broadcast_to(a["y"], a["x"].shape)
+    ),
+    "a choice": lambda a: jnp.where(a["m"][:, None], a["x"], 0.0),
+    "a choice of vectors": lambda a: jnp.where(a["m"][:, None], a["y"], -a["y"]),
+    "a choice of scalars": lambda a: jnp.where(jnp.broadcast_to(a["m"][:, None], a["x"].shape), 1.0, 2.0),
+    "a comparison": lambda a: (a["x"] != a["y"]) & (a["m"][:, None] | (a["y"] > 0)),
+    "a sum of what was broadcast": lambda a: jnp.broadcast_to(a["y"], (4, 3)).sum(axis=0),
+}
+
+
+@pytest.mark.parametrize("name", BROADCASTS)
+def test_broadcasts_have_the_sizes_and_values_of_numpys(name):
+    rng = np.random.default_rng(0)
+    arrays = {"x": rng.normal(size=(4, 3)), "y": rng.normal(size=3)}
+    arrays = {name: x.astype(np.float32) for name, x in arrays.items()} | {"m": np.array([True, False, True, True])}
+    (rows,) = jax.export.symbolic_shape("M")
+    specs = {n: jax.ShapeDtypeStruct((rows, *x.shape[1:]) if n != "y" else x.shape, x.dtype) for n, x in arrays.items()}
+    graph = convert(lambda of: {"z": BROADCASTS[name](of), "size": sum(x.sum() for x in of.values())}, specs)
+    found = onnxruntime.InferenceSession(graph.SerializeToString()).run(["z"], arrays)[0]
+    np.testing.assert_allclose(found, BROADCASTS[name](arrays), rtol=1e-6)
+
+
 def test_what_cannot_be_converted_is_named():
     with pytest.raises(InputError, match="fft has no conversion"):
         convert(lambda arrays: {"y": jnp.fft.fft(arrays["x"]).real}, {"x": jax.ShapeDtypeStruct((4,), jnp.float32)})

@@ -80,6 +80,7 @@ class _Graph:
         self._names: dict[Any, str] = {}  # of constants, by their contents or identity
         self._kept: list[Any] = []  # arrays whose identity is such a key
         self._sizes: dict[str, str] = {}  # of symbols, by their text
+        self._expanded: dict[str, tuple[str, list[Any]]] = {}  # what was broadcast: as it was before, and its sizes
         self._inputs = inputs
 
     # Building blocks
@@ -143,6 +144,21 @@ class _Graph:
     def reshape(self, x: str, sizes: Sequence[Any]) -> str:
         return self.node("Reshape", x, self.shape(sizes), allowzero=1)
 
+    def expand(self, x: str, before: list[Any], sizes: Sequence[Any]) -> str:
+        """`x`, of as many axes, some of them of size 1, broadcast to `sizes`."""
+        name = self.node("Expand", x, self.shape(sizes))
+        self._expanded[name] = x, before
+        return name
+
+    def operands(self, equation: Any, names: Sequence[str]) -> Sequence[str]:
+        """Those of an operator that broadcasts: as before they were expanded, if together they have all sizes."""
+        shapes = [atom.aval.shape for atom in equation.invars]
+        before = [self._expanded.get(name, (name, shape)) for name, shape in zip(names, shapes, strict=True)]
+        sizes = [[str(size) for size in shape] for _, shape in before]
+        result = [str(size) for size in equation.outvars[0].aval.shape]
+        whole = all(any(s[axis : axis + 1] == [size] for s in sizes) for axis, size in enumerate(result))
+        return [name for name, _ in before] if whole else names
+
     def cast(self, x: str, dtype: Any) -> str:
         return self.node("Cast", x, to=_type(dtype))
 
@@ -181,6 +197,10 @@ def _plain(operator: str) -> Callable:
     return lambda graph, equation, *names: graph.node(operator, *names)
 
 
+def _elementwise(operator: str) -> Callable:
+    return lambda graph, equation, *names: graph.node(operator, *graph.operands(equation, names))
+
+
 def _reduction(operator: str) -> Callable:
     def convert(graph, equation, x):
         axes = equation.params["axes"]
@@ -198,19 +218,20 @@ def _logical(boolean: str) -> Callable:
     def convert(graph, equation, *names):
         if equation.invars[0].aval.dtype != bool:
             raise InputError(f"{equation.primitive.name} of integers has no conversion to ONNX.")
-        return graph.node(boolean, *names)
+        return graph.node(boolean, *graph.operands(equation, names))
 
     return convert
 
 
-def _not_equal(graph, equation, a, b):
-    return graph.node("Not", graph.node("Equal", a, b))
+def _not_equal(graph, equation, *names):
+    return graph.node("Not", graph.node("Equal", *graph.operands(equation, names)))
 
 
-def _select(graph, equation, which, *cases):
-    if len(cases) != 2 or equation.invars[0].aval.dtype != bool:
+def _select(graph, equation, *names):
+    if len(names) != 3 or equation.invars[0].aval.dtype != bool:
         raise InputError("select_n of more than two cases has no conversion to ONNX.")
-    return graph.node("Where", which, cases[1], cases[0])
+    which, where_false, where_true = graph.operands(equation, names)
+    return graph.node("Where", which, where_true, where_false)
 
 
 def _convert_type(graph, equation, x):
@@ -249,7 +270,7 @@ def _broadcast(graph, equation, x, *_):
         missing = [axis for axis in range(len(sizes)) if axis not in places]
         x = graph.node("Unsqueeze", x, graph.integers(*missing))
     same = all(str(a) == str(b) for a, b in zip(aligned, sizes, strict=True))
-    return x if same else graph.node("Expand", x, graph.shape(sizes))
+    return x if same else graph.expand(x, aligned, sizes)
 
 
 def _reshape(graph, equation, x, *_):
@@ -322,17 +343,39 @@ def _argmax(graph, equation, x):
 
 def _dot(graph, equation, a, b):
     (a_sum, b_sum), (a_batch, b_batch) = equation.params["dimension_numbers"]
-    ranks = [len(atom.aval.shape) for atom in equation.invars]
-    if not a_batch and ranks[1] == 2 and tuple(a_sum) == (ranks[0] - 1,):
-        return graph.node("MatMul", a, b if tuple(b_sum) == (0,) else graph.node("Transpose", b, perm=[1, 0]))
+    shapes = [atom.aval.shape for atom in equation.invars]
+    a_rest, b_rest = (
+        [axis for axis in range(len(shape)) if axis not in used]
+        for shape, used in zip(shapes, ((*a_sum, *a_batch), (*b_sum, *b_batch)), strict=True)
+    )
+    if not a_batch and len(shapes[1]) == 2 and tuple(a_sum) == (len(shapes[0]) - 1,):
+        return graph.node("MatMul", a, _ordered(graph, b, 2, [*b_sum, *b_rest]))
+    if len(a_sum) == len(a_rest) == len(b_rest) == 1:
+        # Axes of one, such as those of a single head, are left out: to bring them in order would copy the array.
+        ones = [i for i, axis in enumerate(a_batch) if shapes[0][axis] == 1]
+        sides = []
+        for name, shape, batch, last in (
+            (a, shapes[0], a_batch, [*a_rest, *a_sum]),
+            (b, shapes[1], b_batch, [*b_sum, *b_rest]),
+        ):
+            left_out = [batch[i] for i in ones]
+            name = graph.node("Squeeze", name, graph.integers(*left_out)) if ones else name
+            kept = [axis for axis in range(len(shape)) if axis not in left_out]
+            order = [kept.index(axis) for axis in (*batch, *last) if axis in kept]
+            sides.append(_ordered(graph, name, len(kept), order))
+        product = graph.node("MatMul", *sides)
+        return graph.node("Unsqueeze", product, graph.integers(*ones)) if ones else product
     letters = iter("abcdefghijklmnopqrstuvwxyz")
-    left, right = ([next(letters) for _ in range(rank)] for rank in ranks)
+    left, right = ([next(letters) for _ in shape] for shape in shapes)
     for i, j in [*zip(a_sum, b_sum, strict=True), *zip(a_batch, b_batch, strict=True)]:
         right[j] = left[i]
-    out = [left[i] for i in a_batch]
-    out += [left[i] for i in range(ranks[0]) if i not in a_sum and i not in a_batch]
-    out += [right[j] for j in range(ranks[1]) if j not in b_sum and j not in b_batch]
+    out = [*(left[i] for i in (*a_batch, *a_rest)), *(right[j] for j in b_rest)]
     return graph.node("Einsum", a, b, equation=f"{''.join(left)},{''.join(right)}->{''.join(out)}")
+
+
+def _ordered(graph, x, rank, order):
+    """The axes in this order."""
+    return x if order == list(range(rank)) else graph.node("Transpose", x, perm=order)
 
 
 def _gather(graph, equation, x, indices):
@@ -353,14 +396,14 @@ def _gather(graph, equation, x, indices):
 
 
 _CONVERSIONS: dict[str, Callable] = {
-    "add": _plain("Add"),
-    "add_any": _plain("Add"),
-    "sub": _plain("Sub"),
-    "mul": _plain("Mul"),
-    "div": _plain("Div"),
+    "add": _elementwise("Add"),
+    "add_any": _elementwise("Add"),
+    "sub": _elementwise("Sub"),
+    "mul": _elementwise("Mul"),
+    "div": _elementwise("Div"),
     "neg": _plain("Neg"),
-    "max": _plain("Max"),
-    "min": _plain("Min"),
+    "max": _elementwise("Max"),
+    "min": _elementwise("Min"),
     "exp": _plain("Exp"),
     "log": _plain("Log"),
     "log1p": _log1p,
@@ -373,12 +416,12 @@ _CONVERSIONS: dict[str, Callable] = {
     "sign": _plain("Sign"),
     "square": _square,
     "integer_pow": _integer_pow,
-    "eq": _plain("Equal"),
+    "eq": _elementwise("Equal"),
     "ne": _not_equal,
-    "lt": _plain("Less"),
-    "le": _plain("LessOrEqual"),
-    "gt": _plain("Greater"),
-    "ge": _plain("GreaterOrEqual"),
+    "lt": _elementwise("Less"),
+    "le": _elementwise("LessOrEqual"),
+    "gt": _elementwise("Greater"),
+    "ge": _elementwise("GreaterOrEqual"),
     "and": _logical("And"),
     "or": _logical("Or"),
     "not": _logical("Not"),

@@ -139,15 +139,23 @@ class EncoderLayer(nn.Module):
         return norm(x_BxQxT + dropout(outer), "norm2")
 
 
+@jax.custom_jvp
 def max_over_positions(x_BxNxT, attended_BxNx1):
     """(B, T): the maximum over the attended positions; its gradient goes to the first that has it.
 
-    Not `max`: its gradient compares x with the maximum again, and where the compiler computes x twice with another
+    Not that of `max`, which compares x with the maximum again: where the compiler computes x twice with another
     rounding, equal positions (a repeated click, padding) get too little or NaN. An index is decided once.
     """
+    most_BxT = jnp.where(attended_BxNx1, x_BxNxT, -jnp.inf).max(axis=1)
+    return jnp.where(attended_BxNx1.any(axis=1), most_BxT, x_BxNxT[:, 0])
+
+
+@max_over_positions.defjvp
+def _max_and_tangent(primals, tangents):
+    x_BxNxT, attended_BxNx1 = primals
     first_Bx1xT = jnp.where(attended_BxNx1, x_BxNxT, -jnp.inf).argmax(axis=1, keepdims=True)
     chosen_BxNxT = jnp.arange(x_BxNxT.shape[1])[:, None] == first_Bx1xT
-    return jnp.where(chosen_BxNxT, x_BxNxT, 0).sum(axis=1)
+    return tuple(jnp.where(chosen_BxNxT, of_BxNxT, 0).sum(axis=1) for of_BxNxT in (x_BxNxT, tangents[0]))
 
 
 class HistoryEncoder(nn.Module):
