@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -20,12 +21,15 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.extend.core import jaxprs_in_params
 
 from benchmarks.harness import Table
 from benchmarks.published import published_config
 from mmctr_jax.config import Config
 from mmctr_jax.devices.sharding import make_mesh, put_replicated
 from mmctr_jax.export.folder import write
+from mmctr_jax.export.graph import convert
+from mmctr_jax.export.request import input_shapes, item_arrays, request_function
 from mmctr_jax.prediction.predictor import Predictor
 from mmctr_jax.serve import Scorer
 from mmctr_jax.training.step import init_state, make_narrow, make_predict_step
@@ -104,6 +108,51 @@ def measure_scorer(table: Table, name: str, scorer: Scorer, config: Config, clic
         asked = request(config, clicks, candidates)
         times.append(milliseconds(lambda asked=asked: scorer.score(**asked)))
     table.row(name, what, clicks, *cells(times))
+
+
+def rates() -> tuple[float, float]:
+    """(FLOP, bytes) a second, of ONNX Runtime's products of a matrix of 268 MB with 1,024 vectors, and with one."""
+    import onnxruntime
+
+    matrix = jax.numpy.ones((8192, 8192))
+    x = jax.ShapeDtypeStruct((*jax.export.symbolic_shape("M"), 8192), np.float32)
+    graph = convert(lambda arrays: {"y": arrays["x"] @ matrix}, {"x": x})
+    session = onnxruntime.InferenceSession(graph.SerializeToString())
+    seconds = []
+    for rows in (1024, 1):
+        vectors = np.ones((rows, 8192), np.float32)
+        seconds.append(milliseconds(lambda vectors=vectors: session.run(None, {"x": vectors}))[0] / 1e3)
+    return 2 * 1024 * matrix.size / seconds[0], matrix.nbytes / seconds[1]
+
+
+def flop_of_products(jaxpr: Any) -> int:
+    """Of products of matrices; a multiplication and an addition are two."""
+    flop = sum(flop_of_products(inner) for e in jaxpr.eqns for inner in jaxprs_in_params(e.params))
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            sizes, ((summed, _), _) = equation.invars[0].aval.shape, equation.params["dimension_numbers"]
+            flop += 2 * equation.outvars[0].aval.size * math.prod(sizes[axis] for axis in summed)
+    return flop
+
+
+def measure_floor(
+    table: Table, name: str, predictor: Predictor, folder: Path, clicks: int, rates: tuple[float, float]
+) -> None:
+    """What a float32 graph cannot go below: its products alone, or its weights read once, at ONNX Runtime's rates."""
+    config, times = predictor.config, []
+    params = make_narrow(config, make_mesh(jax.devices()[:1]))(predictor.params, predictor.table, clicks)
+    function = request_function(config, params, predictor.batch_stats, clicks, None)
+    shapes = input_shapes(config, item_arrays(config, predictor.params, predictor.table, 8), clicks)
+    weights = sum(file.stat().st_size for file in folder.glob(f"model-{clicks}.*"))
+    for M in CANDIDATES:
+        sizes = {"V": predictor.num_items, "M": M}
+        arrays = {
+            key: jax.ShapeDtypeStruct([sizes.get(str(size), size) for size in x.shape], x.dtype)
+            for key, x in shapes.items()
+        }
+        flop = flop_of_products(jax.jit(function).trace(arrays).jaxpr.jaxpr)
+        times.append(f"{1e3 * max(flop / rates[0], weights / rates[1]):.2f} ({flop / 1e9:.3g} GFLOP)")
+    table.row(name, f"floor of products and {weights / 1e6:,.0f} MB of weights", clicks, *times)
 
 
 @contextmanager
@@ -192,6 +241,8 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--small", action="store_true", help="without the published model")
     parser.add_argument("--requests", type=int, default=4_000, help="of the test under load (default: 4,000)")
     args = parser.parse_args(argv)
+    rate = rates()
+    print(f"ONNX Runtime's products: {rate[0] / 1e9:,.0f} GFLOP/s; it reads weights at {rate[1] / 1e9:,.1f} GB/s.")
     print("Milliseconds a request, by candidates M.\n")
     table = Table("model", "by", "clicks", *(f"M = {m:,}" for m in CANDIDATES))
     sizes = {"matching, 19,221 items": (19_221, 16), "matching, 91,718 items": (91_718, 16)}
@@ -205,6 +256,7 @@ def main(argv: list[str]) -> None:
             loaded = time.perf_counter() - start
             measure_step(table, name, predictor, clicks)
             measure_scorer(table, name, scorer, predictor.config, clicks, "float32")
+            measure_floor(table, name, predictor, Path(folder), clicks, rate)
             measure_http(table, name, Path(folder), predictor.config, clicks)
     measure_lightgbm(table)
     if not args.small:
@@ -215,6 +267,8 @@ def main(argv: list[str]) -> None:
                 for clicks in (3, 10, 64):
                     scorer = Scorer(folder)
                     measure_scorer(table, "published", scorer, predictor.config, clicks, precision)
+                    if precision == "float32":
+                        measure_floor(table, "published", predictor, Path(folder), clicks, rate)
         for clicks in (3, 10, 64):
             measure_step(table, "published", predictor, clicks)
     print(f"\nFrom opening the larger matching export to its first answer: {loaded:.2f} s.")
