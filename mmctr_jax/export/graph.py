@@ -348,22 +348,13 @@ def _dot(graph, equation, a, b):
         [axis for axis in range(len(shape)) if axis not in used]
         for shape, used in zip(shapes, ((*a_sum, *a_batch), (*b_sum, *b_batch)), strict=True)
     )
-    if not a_batch and len(shapes[1]) == 2 and tuple(a_sum) == (len(shapes[0]) - 1,):
-        return graph.node("MatMul", a, _ordered(graph, b, 2, [*b_sum, *b_rest]))
+    if not a_batch and len(b_rest) == 1 and tuple(a_sum) == (len(shapes[0]) - 1,):
+        return graph.node("MatMul", a, _in_order(graph, b, [*b_sum, *b_rest]))
     if len(a_sum) == len(a_rest) == len(b_rest) == 1:
-        # Axes of one, such as those of a single head, are left out: to bring them in order would copy the array.
-        ones = [i for i, axis in enumerate(a_batch) if shapes[0][axis] == 1]
-        sides = []
-        for name, shape, batch, last in (
-            (a, shapes[0], a_batch, [*a_rest, *a_sum]),
-            (b, shapes[1], b_batch, [*b_sum, *b_rest]),
-        ):
-            left_out = [batch[i] for i in ones]
-            name = graph.node("Squeeze", name, graph.integers(*left_out)) if ones else name
-            kept = [axis for axis in range(len(shape)) if axis not in left_out]
-            order = [kept.index(axis) for axis in (*batch, *last) if axis in kept]
-            sides.append(_ordered(graph, name, len(kept), order))
-        product = graph.node("MatMul", *sides)
+        ones = [i for i, axis in enumerate(a_batch) if shapes[0][axis] == 1]  # such as a single head
+        a = _in_order(graph, a, [*a_batch, *a_rest, *a_sum], [a_batch[i] for i in ones])
+        b = _in_order(graph, b, [*b_batch, *b_sum, *b_rest], [b_batch[i] for i in ones])
+        product = graph.node("MatMul", a, b)
         return graph.node("Unsqueeze", product, graph.integers(*ones)) if ones else product
     letters = iter("abcdefghijklmnopqrstuvwxyz")
     left, right = ([next(letters) for _ in shape] for shape in shapes)
@@ -373,9 +364,12 @@ def _dot(graph, equation, a, b):
     return graph.node("Einsum", a, b, equation=f"{''.join(left)},{''.join(right)}->{''.join(out)}")
 
 
-def _ordered(graph, x, rank, order):
-    """The axes in this order."""
-    return x if order == list(range(rank)) else graph.node("Transpose", x, perm=order)
+def _in_order(graph, x, order, left_out=()):
+    """The axes in this order, without some of size 1: to move those, too, would copy the array."""
+    x = graph.node("Squeeze", x, graph.integers(*left_out)) if left_out else x
+    kept = [axis for axis in order if axis not in left_out]
+    moved = [sorted(kept).index(axis) for axis in kept]
+    return x if moved == sorted(moved) else graph.node("Transpose", x, perm=moved)
 
 
 def _gather(graph, equation, x, indices):
