@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from mmctr_jax import __version__, interrupt, terminal
 from mmctr_jax.devices.allocation import keep_freed_memory
-from mmctr_jax.errors import InputError, TrainingError
+from mmctr_jax.errors import InputError, NoRoomError, TrainingError
 
 COMMANDS = {
     "prepare": "turn a raw log of clicks into the files that training takes",
@@ -68,7 +68,8 @@ def run(command: str, arguments: list[str] | None = None) -> None:
 def run_main(main: Callable[[], int]) -> None:
     """Runs a program's main function and exits: 0 done, 1 failure, 2 bad config or data, 130 interrupted after saving.
 
-    Errors meant for the user become one sentence on standard error; others stay tracebacks, for they are defects.
+    Errors meant for the user become one sentence on standard error, and so do refusals of the system that nobody
+    expected, such as no folder for temporary files. Others stay tracebacks, for they are defects.
     """
     terminal.protect()
     try:
@@ -79,9 +80,13 @@ def run_main(main: Callable[[], int]) -> None:
             code = main()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
-        code = 2
+        code = 1 if isinstance(error, NoRoomError) else 2
     except TrainingError as error:
         print(f"error: {error}", file=sys.stderr)
+        code = 1
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror or error}; correct that, then run the same again.", file=sys.stderr)
         code = 1
     except KeyboardInterrupt:  # outside of the training loop, which saves
         print("error: interrupted before there was anything to save.", file=sys.stderr)

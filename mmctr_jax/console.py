@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -131,7 +131,8 @@ def log_to_file(path: Path, earlier: Iterable[logging.LogRecord] = ()) -> Iterat
         raise
     finally:
         log.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):
+            handler.close()
 
 
 def clock(seconds: float) -> str:

@@ -17,6 +17,10 @@ class InputError(Exception):
         super().__init__(_one_line(message))
 
 
+class NoRoomError(InputError):
+    """A disk or quota is full: once there is room, the same command may end well (exit code 1)."""
+
+
 class UnfitError(InputError):
     """The configuration cannot be trained with these data on this machine; others can."""
 

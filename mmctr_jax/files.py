@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterator
@@ -9,7 +10,9 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO
 
-from mmctr_jax.errors import InputError
+from mmctr_jax.errors import InputError, NoRoomError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def expanded(path: str | Path) -> Path:
@@ -29,11 +32,13 @@ def sha256(file: Path) -> hashlib._Hash:
 
 @contextmanager
 def writing(what: str | Path, advice: str) -> Iterator[None]:
-    """What the system refuses in here becomes an InputError: `what` cannot be written, why, and `advice`."""
+    """What the system refuses in here becomes an InputError: `what` cannot be written, why, and `advice`; a
+    NoRoomError where there is no room."""
     try:
         yield
     except OSError as error:
-        raise InputError(f"{what} cannot be written: {error.strerror or error}; {advice}.") from None
+        kind = NoRoomError if error.errno in _FULL else InputError
+        raise kind(f"{what} cannot be written: {error.strerror or error}; {advice}.") from None
 
 
 def hold(file: int | IO, shared: bool = False) -> None:

@@ -1,5 +1,6 @@
 """The programs as a user runs them: exit codes, one sentence for what is wrong, Ctrl-C."""
 
+import errno
 import os
 import runpy
 import signal
@@ -15,7 +16,8 @@ from bad_files import BAD_ITEMS, BAD_SAMPLES
 from compiling import SOON
 from synthetic import QUICK, merged, raw_config
 
-from mmctr_jax.errors import InputError
+from mmctr_jax.cli import run_main
+from mmctr_jax.errors import InputError, NoRoomError
 from mmctr_jax.files import hold
 from mmctr_jax.runs.recorder import read_records
 
@@ -114,6 +116,30 @@ def test_every_fault_of_the_items_ends_the_same_way(run, config_file, tmp_path):
         assert code == 2 and err.startswith("error: item_info.parquet") and err.count("\n") == 1, (name, err)
         assert all(word in err for word in words), (name, err)
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (NoRoomError("X cannot be written."), 1, "error: X cannot be written.\n"),
+        (OSError(errno.ENOSPC, "No space left on device", "x/y"), 1, "error: x/y: No space left on device; "),
+        (
+            FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"),
+            1,
+            "error: No usable temp",
+        ),
+        (OSError("Matplotlib requires access to a writable cache directory"), 1, "error: Matplotlib requires"),
+    ],
+    ids=["no room", "a full disk", "no temporary folder", "a library's own"],
+)
+def test_what_the_system_refuses_is_one_sentence_and_exit_code_1(error, code, words, capsys):
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit) as exit:
+        run_main(main)
+    said = capsys.readouterr().err
+    assert exit.value.code == code and said.startswith(words) and said.count("\n") == 1
 
 
 def test_an_interrupt_before_training_says_so(run, config_file, monkeypatch, tmp_path):

@@ -1,6 +1,7 @@
 """Several configs over several seeds: every number from its own run, nothing done twice, nothing lost."""
 
 import csv
+import errno
 import json
 import shutil
 import statistics
@@ -205,3 +206,22 @@ def test_what_is_no_fault_of_the_run_stops_the_comparison_and_is_not_recorded(fi
     with pytest.raises(TrainingError, match="no space"):
         compare(paths(folder), [], SEEDS, tmp_path / "out")
     assert json.loads((tmp_path / "out" / "din" / "seed1.json").read_text())["result"] is None
+
+    def no_room(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(comparison, "write_tables", no_room)
+    with pytest.raises(TrainingError, match=r"^Training stopped"):  # the cause, and not what followed from it
+        compare(paths(folder), [], SEEDS, tmp_path / "out")
+
+
+def test_results_that_cannot_be_written_are_one_sentence(finished, tmp_path, monkeypatch):
+    folder, out = finished
+    shutil.copytree(out, tmp_path / "out")
+
+    def refused(*_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(comparison, "write_tables", refused)
+    with pytest.raises(InputError, match="out cannot be written: Permission denied; .* --out"):
+        compare(paths(folder), [], SEEDS, tmp_path / "out")

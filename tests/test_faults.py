@@ -17,14 +17,15 @@ from same_run import assert_same_run
 from synthetic import QUICK, config_for, merged
 
 from mmctr_jax import interrupt
-from mmctr_jax.console import log
+from mmctr_jax.console import log, log_to_file
 from mmctr_jax.devices.sharding import make_mesh
 from mmctr_jax.errors import InputError, TrainingError
 from mmctr_jax.prediction.predictor import Predictor
-from mmctr_jax.runs import checkpoint
+from mmctr_jax.runs import checkpoint, recorder
 from mmctr_jax.runs.checkpoint import Checkpoints
 from mmctr_jax.runs.directory import RunDirectory
 from mmctr_jax.runs.recorder import read_records
+from mmctr_jax.runs.summary import StopReason
 from mmctr_jax.training import loop as training
 from mmctr_jax.training.loop import train
 
@@ -97,6 +98,34 @@ def test_no_room_for_the_records(whole, tmp_path, monkeypatch):
         train(config, tmp_path / "run")
     train(config, tmp_path / "run", resume=True)
     assert_same_run(tmp_path / "run", directory)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no /dev/full")
+def test_a_log_that_is_full_hides_no_error():
+    with pytest.raises(TrainingError, match="the cause"), log_to_file("/dev/full"):
+        log.info("A line.")
+        raise TrainingError("the cause")
+
+
+def test_curves_that_cannot_be_drawn_stop_no_training(whole, tmp_path, monkeypatch):
+    def no_folder(*_):
+        raise OSError("Matplotlib requires access to a writable cache directory")
+
+    monkeypatch.setattr(recorder, "draw_curves", no_folder)
+    monkeypatch.setattr(training, "_DRAW_SECONDS", 0.0)
+    train(whole[0], tmp_path / "run")
+    assert_same_run(tmp_path / "run", whole[1])
+    log_file = (tmp_path / "run" / "train.log").read_text()
+    assert log_file.count("curves.png is not drawn: Matplotlib requires") == 1
+
+
+def test_a_trial_that_was_ended_early_does_not_go_on(whole, tmp_path):
+    """It was killed between its checkpoint and its record; the second time nobody is asked again."""
+    first = train(whole[0], tmp_path / "run", end_early=lambda number, auc: number == 1)
+    again = train(whole[0], tmp_path / "run", resume=True, end_early=lambda number, auc: 1 / 0)
+    assert first.stopped is again.stopped is StopReason.PRUNED and again.epochs == 1
+    assert train(whole[0], tmp_path / "run", resume=True).epochs == 3  # whoever wants it whole
+    assert_same_run(tmp_path / "run", whole[1])
 
 
 def test_no_room_for_a_run_directory(whole, tmp_path):

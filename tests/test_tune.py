@@ -10,6 +10,7 @@ import sys
 import threading
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from marks import slow
@@ -138,6 +139,13 @@ def test_what_is_wrong_with_the_data_is_found_before_the_first_trial(base, train
     with pytest.raises(InputError, match="data.test"):
         space = space_of(base, overrides=["data.test=null", "data.test_labels=null"])
         search(space, tmp_path / "out", score_test=True)
+    without = tmp_path / "without.parquet"
+    test = pq.read_table(load_config(base).data.test)
+    pq.write_table(test.drop_columns("item_id"), without)
+    for file, words in ((without, "item_id"), (tmp_path / "nowhere.parquet", "nowhere")):
+        with pytest.raises(InputError, match=words):
+            space = space_of(base, overrides=[f"data.test={file}", "data.test_labels=null"])
+            search(space, tmp_path / "out", score_test=True)
     assert trained == [] and not (tmp_path / "out").exists()
 
 
@@ -427,8 +435,8 @@ def test_a_study_that_cannot_be_opened_is_named(base, trained, tmp_path):
 def test_the_test_file_is_scored_once_for_the_winner_and_only_when_asked(base, trained, tmp_path, monkeypatch):
     scored = []
 
-    def predict(directory, data, out):
-        scored.append(directory.name)
+    def predict(directory, data, out, labels):
+        scored.append((directory.name, data, labels))
         return {"metrics": {"auc": 0.75}}
 
     monkeypatch.setattr(search_module, "predict", predict)
@@ -438,9 +446,16 @@ def test_the_test_file_is_scored_once_for_the_winner_and_only_when_asked(base, t
     for _ in range(2):
         search(space, out, trials=3, score_test=True)
     best = max(trials(out), key=lambda row: float(row["validation_auc"]))
-    assert scored == [f"{int(best['trial']):04d}"] and "Test, scored once with it: auc 0.7500." in (
-        (out / "search.md").read_text()
-    )
+    data = space.settings["data"]
+    assert scored == [(f"{int(best['trial']):04d}", data["test"], data["test_labels"])]
+    assert f"Test ({data['test']}), scored once with it: auc 0.7500." in (out / "search.md").read_text()
+
+    other = tmp_path / "other.parquet"
+    pq.write_table(pq.read_table(data["test"]).slice(10), other)
+    again = space_of(base, overrides=[f"data.test={other}", "data.test_labels=null"])
+    search(again, out, trials=3, score_test=True)
+    assert scored[1:] == [(scored[0][0], str(other), None)]
+    assert f"Test ({other}), scored once with it" in (out / "search.md").read_text()
 
 
 # The whole

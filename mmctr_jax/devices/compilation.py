@@ -30,6 +30,8 @@ def keep_compiled_programs() -> None:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         folder = base / "mmctr_jax" / f"{platform.machine()}-{kind}"
         folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            return
         jax.config.update("jax_compilation_cache_dir", str(folder))
         if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
             # JAX's second would leave out what `predict` needs for a small model: a fifth of the time of a small file.

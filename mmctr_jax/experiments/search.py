@@ -8,14 +8,17 @@ from typing import Any
 
 import jax
 
-from mmctr_jax.config import parse_config
+from mmctr_jax.config import Config, parse_config
 from mmctr_jax.console import clock, log, show
+from mmctr_jax.data.cache import load_split
 from mmctr_jax.errors import InputError
 from mmctr_jax.experiments.search_results import write_results
 from mmctr_jax.experiments.seeded_run import Run, digests
 from mmctr_jax.experiments.space import Range, Space, label
 from mmctr_jax.experiments.study import ClaimedTrial, Study
+from mmctr_jax.experiments.variants import check_data
 from mmctr_jax.prediction.predict import predict
+from mmctr_jax.remote import shown
 from mmctr_jax.training.data import load_training_data
 
 _DRAW_SECONDS = 10.0  # at least, between two pictures
@@ -54,7 +57,10 @@ def search(
     base = parse_config(space.settings)
     if score_test and base.data.test is None:
         raise InputError("--test scores the test file, and the config names none (data.test); name it there.")
-    load_training_data(base)
+    resolved = load_training_data(base).config
+    if score_test:
+        check_data([resolved], score_test=True)
+        load_split(resolved.data.test, resolved.features, None, with_labels=False)
     study = Study(space, out, sampler, pruning, seed, storage)
     most = trials or (space.size if sampler == "grid" else 20)
     with study.storage_errors():
@@ -62,7 +68,7 @@ def search(
         if finished:
             with study.exclusive():
                 if score_test:
-                    _score_test(study)
+                    _score_test(study, base)
                 write_results(study, picture=True)
     return finished
 
@@ -116,7 +122,7 @@ def _run_trial(study: Study, claimed: ClaimedTrial, known: dict[str, str]) -> di
     return result
 
 
-def _score_test(study: Study) -> None:
+def _score_test(study: Study, base: Config) -> None:
     """Scores the test file with the winner, once; only when no other process may yet find a better one."""
     best = study.best
     if best is None:
@@ -126,7 +132,10 @@ def _score_test(study: Study) -> None:
     if unfinished:
         log.warning(f"{unfinished} trials are still running elsewhere; the last process to end scores the test file.")
         return
+    test = {name: digest for name, digest in digests(base, {}, with_test=True).items() if name.startswith("test")}
     scored: dict[str, Any] = study.optuna.user_attrs.get("test", {})
-    if scored.get("trial") != best.number:
-        metrics = predict(study.out / "trials" / f"{best.number:04d}", None, None)["metrics"]
-        study.optuna.set_user_attr("test", {"trial": best.number, "metrics": metrics})
+    if (scored.get("trial"), scored.get("data")) != (best.number, test):
+        run = study.out / "trials" / f"{best.number:04d}"  # whose own config may name a test file of before
+        metrics = predict(run, base.data.test, None, labels=base.data.test_labels)["metrics"]
+        found = {"trial": best.number, "data": test, "file": shown(base.data.test), "metrics": metrics}
+        study.optuna.set_user_attr("test", found)

@@ -76,7 +76,8 @@ def _markdown(study: Study, importances: dict[str, float]) -> str:
         text += f"Best: trial {best.number}, validation {metrics}; its config is best.yaml.\n\n"
         test = study.optuna.user_attrs.get("test", {})
         if test.get("trial") == best.number:
-            text += f"Test, scored once with it: {_metrics(test['metrics']) or 'its file has no labels'}.\n\n"
+            file = test.get("file", "the config's file")  # of a search by an earlier version
+            text += f"Test ({file}), scored once with it: {_metrics(test['metrics']) or 'it has no labels'}.\n\n"
     best_values = study.values(best) if best else {}
     fields = [
         [

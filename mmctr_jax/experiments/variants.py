@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from mmctr_jax.console import log
 from mmctr_jax.data.items import load_items
 from mmctr_jax.data.labels import read_labels
 from mmctr_jax.data.parquet import part_files
+from mmctr_jax.errors import InputError
 from mmctr_jax.experiments.seeded_run import Run, digests
 from mmctr_jax.files import writing
 
@@ -74,27 +76,35 @@ def train_variants(
             else:
                 variant.results[seed] = result
     log.info(f"{len(seeds) * len(variants) - len(todo)} runs are done already, {len(todo)} to go.")
-    _check_data({variant.name: run.config for variant, _, run in todo}.values(), score_test)
-    with writing(out, "name another folder with --out"):
-        out.mkdir(parents=True, exist_ok=True)
-    written = -math.inf
+    check_data({variant.name: run.config for variant, _, run in todo}.values(), score_test)
+
+    def write() -> None:
+        with writing(out, "make room there, or name another folder with --out"):
+            out.mkdir(parents=True, exist_ok=True)
+            write_results()
+
+    written, finished = -math.inf, True
     try:
         for number, (variant, seed, run) in enumerate(todo, 1):
             log.info(f"Run {number} of {len(todo)}: {variant.name}, seed {seed}.")
             result = run.go(score_test)
             if result is None:
-                return False
+                finished = False
+                break
             variant.results[seed] = result
             jax.clear_caches()  # the compiled programs of this run are of no use to the next
             if time.monotonic() - written > _WRITE_SECONDS:
-                write_results()
+                write()
                 written = time.monotonic()
-        return True
-    finally:
-        write_results()
+    except BaseException:
+        with suppress(InputError):  # what ended it is what is to be said
+            write()
+        raise
+    write()
+    return finished
 
 
-def _check_data(configs: Iterable[Config], score_test: bool) -> None:
+def check_data(configs: Iterable[Config], score_test: bool) -> None:
     """Finds what is wrong with items or test labels now, not hours later when a run reads them."""
     tests = set()
     for config in configs:

@@ -193,7 +193,7 @@ class RunDirectory:
                     continue
                 handle.close()
                 raise InputError(
-                    f"Another training is at work in {self}; wait for it, or name another --run-dir."
+                    f"Another training is at work in {self}; wait for it, or name another folder."
                 ) from None
         return handle
 

@@ -33,6 +33,7 @@ class Recorder:
         self.records: list[dict[str, Any]] = []
         self._file: TextIO | None = None
         self._drawn = time.monotonic()
+        self._draws = True
 
     def open_at(self, step: int) -> None:
         """Continues after `step`: what an interrupted run wrote beyond it is dropped."""
@@ -70,7 +71,12 @@ class Recorder:
         for tracker in self._trackers:
             tracker.flush()
         if time.monotonic() - self._drawn >= at_least_every:
-            draw_curves(self.records, self._curves)
+            try:
+                draw_curves(self.records, self._curves)
+            except OSError as error:  # no folder that matplotlib can keep things in, either
+                if self._draws:
+                    log.warning(f"{self._curves} is not drawn: {error.strerror or error}. The training goes on.")
+                self._draws = False
             self._drawn = time.monotonic()
 
 

@@ -427,6 +427,7 @@ class _Trainer:
             "position": asdict(self.position) | asdict(self.stopwatch),
             "plateau": asdict(self.plateau),
             "best_metrics": self.best_metrics,
+            "pruned": self.pruned,
         }
         parts = self.state.parts(self.predicting(self.state))
         self.checkpoints.save(parts, progress, self.position.step, self.plateau.best_step)
@@ -440,6 +441,7 @@ class _Trainer:
         self.stopwatch = Stopwatch(**{field.name: position.pop(field.name) for field in fields(Stopwatch)})
         self.position, self.plateau = Position(**position), Plateau.restored(progress["plateau"])
         self.best_metrics = progress["best_metrics"]
+        self.pruned = self.end_early is not None and progress.get("pruned", False)  # not in runs of before
         self.checkpoints.warn_without(self.plateau.best_step)
         log.info(
             f"Resuming at step {self.position.step:,}; best validation "
