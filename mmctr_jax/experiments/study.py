@@ -78,7 +78,8 @@ class Study:
                     load_if_exists=True,
                 )
             except Exception as error:  # of as many kinds as there are storages
-                problem = str(error).partition("\n")[0].replace(storage or "\n", "the URL")  # which may hold a password
+                problem = str(error.__cause__ or error).partition("\n")[0]
+                problem = problem.replace(storage or "\n", "the URL")  # which may hold a password
                 raise InputError(
                     f"The study {'of --storage' if storage else out / 'study.db'} cannot be opened ({problem}); "
                     "correct that, or name another place."
