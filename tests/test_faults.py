@@ -90,12 +90,15 @@ def test_no_room_for_a_later_checkpoint(whole, begun, tmp_path):
 
 
 @pytest.mark.slow
-def test_no_room_for_the_records(whole, tmp_path, monkeypatch):
-    """Not even for the curves, let alone a checkpoint."""
+def test_no_room_for_the_records(whole, begun, tmp_path):
     config, directory, _ = whole
-    monkeypatch.setattr(training, "_DRAW_SECONDS", 0.0)
-    with files_of_at_most(30_000), pytest.raises(TrainingError, match="File too large; no checkpoint was made yet"):
-        train(config, tmp_path / "run")
+    shutil.copytree(begun, tmp_path / "run")
+    records = tmp_path / "run" / "metrics.jsonl"
+    line = records.read_text().splitlines(keepends=True)[0]
+    records.write_text(line * (30_000 // len(line)))  # no room for another
+    with files_of_at_most(30_000), pytest.raises(TrainingError, match="Training stopped: .*File too large; .*--resume"):
+        train(config, tmp_path / "run", resume=True)
+    shutil.copy(begun / "metrics.jsonl", records)
     train(config, tmp_path / "run", resume=True)
     assert_same_run(tmp_path / "run", directory)
 
