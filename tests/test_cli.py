@@ -18,7 +18,7 @@ from synthetic import QUICK, merged, raw_config
 
 from mmctr_jax.cli import run_main
 from mmctr_jax.errors import InputError, NoRoomError
-from mmctr_jax.files import hold
+from mmctr_jax.files import hold, writing
 from mmctr_jax.runs.recorder import read_records
 
 ROOT = Path(__file__).parents[1]
@@ -116,6 +116,13 @@ def test_every_fault_of_the_items_ends_the_same_way(run, config_file, tmp_path):
         assert code == 2 and err.startswith("error: item_info.parquet") and err.count("\n") == 1, (name, err)
         assert all(word in err for word in words), (name, err)
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_full_disk_is_told_from_what_must_not_be_written():
+    for number, kind in ((errno.ENOSPC, NoRoomError), (errno.EDQUOT, NoRoomError), (errno.EACCES, InputError)):
+        with pytest.raises(InputError, match="X cannot be written: why; do that") as refused, writing("X", "do that"):
+            raise OSError(number, "why")
+        assert type(refused.value) is kind
 
 
 @pytest.mark.parametrize(
