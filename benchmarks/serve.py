@@ -136,7 +136,7 @@ def flop_of_products(jaxpr: Any) -> int:
 
 
 def measure_floor(
-    table: Table, name: str, predictor: Predictor, folder: Path, clicks: int, rates: tuple[float, float]
+    table: Table, name: str, predictor: Predictor, folder: Path, clicks: int, per_second: tuple[float, float]
 ) -> None:
     """What a float32 graph cannot go below: its products alone, or its weights read once, at ONNX Runtime's rates."""
     config, times = predictor.config, []
@@ -151,7 +151,7 @@ def measure_floor(
             for key, x in shapes.items()
         }
         flop = flop_of_products(jax.jit(function).trace(arrays).jaxpr.jaxpr)
-        times.append(f"{1e3 * max(flop / rates[0], weights / rates[1]):.2f} ({flop / 1e9:.3g} GFLOP)")
+        times.append(f"{1e3 * max(flop / per_second[0], weights / per_second[1]):.2f} ({flop / 1e9:.3g} GFLOP)")
     table.row(name, f"floor of products and {weights / 1e6:,.0f} MB of weights", clicks, *times)
 
 

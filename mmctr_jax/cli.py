@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from mmctr_jax import __version__, interrupt, terminal
 from mmctr_jax.devices.allocation import keep_freed_memory
-from mmctr_jax.errors import InputError, NoRoomError, TrainingError
+from mmctr_jax.errors import InputError, NoRoomError, TrainingError, one_line
 
 COMMANDS = {
     "prepare": "turn a raw log of clicks into the files that training takes",
@@ -86,7 +86,8 @@ def run_main(main: Callable[[], int]) -> None:
         code = 1
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{error.strerror or error}; correct that, then run the same again.", file=sys.stderr)
+        problem = one_line(f"{where}{error.strerror or error}")
+        print(f"error: {problem}; correct that, then run the same again.", file=sys.stderr)
         code = 1
     except KeyboardInterrupt:  # outside of the training loop, which saves
         print("error: interrupted before there was anything to save.", file=sys.stderr)

@@ -3,7 +3,7 @@
 _LONGEST = 1000  # characters of a message
 
 
-def _one_line(message: str) -> str:
+def one_line(message: str) -> str:
     """Names out of people's files may hold anything: what does not print is escaped, what goes on too long is cut."""
     line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
     half = _LONGEST // 2
@@ -14,7 +14,7 @@ class InputError(Exception):
     """Bad configuration, data, checkpoint or arguments (exit code 2). The message says what, where and what to do."""
 
     def __init__(self, message: str):
-        super().__init__(_one_line(message))
+        super().__init__(one_line(message))
 
 
 class NoRoomError(InputError):

@@ -149,6 +149,8 @@ def test_what_cannot_be_compared_is_refused_before_anything_runs(finished, tmp_p
     (tmp_path / "din.yaml").write_text(paths(folder)[0].read_text())
     (tmp_path / "bad.yaml").write_text("data: 3")
     pq.write_table(pq.read_table(dataset / "test_labels.parquet").slice(1), tmp_path / "labels.parquet")
+    test = pq.read_table(dataset / "test.parquet").drop_columns("item_id")
+    pq.write_table(test, tmp_path / "without.parquet")
     din = folder / "din.yaml"
     for configs, override, words in (
         ([din, tmp_path / "din.yaml"], None, "Two configs are named din"),
@@ -157,6 +159,7 @@ def test_what_cannot_be_compared_is_refused_before_anything_runs(finished, tmp_p
         ([din], "train.seed=5", "--seeds"),
         ([din], "data.item_info=absent.parquet", "absent.parquet"),
         ([din], f"data.test_labels={tmp_path / 'labels.parquet'}", "89 labels for 90 rows"),
+        ([din], f"data.test={tmp_path / 'without.parquet'}", "item_id"),
         ([din], "features.item_features=[{kind: embedding, name: item_emb_d8, dim: 7}]", "item_emb_d8"),
     ):
         with pytest.raises(InputError, match=words):

@@ -105,10 +105,8 @@ PRODUCTS = ("bqhd,bkhd->bhqk", "bhqk,bkhd->bqhd", "bn,bne->be", "bd,bnd->bn", "b
 @pytest.mark.parametrize("product", PRODUCTS)
 def test_products_of_any_axes_are_numpys(product, heads):
     """b is a symbol, and h may be 1, as with one attention head, where nothing is copied."""
-    rng, sizes = (
-        np.random.default_rng(0),
-        {"b": 3, "h": heads, "d": 4, "e": 2, "i": 2, "j": 3} | dict.fromkeys("nqk", 5),
-    )
+    rng = np.random.default_rng(0)
+    sizes = {"b": 3, "h": heads, "d": 4, "e": 2, "i": 2, "j": 3} | dict.fromkeys("nqk", 5)
     arrays = {
         name: rng.normal(size=[sizes[axis] for axis in axes]).astype(np.float32)
         for name, axes in zip("xy", product.partition("->")[0].split(","), strict=True)

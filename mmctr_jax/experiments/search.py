@@ -10,7 +10,8 @@ import jax
 
 from mmctr_jax.config import Config, parse_config
 from mmctr_jax.console import clock, log, show
-from mmctr_jax.data.cache import load_split
+from mmctr_jax.data.cache import digest_of_files
+from mmctr_jax.data.parquet import part_files
 from mmctr_jax.errors import InputError
 from mmctr_jax.experiments.search_results import write_results
 from mmctr_jax.experiments.seeded_run import Run, digests
@@ -57,10 +58,9 @@ def search(
     base = parse_config(space.settings)
     if score_test and base.data.test is None:
         raise InputError("--test scores the test file, and the config names none (data.test); name it there.")
-    resolved = load_training_data(base).config
+    load_training_data(base)
     if score_test:
-        check_data([resolved], score_test=True)
-        load_split(resolved.data.test, resolved.features, None, with_labels=False)
+        check_data([base], score_test=True)
     study = Study(space, out, sampler, pruning, seed, storage)
     most = trials or (space.size if sampler == "grid" else 20)
     with study.storage_errors():
@@ -132,7 +132,7 @@ def _score_test(study: Study, base: Config) -> None:
     if unfinished:
         log.warning(f"{unfinished} trials are still running elsewhere; the last process to end scores the test file.")
         return
-    test = {name: digest for name, digest in digests(base, {}, with_test=True).items() if name.startswith("test")}
+    test = [digest_of_files(part_files(path)).hexdigest() for path in (base.data.test, base.data.test_labels) if path]
     scored: dict[str, Any] = study.optuna.user_attrs.get("test", {})
     if (scored.get("trial"), scored.get("data")) != (best.number, test):
         run = study.out / "trials" / f"{best.number:04d}"  # whose own config may name a test file of before

@@ -18,6 +18,7 @@ import jax
 
 from mmctr_jax.config import Config
 from mmctr_jax.console import log
+from mmctr_jax.data.cache import load_split
 from mmctr_jax.data.items import load_items
 from mmctr_jax.data.labels import read_labels
 from mmctr_jax.data.parquet import part_files
@@ -105,12 +106,16 @@ def train_variants(
 
 
 def check_data(configs: Iterable[Config], score_test: bool) -> None:
-    """Finds what is wrong with items or test labels now, not hours later when a run reads them."""
-    tests = set()
+    """Finds what is wrong with items or test files now, not hours later when a run reads them."""
+    tests, read_as = set(), {}
     for config in configs:
-        load_items(config.data.item_info, config.features, config.data.cache_dir)
+        features = load_items(config.data.item_info, config.features, config.data.cache_dir).features
         if score_test:
-            tests.add((config.data.test, config.data.test_labels, config.features.label, config.features.id_columns))
+            tests.add((config.data.test, config.data.test_labels, features.label, features.id_columns))
+            read_as[config.data.test, features.model_dump_json()] = features
+    for (test, _), features in read_as.items():
+        if test is not None:
+            load_split(test, features, None, with_labels=False)
     for test, labels, name, id_columns in tests:
         if test is None or read_labels(part_files(test), name, labels, id_columns) is None:
             log.warning("No test labels (data.test, data.test_labels): only validation results will be compared.")
