@@ -21,6 +21,7 @@ from mmctr_jax.data.items import load_items
 from mmctr_jax.data.labels import read_labels
 from mmctr_jax.data.numbering import check_same_numbering, grown, numbering_of
 from mmctr_jax.devices.sharding import make_mesh, put_items
+from mmctr_jax.embed import item_info
 from mmctr_jax.embed.item_info import ItemInfo
 from mmctr_jax.embed.pipeline import embed
 from mmctr_jax.errors import InputError
@@ -462,11 +463,12 @@ def test_new_items_get_vectors_of_the_same_fit(tmp_path):
     np.testing.assert_allclose(after[number[LATER[0]]], before[number[TODAY[1]]], atol=1e-5)
 
 
-def test_known_vectors_are_kept_to_the_bit(tmp_path):
+def test_known_vectors_are_kept_to_the_bit(tmp_path, monkeypatch):
+    monkeypatch.setattr(item_info, "_ROWS", 2)
     before = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
     ids = np.array([0, 2, 1, 3, 4])
-    table = pa.table({"item_id": ids})
-    info = ItemInfo(tmp_path / "item_info.parquet", table, ids, np.array([-1, 1, 0, 2, 3]), "vector", before)
+    pq.write_table(pa.table({"item_id": ids}), path := tmp_path / "item_info.parquet")
+    info = ItemInfo(path, path, frozenset({"vector"}), ids, np.array([-1, 1, 0, 2, 3]), "vector", before)
     again = np.concatenate([before * np.float32(1 + 1e-5), np.ones((1, 4), np.float32)])
     info.write(again)
     found = {row["item_id"]: row["vector"] for row in read(tmp_path)}

@@ -66,7 +66,7 @@ def read_item_file(folder: Path) -> ItemFile:
         raise InputError(f"{files[0]} has no rows; it must have one row per item.")
     item_ids = np.concatenate([chunk.integers() for chunk in chunks])
     originals = text_column(files, "item") if "item" in column_names(files) else None
-    refuse_duplicates(item_ids.tolist(), files[0], "item_id")
+    refuse_duplicates(item_ids, files[0], "item_id")
     if originals is not None:
         if None in originals:
             raise InputError(f"{files[0]}: column item is null in row {originals.index(None)}; give each item its id.")
@@ -100,8 +100,12 @@ def _require(files: list[Path], column: str) -> None:
             raise InputError(f"{file}: column {column} is missing (it has {', '.join(names)}); add it.")
 
 
-def refuse_duplicates(keys: list, file: Path, column: str) -> None:
+def refuse_duplicates(keys: list | np.ndarray, file: Path, column: str) -> None:
     """Raises: InputError, with both rows, if a key stands in the column twice."""
+    if isinstance(keys, np.ndarray):
+        if (np.diff(np.sort(keys)) > 0).all():
+            return
+        keys = keys.tolist()
     rows: dict = {}
     for row, key in enumerate(keys):
         first = rows.setdefault(key, row)
