@@ -29,6 +29,7 @@ from mmctr_jax.export.folder import export
 from mmctr_jax.features import CategoricalFeature, CodesFeature, Features, NumericFeature
 from mmctr_jax.prediction.predict import predict
 from mmctr_jax.prediction.predictor import restore_best
+from mmctr_jax.prepare import writing
 from mmctr_jax.runs.directory import RunDirectory
 from mmctr_jax.training.data import load_training_data
 from mmctr_jax.training.loop import train
@@ -438,7 +439,9 @@ def test_a_daily_job_of_three_days(days, tmp_path):
     assert set(scores["item_id"]) <= {*TODAY, *LATER, "c001", "c002"} and scores["score"].is_finite().all()
 
 
-def test_new_items_get_vectors_of_the_same_fit(tmp_path):
+def test_new_items_get_vectors_of_the_same_fit(tmp_path, monkeypatch):
+    for module in (writing, item_info):
+        monkeypatch.setattr(module, "_ROWS", 7)
     words = [f"w{i}" for i in range(12)]
     rng = np.random.default_rng(0)
     titles = {item: " ".join(rng.choice(words, 4)) for item in [*TODAY, *LATER]}

@@ -9,7 +9,8 @@ import numpy as np
 from sklearn.decomposition import PCA, IncrementalPCA
 
 from mmctr_jax.console import Progress
-from mmctr_jax.embed.parts import CHUNK_ROWS, Part, row_chunks, zeros_on_disk
+from mmctr_jax.data.kept import zeros_for_now
+from mmctr_jax.embed.parts import CHUNK_ROWS, Part, row_chunks
 from mmctr_jax.errors import InputError
 
 FULL_PCA_BYTES = 2**31  # of the fitted matrix in float64; a larger one is fitted piece by piece
@@ -56,7 +57,7 @@ def fuse(parts: list[Part], training: np.ndarray, dim: int, whiten: bool, l2: Co
             f"--whiten would blow up rounding errors at --dim {dim}: only {(spread > _NO_VARIANCE * spread[0]).sum()} "
             "components have any variance, the largest possible value."
         )
-    vectors = zeros_on_disk(len(present), dim)
+    vectors = zeros_for_now(len(present), dim)
     for chunk in row_chunks(len(present)):
         rows = np.arange(len(present))[chunk][present[chunk]]
         if rows.size:

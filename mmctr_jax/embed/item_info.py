@@ -15,10 +15,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mmctr_jax.data.kept import zeros_for_now
 from mmctr_jax.data.numbering import check_same_numbering, numbering_of
 from mmctr_jax.data.parquet import column_names, read_columns
 from mmctr_jax.embed.item_file import ItemFile, refuse_duplicates
-from mmctr_jax.embed.parts import Part, row_chunks, zeros_on_disk
+from mmctr_jax.embed.parts import Part, row_chunks
 from mmctr_jax.errors import InputError
 from mmctr_jax.files import replacing, write_atomically, writing
 
@@ -173,7 +174,7 @@ def _vectors_of_known(source: Path, column: str, known: int) -> np.ndarray:
         ids = chunk["item_id"].integers()
         vectors = np.array(chunk[column].array.to_pylist(), np.float32)
         if before is None:
-            before = zeros_on_disk(known, vectors.shape[1])
+            before = zeros_for_now(known, vectors.shape[1])
         here = (ids >= 1) & (ids <= known)
         before[ids[here] - 1] = vectors[here]
     return before

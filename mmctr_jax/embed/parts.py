@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from mmctr_jax.data.kept import filled_with_zeros
-from mmctr_jax.files import writing_cache
 
 CHUNK_ROWS = 4096  # of items: what is in memory at once
 
@@ -21,15 +16,6 @@ def row_chunks(rows: int) -> Iterator[slice]:
     """0 … rows in slices of CHUNK_ROWS, the last one shorter."""
     for start in range(0, rows, CHUNK_ROWS):
         yield slice(start, min(start + CHUNK_ROWS, rows))
-
-
-def zeros_on_disk(rows: int, width: int) -> np.ndarray:
-    """(rows, width) float32 in a file without a name: the vectors of very many items need not fit into memory.
-
-    Raises: InputError where there is no room.
-    """
-    with writing_cache(tempfile.gettempdir(), "TMPDIR"), tempfile.TemporaryDirectory(prefix="mmctr_") as folder:
-        return filled_with_zeros(Path(folder), "vectors", np.dtype(np.float32), (rows, width))
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mmctr_jax.console import log
+from mmctr_jax.data.kept import zeros_for_now
 from mmctr_jax.data.parquet import Column, column_names, part_files
 from mmctr_jax.embed.item_file import ItemFile, refuse_duplicates, text_column
-from mmctr_jax.embed.parts import CHUNK_ROWS, Part, row_chunks, zeros_on_disk
+from mmctr_jax.embed.parts import CHUNK_ROWS, Part, row_chunks
 from mmctr_jax.errors import InputError
 from mmctr_jax.files import sha256
 from mmctr_jax.prepare import raw_tables, raw_values
@@ -143,7 +144,7 @@ def _rows_in_order(
             raise InputError(f"{file}, row {chunk.start + wrong[0]}: NaN or infinite (in float32); replace it.")
     if places is None:
         return array
-    vectors = zeros_on_disk(len(item_file), array.shape[1])
+    vectors = zeros_for_now(len(item_file), array.shape[1])
     for chunk in row_chunks(len(array)):
         here = places[chunk]
         vectors[here[here >= 0]] = array[chunk][here >= 0]
@@ -169,7 +170,7 @@ def _read_parquet(file: Path, column: str | None, item_file: ItemFile) -> tuple[
         if vectors is None:
             if not lengths[0]:
                 raise cells.refuse(0, "null, or a vector of 0 numbers; drop such rows.")
-            vectors = zeros_on_disk(len(item_file), int(lengths[0]))
+            vectors = zeros_for_now(len(item_file), int(lengths[0]))
         width = vectors.shape[1]
         wrong = np.flatnonzero(lengths != width)
         if wrong.size:

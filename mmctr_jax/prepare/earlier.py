@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mmctr_jax.config import load_config
@@ -34,7 +33,7 @@ class Earlier:
     tags: pl.DataFrame
     side: dict[str, pl.DataFrame]  # of all other features with ids, of rows, clicks and items
     features: pl.DataFrame  # item_feature.parquet, by item number
-    info: pa.Table  # item_info.parquet, by item number, without padding
+    info: Path  # item_info.parquet, which may be larger than the memory
     max_history: int  # of the model that is to go on
 
     @property
@@ -51,7 +50,7 @@ class Earlier:
     def vectors(self) -> str | None:
         """The column of vectors that `mmctr embed` wrote, which known items keep."""
         column = (self.manifest["embedding"] or {}).get("column")
-        return column if column in self.info.column_names else None
+        return column if column in pq.read_schema(self.info).names else None
 
     def numbers(self, name: str) -> Numbers:
         """How a model takes that column of numbers."""
@@ -91,7 +90,7 @@ def read_earlier(path: Path) -> Earlier:
     side = [*columns["side"], *columns["lists"], *columns["item_side"]]
     side += [f"click_{name}" for name, kind in columns["clicks"].items() if kind == "categorical"]
     try:
-        info = _table(folder / "item_info.parquet")
+        pq.read_schema(info := folder / "item_info.parquet")
         return Earlier(
             named,
             manifest,
@@ -101,7 +100,7 @@ def read_earlier(path: Path) -> Earlier:
             _vocabulary(folder, "item_tags"),
             {name: _vocabulary(folder, name) for name in side},
             pl.from_arrow(_table(folder / "item_feature.parquet")).sort("item_id"),
-            info.filter(pc.greater(info["item_id"], 0)).sort_by("item_id"),
+            info,
             config.model.max_history if run else max_history(manifest),
         )
     except (OSError, pa.ArrowException, pl.exceptions.PolarsError, KeyError) as error:

@@ -16,7 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmctr_jax.console import Progress, log
+from mmctr_jax.data.kept import zeros_for_now
 from mmctr_jax.data.numbering import with_numbering
+from mmctr_jax.data.parquet import read_columns
 from mmctr_jax.errors import InputError
 from mmctr_jax.prepare import encoding
 from mmctr_jax.prepare.dataset import Dataset, Tables
@@ -31,6 +33,7 @@ from mmctr_jax.prepare.sums import Histogram, Sum
 from mmctr_jax.prepare.totals import FOLDS, Shard, Shards, keys_of_rows, respelled_column
 from mmctr_jax.remote import opened, writing_file
 
+_ROWS = 2**17  # of a table at once; a row group
 _NEW = 0.01  # share of a split's clicks on items new to it, above which a warning is given
 
 
@@ -52,32 +55,41 @@ def write_items(out: Path, dataset: Dataset, earlier: Earlier | None = None) -> 
     known = features.select("item_id", "item_tags", *more)
     padding = {"item_id": 0, "item_tags": []} | dict.fromkeys(dataset.items.categories, 0)
     info = pl.concat([pl.DataFrame([padding], schema=known.schema), known])
-    table = info.to_arrow()
-    for field, vectors in _vectors_of(earlier, len(features)) if earlier else ():
-        table = table.append_column(field, vectors)
-    _write(table, out / "item_info.parquet", dataset)
+    _write(info.to_arrow(), out / "item_info.parquet", dataset, _vectors_of(earlier, len(features)) if earlier else {})
 
 
-def _write(table: pa.Table, path: Path, dataset: Dataset) -> None:
-    table = without_large_types(table)
-    table = table.cast(with_numbering(table.schema, dataset.tables.numbering))
-    pq.write_table(table, path, compression="zstd", write_page_checksum=True)
+def _write(table: pa.Table, path: Path, dataset: Dataset, vectors: dict[pa.Field, np.ndarray] | None = None) -> None:
+    """vectors: (rows, width) of further columns."""
+    table, vectors = without_large_types(table), vectors or {}
+    schema = with_numbering(pa.schema([*table.schema, *vectors]), dataset.tables.numbering)
+    with pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True) as file:
+        for start in range(0, table.num_rows, _ROWS):
+            piece = table.slice(start, _ROWS)
+            for field, values in vectors.items():
+                here = pa.array(values[start : start + _ROWS].ravel())
+                piece = piece.append_column(field.name, pa.FixedSizeListArray.from_arrays(here, values.shape[1]))
+            file.write_table(piece.cast(schema))
 
 
-def _vectors_of(earlier: Earlier, items: int) -> Iterator[tuple[pa.Field, pa.Array]]:
+def _vectors_of(earlier: Earlier, items: int) -> dict[pa.Field, np.ndarray]:
     """The columns of vectors of an earlier item_info: padding, its items, and zeros for the new ones."""
-    for field in earlier.info.schema:
+    found = {}
+    for field in pq.read_schema(earlier.info):
         if pa.types.is_fixed_size_list(field.type) and pa.types.is_floating(field.type.value_type):
-            width, known = field.type.list_size, earlier.info[field.name].combine_chunks()
-            values = np.zeros((items + 1, width), np.float32)
-            values[1 : len(known) + 1] = known.flatten().to_numpy().reshape(-1, width)
-            if items > len(known):
+            width, known = field.type.list_size, 0
+            values = zeros_for_now(items + 1, width)
+            for chunk in read_columns([earlier.info], ["item_id", field.name]):
+                ids = chunk["item_id"].integers()
+                values[ids] = chunk[field.name].vectors(width)
+                known = max(known, int(ids.max()))
+            if items > known:
                 log.warning(
-                    f"{items - len(known):,} new items have zeros in {field.name}, as items without text or picture: "
+                    f"{items - known:,} new items have zeros in {field.name}, as items without text or picture: "
                     "the model scores them by what else is known of them. `mmctr embed` on the new folder, with the "
                     "options of the earlier one, gives them vectors."
                 )
-            yield field, pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), width)
+            found[field] = values
+    return found
 
 
 def write_samples(
