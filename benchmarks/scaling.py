@@ -23,7 +23,16 @@ from benchmarks.published import LEARNING_RATE, PUBLISHED, MeasuredModel, publis
 from mmctr_jax.config import Config
 from mmctr_jax.data.loader import train_batches
 from mmctr_jax.devices.collectives import collectives
-from mmctr_jax.devices.sharding import make_mesh, on_devices, placed, put_batch, put_items, put_replicated, split_rows
+from mmctr_jax.devices.sharding import (
+    make_mesh,
+    on_devices,
+    placed,
+    put_batch,
+    put_items,
+    put_replicated,
+    rows_for_items,
+    split_rows,
+)
 from mmctr_jax.models.matching import MatchingSettings
 from mmctr_jax.training.step import abstract_state, init_state, make_train_step
 
@@ -167,7 +176,7 @@ def _abstract_items(items: int, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
     """The item table of so many items, of shapes alone, split over the devices."""
 
     def shape(x: np.ndarray) -> jax.ShapeDtypeStruct:
-        whole = (items + -items % 512, *x.shape[1:])
+        whole = (rows_for_items(items), *x.shape[1:])
         return jax.ShapeDtypeStruct(whole, x.dtype, sharding=placed(whole, mesh, "fsdp"))
 
     return {name: shape(x) for name, x in made_up_items(10).items()}

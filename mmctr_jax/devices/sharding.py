@@ -79,11 +79,20 @@ def unfilled(params: Any, features: Features) -> Any:
     return params | {"embedding": tables}
 
 
+def rows_for_items(items: int) -> int:
+    """Rows of the item table on the devices: up to a sixteenth more than items, where these are many.
+
+    So programs stay the same, and compiled, while items come in. A multiple of 512, so that devices have equal parts.
+    """
+    step = max(_ROWS_OF, 1 << items.bit_length() >> 5)
+    return items + (-items % step if items > 8 * _ROWS_OF else 0)
+
+
 def put_items(items: dict[str, np.ndarray], mesh: Mesh, config: Config) -> dict[str, jax.Array]:
     """The item table on the devices, of which each reads its part; every process must hold the same values."""
 
     def put(values: np.ndarray) -> jax.Array:
-        rows = len(values) + _filling(len(values), config.train.sharding)
+        rows = rows_for_items(len(values))
         shape = (rows, *values.shape[1:])
 
         def part(index: tuple[slice, ...]) -> np.ndarray:
