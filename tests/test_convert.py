@@ -189,6 +189,8 @@ def test_nothing_but_tensors_is_unpickled(released):
         ("model.dcn.batch_norm=true", "batch_norm"),
         ("model.transformer.similarity=true", "similarity"),
         ("model={name: din}", "din"),
+        ("features.item_hash=9", "item_hash"),
+        ("features.item_rows=9", "item_rows"),
     ],
 )
 def test_a_model_that_the_release_does_not_have_is_refused(released, override, words):

@@ -24,7 +24,8 @@ from mmctr_jax.features.base import Fitted, as_wide
 from mmctr_jax.files import writing_cache
 
 ItemTable = dict[str, np.ndarray]
-"""Item feature name → (V, …) its values by item id, e.g. (V, L) int32 tags or (V, dim) float32 vectors."""
+"""Item feature name → (V, …) its values by item id, e.g. (V, L) int32 tags or (V, dim) float32 vectors; and with
+`features.item_rows`, under the name of the item ids, (V,) int32 each item's row of their table, or 0."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,8 @@ def with_new_items(
         changed |= new.changed
         if new.unknown:
             remarks.append(f"{path}: {new.unknown:,} ids in {f.name} are new since training and count as unknown.")
+    if features.item_rows:
+        table[features.item] = np.pad(known[features.item], (0, num_items - trained))
     if 2 * np.count_nonzero(changed) > trained:
         raise InputError(
             f"{path}: {np.count_nonzero(changed):,} of the {trained:,} items of training have other features now, so "

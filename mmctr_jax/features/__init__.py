@@ -62,6 +62,9 @@ class Features(Settings):
     item_hash: Annotated[int, Field(ge=3, le=2**31 - 1)] | None = None
     """Rows of the table of item ids. null: one for each item. Otherwise each item's vector is the sum of the two rows
     that its id is hashed to; two items seldom share both."""
+    item_rows: Annotated[int, Field(ge=2, le=2**31 - 1)] | None = None
+    """Rows of the table of item ids, padding's included. null: one for each item. Otherwise the items that the training
+    rows name most often, as target or click, have one each, and the others are known by their features alone."""
     side: tuple[RowFeature, ...] = (
         CategoricalFeature(name="likes_level", vocab_size=11),
         CategoricalFeature(name="views_level", vocab_size=11),
@@ -100,6 +103,12 @@ class Features(Settings):
                     f"features.item_features lists {f.name!r} of kind {f.kind}, which describes rows; "
                     "list it under features.side"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _items_have_one_kind_of_rows(self) -> Features:
+        if self.item_hash and self.item_rows:
+            raise ValueError("features.item_hash and features.item_rows both say how item ids share a table; name one")
         return self
 
     @model_validator(mode="after")
@@ -171,7 +180,9 @@ class Features(Settings):
     @property
     def table_sizes(self) -> dict[str, int]:
         """Rows of each learned embedding table, padding included; `num_items` and vocabularies must not be null."""
-        sizes = {f.name: f.table_size for f in self.side} | {self.item: self.item_hash or self.num_items}
+        sizes = {f.name: f.table_size for f in self.side} | {
+            self.item: self.item_hash or self.item_rows or self.num_items
+        }
         sizes |= {f.name: f.table_size for f in self.item_features + self.clicks}
         return {name: size for name, size in sizes.items() if size is not None}
 

@@ -47,6 +47,8 @@ class Feature(Settings):
     """Whether it may describe the single clicks of a history; its values are one number each then."""
     of_items: ClassVar[bool] = False
     """Whether its values are item ids: `embed` gets the items' vectors as values, and these ids."""
+    lists_neighbours: ClassVar[bool] = False
+    """Whether its values are item ids of which `embed` looks up the id embeddings."""
     is_vector: ClassVar[bool] = False
     """Whether its values are frozen vectors, which can be compared by cosine."""
     is_derived: ClassVar[bool] = False

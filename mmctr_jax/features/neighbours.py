@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -25,6 +25,7 @@ class NeighboursFeature(FromVectors):
     kind: Literal["neighbours"] = "neighbours"
     top_k: Annotated[int, Field(ge=1, le=1000)] = 5
     """How many."""
+    lists_neighbours: ClassVar[bool] = True
 
     def fit(self, vectors: np.ndarray) -> Fitted:
         return {"values": self._nearest(vectors)}

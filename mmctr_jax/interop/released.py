@@ -32,6 +32,7 @@ def check_released_has(features: Features, model: ModelSettings) -> None:
     ours = ("categorical", "tags", "embedding")
     extras |= {f"features.item_features of kind {f.kind}": f.kind not in ours for f in features.item_features}
     extras |= {f"features.side of kind {f.kind}": f.kind != "categorical" for f in features.side}
+    extras |= {"features.item_hash": features.item_hash, "features.item_rows": features.item_rows}
     extras |= {"features.clicks": features.clicks, "features.labels": features.other_labels}
     for key, wanted in extras.items():
         if wanted:

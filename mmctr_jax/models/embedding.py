@@ -119,8 +119,10 @@ class EmbeddingLayer(nn.Module):
 
     def items(self, ids: jax.Array, items: dict[str, jax.Array], train: bool) -> jax.Array:
         """(...,) item ids → (..., D), e_item of Eq. 3: id embedding, then the item features in the config's order."""
-        parts = [self.lookup(self.features.item, self._with_embedding(ids, train))]
-        parts += [f.embed(self, jnp.asarray(items[f.name])[ids], ids) for f in self.features.item_features]
+        parts = [self.lookup(self.features.item, self._left_in(self._with_row(ids, items), train))]
+        for f in self.features.item_features:
+            values = jnp.asarray(items[f.name])[ids]
+            parts.append(f.embed(self, self._with_row(values, items) if f.lists_neighbours else values, ids))
         return jnp.concatenate(parts, axis=-1)
 
     def _side(self, values: dict[str, jax.Array], vectors: dict[str, jax.Array], rows: int) -> jax.Array:
@@ -131,11 +133,16 @@ class EmbeddingLayer(nn.Module):
         ]
         return jnp.concatenate(parts, axis=-1) if parts else jnp.zeros((rows, 0), self.dtype)
 
-    def _with_embedding(self, ids: jax.Array, train: bool) -> jax.Array:
-        """The ids, with 0 for those whose id embedding does not count: items that training did not know, and those that
-        `id_dropout` leaves out."""
+    def _with_row(self, ids: jax.Array, items: dict[str, jax.Array]) -> jax.Array:
+        """(…) item ids → what `lookup` knows them by in the items' table; 0 for those that have no id embedding: that
+        training did not know, or that got no row."""
+        if self.features.item_rows:
+            return jnp.asarray(items[self.features.item])[ids]
+        return jnp.where(ids < self.features.num_items, ids, 0)
+
+    def _left_in(self, ids: jax.Array, train: bool) -> jax.Array:
+        """The ids, with 0 for those that `id_dropout` leaves out."""
         rate = self.settings.id_dropout
-        ids = jnp.where(ids < self.features.num_items, ids, 0)
         if train and rate:
             ids = jnp.where(jax.random.bernoulli(self.make_rng("dropout"), rate, ids.shape), 0, ids)
         return ids

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import jax
 import numpy as np
 
 from mmctr_jax.config import Config, TrainConfig
+from mmctr_jax.data.admitted import rows_of_items
 from mmctr_jax.data.cache import Split, load_split
 from mmctr_jax.data.items import Items, ItemTable, load_items
 from mmctr_jax.data.lengths import training_lengths
@@ -85,6 +87,8 @@ def load_training_data(
             f"{config.data.valid}: every label is {valid.label[0]}; validation AUC needs rows of both classes."
         )
     train = load_split(config.data.train, features, cache_dir, True, training=True, fingerprint=kept.get("train"))
+    if features.item_rows:
+        items = replace(items, table=items.table | {features.item: _item_rows(items, train, config, known, learned)})
     users = read_keys(part_files(config.data.valid), features.user)
     if config.train.monitor == "gauc" and users is None:
         raise InputError(
@@ -101,6 +105,16 @@ def load_training_data(
     if numbering and features.user not in (feature.name for feature in features.side):
         numbering = {name: chain for name, chain in numbering.items() if name != features.user}
     return TrainingData(config, items, train, valid, users, numbering)
+
+
+def _item_rows(
+    items: Items, train: Split, config: Config, known: ItemTable | None, learned: tuple[ItemTable, Any] | None
+) -> np.ndarray:
+    features = items.features
+    if known and features.item in known:
+        return known[features.item]
+    of_run = learned[0][features.item] if learned else None
+    return rows_of_items(train, features.num_items, features.item_rows, config.data.cache_dir, of_run)
 
 
 def check_batch_fills_devices(config: Config) -> None:

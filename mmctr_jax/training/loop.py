@@ -144,7 +144,9 @@ def _train(
             check_continues(before, data)
         if begun:
             run.check_same_run(data.config, data.fingerprints, data.lengths)
-    derived = {f.name: data.items.table[f.name] for f in data.config.features.item_features if f.is_derived}
+    features = data.config.features
+    derived = {f.name: data.items.table[f.name] for f in features.item_features if f.is_derived}
+    derived |= {features.item: data.items.table[features.item]} if features.item_rows else {}
     check_equal_on_all_hosts(data.fingerprints | {"derived item features": fingerprint(derived)})
     learned_state = (restored(before, make_mesh()), before) if before else None
     with (

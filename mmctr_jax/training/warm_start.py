@@ -35,6 +35,9 @@ def learned_by(run: RunDirectory, config: Config) -> tuple[ItemTable, dict[str, 
     for place in ("side", "clicks", "item_features"):
         _check_same(f"features.{place}", *(list(map(_meaning, getattr(f, place))) for f in (theirs, features)), run)
     _check_same("features.labels", list(theirs.other_labels), list(features.other_labels), run)
+    _check_equal("features.item_hash", theirs.item_hash, features.item_hash, run)
+    if None in (theirs.item_rows, features.item_rows):  # a number may grow
+        _check_equal("features.item_rows", theirs.item_rows, features.item_rows, run)
     return run.read_items(), run.read_codebooks()
 
 
@@ -50,11 +53,26 @@ def _check_same(setting: str, theirs: list, ours: list, run: RunDirectory) -> No
             if isinstance(there, dict) and isinstance(here, dict):
                 keys = [key for key in there | here if there.get(key) != here.get(key)]
                 there, here = ({key: f[key] for key in ("name", *keys) if key in f} for f in (there, here))
-            there, here = ("nothing" if value is None else value for value in (there, here))
-            raise InputError(
-                f"--init-from {run}: {setting} {place} is {there} there and {here} here; use the settings of its "
-                "config.yaml, and data prepared with --like it."
-            )
+            _check_equal(f"{setting} {place}", there, here, run)
+
+
+def _check_equal(what: str, there: Any, here: Any, run: RunDirectory) -> None:
+    """Raises: InputError."""
+    if there != here:
+        there, here = ("nothing" if value is None else value for value in (there, here))
+        raise InputError(
+            f"--init-from {run}: {what} is {there} there and {here} here; use the settings of its config.yaml, and "
+            "data prepared with --like it."
+        )
+
+
+def _known_rows(run: RunDirectory) -> dict[str, int]:
+    """Of each embedding table the rows that the run may have learned something in."""
+    features = run.read_config().features
+    sizes = features.table_sizes
+    if features.item_rows:
+        sizes[features.item] = 1 + int(run.read_items()[features.item].max())
+    return sizes
 
 
 def check_continues(run: RunDirectory, data: TrainingData) -> None:
@@ -64,7 +82,7 @@ def check_continues(run: RunDirectory, data: TrainingData) -> None:
     """
     config = run.read_config()
     shapes = parameter_shapes(config, run.read_items()), parameter_shapes(data.config, data.items.table)
-    _check_same_model(*map(_by_name, shapes), config.features.table_sizes, run)
+    _check_same_model(*map(_by_name, shapes), _known_rows(run), run)
 
 
 def restored(run: RunDirectory, mesh: Mesh) -> TrainState:
@@ -91,9 +109,8 @@ def warm_started(fresh: TrainState, old: TrainState, run: RunDirectory) -> Train
     Steps count from 0 again. Moments begin anew, with a warning, where the optimiser is another one.
     Raises: InputError if a weight has another shape there, apart from more rows in a table.
     """
-    config = run.read_config()
     predicting = old.params if old.averaged is None else old.averaged
-    known = config.features.table_sizes
+    known = _known_rows(run)
     averaged = fresh.averaged
     if averaged is not None:
         averaged = _merged(averaged, predicting, known, run)
