@@ -97,6 +97,7 @@ def test_a_run_goes_on_with_the_rows_that_it_began_with(day, tmp_path):
     assert (load_training_data(parse_config(raw)).items.table["item_id"] != before).any()
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_cannot_be_given_rows(tmp_path):
     data = write_dataset(tmp_path / "data")
     train(parse_config(config(data, None)), tmp_path / "run")
@@ -159,6 +160,7 @@ def test_a_warm_start_with_other_rows_is_refused(day, tmp_path, features, words)
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_hashed_ids_of_another_number_of_rows_are_another_model(tmp_path):
     data = write_dataset(tmp_path / "data")
     raw = config(data, None, features={"item_hash": 5})
@@ -172,6 +174,7 @@ def test_hashed_and_chosen_rows_exclude_each_other():
         resolved_config({"features": {"item_hash": 9, "item_rows": 9}})
 
 
+@pytest.mark.slow
 def test_days_with_room_for_new_items_share_their_programs():
     def program(items: int) -> str:
         features = features_of_many(items) | {"item_rows": 7000}
