@@ -478,6 +478,11 @@ def test_known_vectors_are_kept_to_the_bit(tmp_path, monkeypatch):
     assert [found[item] for item in (1, 2, 3)] == before.tolist() and found[4] == [1] * 4 and found[0] == [0] * 4
     with pytest.raises(InputError, match="vectors of items that were known before would change"):
         info.write(again * np.float32(1.1))
+    kept = pq.read_table(path)
+    pq.write_table(kept.take([0, 2, 1, 3, 4]), path)
+    with pytest.raises(InputError, match="was changed meanwhile"):
+        info.write(again)
+    assert pq.read_table(path)["item_id"].to_pylist() == [0, 1, 2, 3, 4]
 
 
 def read(folder: Path) -> list[dict]:

@@ -52,7 +52,7 @@ class ItemInfo:
         others = [at for at, name in enumerate(schema.names) if name not in self.left_out]
         new = pa.field(self.column, pa.list_(pa.float32(), vectors.shape[1]), metadata=_OURS)
         schema = pa.schema([*(schema.field(at) for at in others), new], schema.metadata)
-        largest = max(np.abs(self.before[chunk]).max(initial=0) for chunk in row_chunks(max(len(self.before), 1)))
+        largest = max((np.abs(self.before[chunk]).max(initial=0) for chunk in row_chunks(len(self.before))), default=0)
         start = 0
         with (
             writing(self.path, _ADVICE),
@@ -62,6 +62,8 @@ class ItemInfo:
             for batch in _batches(self.source):
                 here = slice(start, start + len(batch))
                 places, start = self.places[here], here.stop
+                if not np.array_equal(batch.column("item_id"), self.item_ids[here]):
+                    raise InputError(f"{self.source} was changed meanwhile, and is as it is now; embed again.")
                 rows = np.where(places[:, None] >= 0, vectors[places], np.float32(0))
                 self._keep_known(rows, self.item_ids[here], largest)
                 column = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), type=new.type)
