@@ -91,10 +91,11 @@ def copy_rate(megabytes: int = 1024) -> float:
     return 8 * n / _least_seconds(once)
 
 
-def run_command(command: str, *arguments: str | Path) -> str:
+def run_command(command: str, *arguments: object, **environment: str) -> str:
     """Runs `mmctr command …` and says its seconds and its peak resident memory. Raises RuntimeError if it fails."""
     start = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", "mmctr_jax", command, *map(str, arguments)])
+    whole = [sys.executable, "-m", "mmctr_jax", command, *map(str, arguments)]
+    process = subprocess.Popen(whole, env=os.environ | environment)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise RuntimeError(f"{command} ended with exit code {os.waitstatus_to_exitcode(status)}")

@@ -11,9 +11,6 @@ compile is kept from day to day, apart for either kind.
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -21,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from benchmarks.harness import Table
+from benchmarks.harness import Table, run_command
 from mmctr_jax.prediction.predict import predict
 
 SHARES = (0.6, 0.7, 0.8, 0.9, 1.0)  # of the log, up to the end of each day
@@ -72,13 +69,7 @@ def _day(folder, day, kind, items, log, ends, before, seed) -> tuple[float, floa
     training = ["--config", out / f"data{day}.yaml", "--run-dir", run, f"train.seed={seed}"]
     training += [f"data.cache_dir={folder / kind / 'cache'}", *(["--init-from", before] if before else [])]
     start = time.perf_counter()
-    _mmctr(folder / kind, "prepare", *arguments)
-    _mmctr(folder / kind, "train", *training)
+    run_command("prepare", *arguments, XDG_CACHE_HOME=str(folder / kind))
+    run_command("train", *training, XDG_CACHE_HOME=str(folder / kind))
     taken = time.perf_counter() - start
     return predict(run)["metrics"]["auc"], taken
-
-
-def _mmctr(folder: Path, *arguments: object) -> None:
-    """Runs a command; what it compiles is kept in the folder."""
-    command = [sys.executable, "-m", "mmctr_jax", *map(str, arguments)]
-    subprocess.run(command, env=os.environ | {"XDG_CACHE_HOME": str(folder)}, check=True, stdout=subprocess.DEVNULL)

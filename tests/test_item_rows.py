@@ -4,6 +4,7 @@ from collections import Counter
 
 import jax
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from batches import features_of_many, make_batch, make_items, randomised, table_of_many
@@ -108,9 +109,7 @@ def test_a_run_that_goes_on_cannot_be_given_rows(tmp_path):
 def test_new_items_have_no_row(day, tmp_path):
     data, table = day / "data", pq.read_table(day / "data" / "item_info.parquet")
     more = table.slice(5, 1).set_column(0, "item_id", [[ITEMS]])
-    pq.write_table(
-        type(table).from_batches((*table.to_batches(), *more.cast(table.schema).to_batches())), tmp_path / "i"
-    )
+    pq.write_table(pa.concat_tables([table, more.cast(table.schema)]), tmp_path / "i")
     predictor = Predictor.load(day / "run", tmp_path / "i")
     assert predictor.table["item_id"].tolist() == [*RunDirectory(day / "run").read_items()["item_id"], 0]
     np.testing.assert_allclose(
