@@ -297,8 +297,7 @@ def test_statistics_are_of_training_and_logarithms_where_they_help():
     assert numbers_of(np.array([3.0, 3.0]), 4).std == 1.0
 
 
-def test_an_item_with_very_many_tags_does_not_keep_the_folder_from_being_trained(tmp_path, monkeypatch):
-    monkeypatch.setattr("mmctr_jax.features.tags._MOST_BYTES", 0)
+def test_an_item_with_very_many_tags_neither_slows_training_nor_stops_it(tmp_path, monkeypatch, capsys):
     write_shop(tmp_path, users=80, days=1, shown=20, items=60)
     items = pl.read_csv(tmp_path / "items.csv")
     many = (
@@ -314,5 +313,9 @@ def test_an_item_with_very_many_tags_does_not_keep_the_folder_from_being_trained
     whole_lists = folder / "whole_lists.yaml"
     text = (folder / "shop1.yaml").read_text().replace(f"name: item_tags, length: {table.shape[1]}", "name: item_tags")
     whole_lists.write_text(text)
+    assert "give the feature a length" not in capsys.readouterr().out
+    assert load_training_data(load_config(whole_lists, [cache])).items.table["item_tags"].shape[1] == 400
+    assert "steps take as long as if all had so many (" in capsys.readouterr().out
+    monkeypatch.setattr("mmctr_jax.features.tags._MOST_BYTES", 0)
     with pytest.raises(InputError, match="give the feature a length"):
-        load_training_data(load_config(whole_lists, [cache]))
+        load_training_data(load_config(whole_lists, [f"data.cache_dir={tmp_path / 'other'}"]))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
+from mmctr_jax.console import log
 from mmctr_jax.errors import InputError
 from mmctr_jax.features.vocabulary import Ids
 from mmctr_jax.settings import Width
@@ -17,12 +18,18 @@ if TYPE_CHECKING:
     from mmctr_jax.models.embedding import EmbeddingLayer
 
 _MOST_BYTES = 2**29  # of a table of lists that is mostly padding
+_FEW = 16  # ids of a list; so many are never too many
 _Lists = tuple[np.ndarray, np.ndarray]  # flat ids, and (rows + 1,) offsets
 
 
-def is_too_wide(lengths: np.ndarray) -> bool:
-    """Whether a table of lists as wide as the longest of these (rows,) lengths is large, and mostly padding."""
-    return 4 * int(lengths.max(initial=0)) * len(lengths) > max(_MOST_BYTES, 16 * 4 * int(lengths.sum()))
+def costs_too_much(lengths: np.ndarray) -> bool:
+    """Whether a table of lists as wide as the longest of these (rows,) lengths is far more than its ids."""
+    longest = int(lengths.max(initial=0))
+    return longest > _FEW and longest * len(lengths) > 16 * int(lengths.sum())
+
+
+def _is_large(lengths: np.ndarray) -> bool:
+    return 4 * int(lengths.max(initial=0)) * len(lengths) > _MOST_BYTES
 
 
 class TagsFeature(Ids):
@@ -43,12 +50,15 @@ class TagsFeature(Ids):
         longest, total = int(lengths.max(initial=0)), int(lengths.sum())
         if self.length is not None:
             return np.concatenate([self._cut(*chunk, min(self.length, max(longest, 1))) for chunk in chunks])
-        if is_too_wide(lengths):
-            raise InputError(
-                f"Column {self.name}: the list of row {int(lengths.argmax())} has {longest:,} ids, and so wide a "
-                f"table of {len(lengths):,} rows takes {4 * longest * len(lengths) / 2**30:.1f} GiB for {total:,} ids; "
-                "give the feature a length, of which longer lists have the first ids alone."
-            )
+        if costs_too_much(lengths):
+            what = f"Column {self.name}: the list of row {int(lengths.argmax())} has {longest:,} ids, and "
+            do = "give the feature a length, of which longer lists have the first ids alone."
+            if _is_large(lengths):
+                size = 4 * longest * len(lengths) / 2**30
+                raise InputError(
+                    f"{what}so wide a table of {len(lengths):,} rows takes {size:.1f} GiB for {total:,} ids; {do}"
+                )
+            log.warning(f"{what}steps take as long as if all had so many ({total / len(lengths):.1f} on average); {do}")
         padded = np.zeros((len(lengths), max(int(lengths.max()), 1)), np.int32)
         padded[np.arange(padded.shape[1]) < lengths[:, None]] = np.concatenate([ids for ids, _ in chunks])
         return padded

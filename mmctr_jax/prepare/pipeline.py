@@ -19,7 +19,7 @@ import polars as pl
 
 import mmctr_jax
 from mmctr_jax.errors import InputError
-from mmctr_jax.features.tags import is_too_wide
+from mmctr_jax.features.tags import costs_too_much
 from mmctr_jax.files import sha256, writing
 from mmctr_jax.prepare import folder
 from mmctr_jax.prepare.columns import option
@@ -262,7 +262,7 @@ def _as_before(found: dict[str, T], names: Iterable[str]) -> dict[str, T]:
 def _tags_length(dataset: Dataset) -> int | None:
     """How many tags of an item count: all (None), unless a few long lists made most of the items' table padding."""
     lengths = dataset.items.features["item_tags"].list.len().to_numpy()
-    return max(_LONGEST, int(np.quantile(lengths, 0.999))) if is_too_wide(lengths) else None
+    return max(_LONGEST, int(np.quantile(lengths, 0.999))) if costs_too_much(lengths) else None
 
 
 def _describe(file: Path, hashed: bool) -> dict[str, Any]:
