@@ -5,12 +5,13 @@ python -m benchmarks.run replay --log data/ml-latest-small/ratings.csv --items d
 MovieLens' ratings in the order of their times; 4 stars or more is a click, fewer are its non-clicks. The first day is
 60 % of the log, four more are 10 % each. Each model is scored on the day after its last, the same rows for both.
 What is timed are the commands of a daily job, `mmctr prepare` and `mmctr train`, each a process of its own; what they
-compile is kept from day to day, apart for either kind.
+compile is kept from day to day, apart for either kind. Both have what the first day compiled, which is the same run.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -23,6 +24,7 @@ from mmctr_jax.prediction.predict import predict
 
 SHARES = (0.6, 0.7, 0.8, 0.9, 1.0)  # of the log, up to the end of each day
 VALID = 0.05
+PROGRAMS = "programs"  # the folder of what is compiled
 
 
 def main(argv: list[str]) -> None:
@@ -43,9 +45,12 @@ def main(argv: list[str]) -> None:
                 now = ratings.filter(pl.col("timestamp") < ends[day] + (day == len(ends) - 1))
                 now.write_csv(folder / f"log{day}.csv")
                 anew = _day(folder, day, "anew", args.items, now, ends, None, seed)
-                warm = anew if before is None else _day(folder, day, "warm", args.items, now, ends, before, seed)
-                before = folder / ("anew" if before is None else "warm") / f"run{day}"
-                if day > 1:
+                if before is None:
+                    shutil.copytree(folder / "anew" / PROGRAMS, folder / "warm" / PROGRAMS)
+                    before = folder / "anew" / f"run{day}"
+                else:
+                    warm = _day(folder, day, "warm", args.items, now, ends, before, seed)
+                    before = folder / "warm" / f"run{day}"
                     table.row(seed, day, f"{warm[0]:.4f}", f"{warm[1]:.0f}", f"{anew[0]:.4f}", f"{anew[1]:.0f}")
                     differences.append(warm[0] - anew[0])
                     seconds.append((warm[1], anew[1]))
@@ -69,7 +74,7 @@ def _day(folder, day, kind, items, log, ends, before, seed) -> tuple[float, floa
     training = ["--config", out / f"data{day}.yaml", "--run-dir", run, f"train.seed={seed}"]
     training += [f"data.cache_dir={folder / kind / 'cache'}", *(["--init-from", before] if before else [])]
     start = time.perf_counter()
-    run_command("prepare", *arguments, XDG_CACHE_HOME=str(folder / kind))
-    run_command("train", *training, XDG_CACHE_HOME=str(folder / kind))
+    run_command("prepare", *arguments, XDG_CACHE_HOME=str(folder / kind / PROGRAMS))
+    run_command("train", *training, XDG_CACHE_HOME=str(folder / kind / PROGRAMS))
     taken = time.perf_counter() - start
     return predict(run)["metrics"]["auc"], taken
