@@ -150,7 +150,7 @@ def test_predictions_are_calibrated_when_asked_and_from_then_on(dataset, tmp_pat
     shutil.copy(dataset / "train.parquet", valid)
     text = (directory / "config.yaml").read_text()
     (directory / "config.yaml").write_text(text.replace(f"valid: {dataset / 'train.parquet'}", f"valid: {valid}"))
-    with pytest.raises(InputError, match="would overwrite what is to be read"):
+    with pytest.raises(InputError, match="would overwrite a file of the data"):
         predict(directory, None, valid, calibrate="platt")
     (directory / "config.yaml").write_text(text)
 

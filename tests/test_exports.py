@@ -3,7 +3,7 @@
 import json
 import re
 import uuid
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
@@ -413,3 +413,162 @@ def test_published_files_whose_items_do_not_match_are_refused(tmp_path):
     write(tmp_path / "ml" / "movies.csv", "movieId,title,genres", *(f"{i},film (1999),War" for i in range(500, 520)))
     with pytest.raises(InputError, match="No item of .*ratings.csv is in .*movies.csv"):
         prepare_command.main(["movielens", str(tmp_path / "ml"), "--out", str(tmp_path / "out")])
+
+
+# More cells, times that are none, alike values
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("1,shoes,5,10\n2,shoes, size 5,6,11\n", "line 3: 5 cells, where the header has 4; put quotes"),
+        ('1,"a, b",5,10\n2,"c", d,6,11\n', "line 3: 5 cells, where the header has 4; put quotes"),
+        ("1,shoes,5,10\n2,hat, red,6,11\n3,5,12\n", "line 3: 5 cells"),
+    ],
+    ids=["plain", "beside quotes", "as many separators in all"],
+)
+def test_a_row_with_more_cells_than_the_header_is_refused_whatever_is_read_of_it(tmp_path, content, words):
+    for name in ("log.csv", "log.csv.zst.csv"):
+        path = tmp_path / name
+        with pa.output_stream(str(path), compression="zstd" if "zst" in name else None) as stream:
+            stream.write(f"user,query,item,time\n{content}".encode())
+        for columns in ({"item": "item", "time": "time"}, {name: name for name in ("user", "query", "item", "time")}):
+            with pytest.raises(InputError, match=words):
+                read_table(path, columns)
+
+
+def test_a_separator_at_the_end_of_a_row_is_no_more_cell(tmp_path):
+    (tmp_path / "log.csv").write_text('user,item\n1,5,\n2,"6",\n')
+    assert read_table(tmp_path / "log.csv", {"user": "user", "item": "item"}).rows() == [("1", "5"), ("2", "6")]
+
+
+def moments(*seconds: int) -> pl.Series:
+    return pl.Series([datetime.fromtimestamp(s, UTC) for s in seconds])
+
+
+@pytest.mark.parametrize(
+    ("usual", "odd"),
+    [
+        (DAY, 2**31 - 1),
+        (DAY, 20231130),
+        (DAY, 19_700),
+        (1000 * DAY, 20231130171500),
+        (20231130, 0),
+        (20231130, 19700101),
+        ("2023-11-30T17:15:00Z", "1970-01-01T00:00:00Z"),
+        ("2023-11-30 17:15:00", "2099-12-31 00:00:00"),
+        (datetime(2023, 11, 30), datetime(1900, 1, 1)),
+    ],
+    ids=str,
+)
+def test_times_far_from_all_others_are_refused(usual, odd):
+    values = pl.Series([usual] * 5 + [odd] + [usual] * 2)
+    with pytest.raises(InputError, match=re.escape(f"time {odd}, where others are as {usual}; fill or drop")):
+        as_times(values, Path("log.csv"), "time")
+    assert len(as_times(values.filter(values != odd), Path("log.csv"), "time")) == 7
+
+
+def test_times_of_some_decades_are_no_others():
+    for values in ([800_000_000, 950_000_000, 2_000_000_000], [19991231, 20231130], ["1995-01-01", "2034-01-01"]):
+        assert len(as_times(pl.Series(values), Path("log.csv"), "time")) == len(values)
+    with pytest.raises(InputError, match="is not a time"):
+        as_times(pl.Series(["2023-11-30T17:15:00+99:00"]), Path("log.csv"), "time")
+
+
+def test_decimals_without_fractions_are_exact_times():
+    times = [1_700_000_000_000_000_000 + 100 * i for i in range(5)]
+    values = pl.Series(times, dtype=pl.Decimal(38, 0))
+    assert as_times(values, Path("log.parquet"), "time").to_list() == times
+
+
+@pytest.mark.parametrize("since", ["20231115", "2023", "1700000000000"])
+def test_a_time_in_another_form_than_the_logs_is_refused(tmp_path, since):
+    log_of().write_csv(tmp_path / "log.csv")
+    with pytest.raises(InputError, match="in another unit or form"):
+        prepare(tmp_path / "log.csv", tmp_path / "out", "--since", since)
+
+
+@pytest.mark.parametrize("separator", ["^", "\x02", "\x1d", "&&"])
+def test_separators_of_other_programs_are_named(separator):
+    values = pl.Series([separator.join(f"t{i}" for i in (a, a + 1)) for a in range(9)])
+    with pytest.raises(InputError, match="--tag-separator"):
+        as_tags(values, Path("items.csv"), "tags", None)
+
+
+def test_spaces_between_what_stands_alone_elsewhere_are_separators():
+    values = pl.Series(["Drama", "Comedy", "War", "Comedy Drama", "Drama War"])
+    with pytest.raises(InputError, match="--tag-separator ' '"):
+        as_tags(values, Path("items.csv"), "tags", None)
+    names = ["New York", "San Francisco", "York"]
+    assert as_tags(pl.Series(names), Path("items.csv"), "tags", None).to_list() == [[name] for name in names]
+
+
+def test_lists_of_numbers_and_words_for_null_among_tags():
+    values = pl.Series(["3", "3|1", "[1, 2]", "nan|3", "4|NULL"])
+    assert as_tags(values, Path("i.csv"), "tags", None).to_list() == [["3"], ["3", "1"], ["1", "2"], ["3"], ["4"]]
+
+
+@pytest.mark.parametrize("odd", ["u1\u200b", "u1\x00", "\ufeffu1"])
+def test_ids_that_differ_in_what_is_not_seen_are_refused(odd):
+    with pytest.raises(InputError, match="characters that are not seen"):
+        check_spelling(pl.Series(["u1", "u2", odd]), "user")
+
+
+def test_values_that_seem_to_mean_the_same_are_told(tmp_path, capsys):
+    log = log_of().with_columns(device=pl.Series(["ios", "ios ", "web"] * 120), kind=pl.Series(["buy", "see"] * 180))
+    log.write_parquet(tmp_path / "log.parquet")
+    prepare(tmp_path / "log.parquet", tmp_path / "out", "--side", "device,kind")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Column device has 'ios' and 'ios ', which differ in spaces around it alone" in said
+    assert "Column kind has" not in said
+    log.with_columns(kind=pl.Series(["buy", "Buy"] * 180)).write_parquet(tmp_path / "log.parquet")
+    with pytest.raises(InputError, match="has 'Buy', too, which differs in upper and lower case alone"):
+        prepare(tmp_path / "log.parquet", tmp_path / "no", "--histories", "kind=buy")
+
+
+def test_a_user_with_much_of_the_log_is_told(tmp_path, capsys):
+    log = log_of()
+    log.write_csv(tmp_path / "log.csv")
+    prepare(tmp_path / "log.csv", tmp_path / "out")
+    assert "of all interactions" not in capsys.readouterr().out
+    log.with_columns(user=pl.when(pl.int_range(len(log)) % 3 == 0).then(-1).otherwise("user")).write_csv(
+        tmp_path / "log.csv"
+    )
+    prepare(tmp_path / "log.csv", tmp_path / "out2")
+    assert "User -1 has 33% of all interactions" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_log_that_knows_nobody_of_the_earlier_one_is_told(tmp_path, capsys):
+    log_of().write_csv(tmp_path / "log.csv")
+    prepare(tmp_path / "log.csv", tmp_path / "out")
+    log_of().with_columns(pl.col("user") + 1000).write_csv(tmp_path / "next.csv")
+    prepare(tmp_path / "next.csv", tmp_path / "next", "--like", tmp_path / "out")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "None of the 30 users of this log is known to" in said and "None of the 20 items" not in said
+
+
+@pytest.mark.parametrize("name", ["*", "^p.*$"])
+def test_names_that_are_patterns_are_no_features(tmp_path, name):
+    log_of().with_columns(pl.lit("a").alias("p"), pl.Series(name, ["x", "y"] * 180)).write_csv(tmp_path / "log.csv")
+    assert prepare(tmp_path / "log.csv", tmp_path / "out")["side"] == [{"name": "clicks_level", "vocab_size": 11}]
+    with pytest.raises(InputError, match="takes such a name for a pattern"):
+        prepare(tmp_path / "log.csv", tmp_path / "no", "--side", name)
+
+
+@pytest.mark.parametrize(
+    ("mark", "inside"), [("_delta_log/0.json", "day=1"), ("metadata/v1.metadata.json", "data"), (".hoodie/a", ".")]
+)
+def test_a_part_of_a_table_with_a_log_of_its_own_is_refused(tmp_path, mark, inside):
+    (tmp_path / mark).parent.mkdir()
+    (tmp_path / mark).write_text("{}")
+    folder = tmp_path / inside
+    folder.mkdir(exist_ok=True)
+    log_of().write_parquet(folder / "a.parquet")
+    with pytest.raises(InputError, match="is a part of .*write it as plain Parquet"):
+        prepare(folder / "a.parquet", tmp_path / "out")
+
+
+def test_few_prices_and_a_word_are_numbers_with_a_word():
+    prices = pl.Series([f"{i}.5" for i in range(27)] + ["unknown"] * 3)
+    assert of_items(prices).kind is None and "'unknown'" in of_items(prices).reason
+    assert of_items(pl.Series([f"{i}.99 EUR" for i in range(30)])).reason.startswith("amounts such as")

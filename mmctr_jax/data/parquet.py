@@ -36,6 +36,9 @@ def part_files(path: str | Path) -> list[Path]:
 
 
 def _part_files(path: Path) -> list[Path]:
+    for folder in path.absolute().parents[:3]:
+        if kind := _table_format(folder):
+            raise InputError(f"{path} is a part of {folder}, which is {kind}; write it as plain Parquet.")
     if path.is_dir():
         inside = sorted(p for p in path.iterdir() if not p.name.startswith((".", "_")))
         files = [p for p in inside if p.suffix.lower() == ".parquet" and not p.is_dir()]
@@ -60,12 +63,8 @@ def _advice(path: Path) -> str:
 
 def _refuse_others(path: Path, others: list[Path], files: list[Path]) -> None:
     """Raises: InputError if a folder holds anything that would be left out, or nothing that can be read."""
-    if (path / "_delta_log").is_dir():
-        raise InputError(f"{path} is a Delta table, whose files hold deleted rows, too; write it as plain Parquet.")
-    if (path / ".hoodie").is_dir():
-        raise InputError(f"{path} is a Hudi table, whose files hold replaced rows, too; write it as plain Parquet.")
-    if any(p.name == "metadata" and next(p.glob("*.metadata.json"), None) for p in others):
-        raise InputError(f"{path} is an Iceberg table, whose files hold deleted rows, too; write it as plain Parquet.")
+    if kind := _table_format(path):
+        raise InputError(f"{path} is {kind}; write it as plain Parquet.")
     folders = [p for p in others if p.is_dir()]
     if not files and not folders:
         raise InputError(f"Folder {path} holds no .parquet file; name a Parquet file or a folder of part files.")
@@ -80,6 +79,17 @@ def _refuse_others(path: Path, others: list[Path], files: list[Path]) -> None:
         f"{path} holds {other.name}, which would be left out: a folder of part files is read as its *.parquet files; "
         "rename it if it is Parquet, or move it away."
     )
+
+
+def _table_format(folder: Path) -> str | None:
+    """What table a folder is whose files are not simply its rows; None: it is none."""
+    if (folder / "_delta_log").is_dir():
+        return "a Delta table, whose files hold deleted rows, too"
+    if (folder / ".hoodie").is_dir():
+        return "a Hudi table, whose files hold replaced rows, too"
+    if next((folder / "metadata").glob("*.metadata.json"), None):
+        return "an Iceberg table, whose files hold deleted rows, too"
+    return None
 
 
 def _open(file: Path) -> pq.ParquetFile:
@@ -336,7 +346,10 @@ def read_uniform(files: list[Path], columns: list[str]) -> dict[str, pa.ChunkedA
         try:
             whole[name] = pa.chunked_array([array.cast(kind) for array in arrays if len(array)], kind)
         except pa.ArrowException as error:
-            raise InputError(f"{files[0]}: column {name} cannot be read as {kind}: {_first_line(error)}.") from None
+            raise InputError(
+                f"{files[0].parent}: column {name} has different types in its part files, and not all of its values "
+                f"can be of one ({kind}: {_first_line(error)}); write it alike in all of them."
+            ) from None
     return whole
 
 

@@ -94,10 +94,11 @@ def _rows_of_npy(file: Path, kind: str, rows_of: str | None, item_file: ItemFile
         values = raw_tables.read_table(path, {"item": key}, formats[key])["item"]
         ids = [str(value) for value in raw_values.as_keys(values, path, key, formats[key])]
     refuse_duplicates(ids, path, key)
-    by_number = not item_file.originals or (key == "item_id" and not _is_own_key(key, path, item_file))
-    known = [str(i) for i in item_file.item_ids] if by_number else item_file.originals
-    place = {name: row for row, name in enumerate(known)}
-    places = np.array([place.get(name, -1) for name in ids], np.int64)
+    of_folder = path.absolute().parent == item_file.folder.absolute()  # whose files have numbers
+    if not item_file.originals or (of_folder and key == "item_id"):
+        places = _found(ids, [str(i) for i in item_file.item_ids])
+    else:
+        places = _found(ids, item_file.originals)
     if (places < 0).all():
         raise InputError(f"--rows-of {rows_of}: none of its items is in {item_file.files[0]}; compare the two.")
     return places
@@ -107,6 +108,12 @@ def _is_own_key(key: str, file: Path, item_file: ItemFile) -> bool:
     """Whether a column of this name in the user's own files has the ids of the log, and not prepared numbers."""
     own = key in (item_file.manifest or {}).get("item_keys", [])
     return own and file.absolute().parent != item_file.folder.absolute()
+
+
+def _found(names: list[str], known: list[str]) -> np.ndarray:
+    """(names,) int64: where each is among the known ones; -1 where it is not."""
+    place = {name: row for row, name in enumerate(known)}
+    return np.array([place.get(name, -1) for name in names], np.int64)
 
 
 def _split_column(rows_of: str) -> tuple[Path, str | None]:
@@ -211,9 +218,14 @@ def _places(file: Path, item_file: ItemFile) -> np.ndarray:
     if None in keys:
         raise InputError(f"{file}: column {key} is null in row {keys.index(None)}; drop such rows.")
     refuse_duplicates(keys, file, key)
-    known = item_file.originals if key == "item" else [str(i) for i in item_file.item_ids]
-    place = {name: row for row, name in enumerate(known)}
-    places = np.array([place.get(name, -1) for name in keys], np.int64)
+    places = _found(keys, item_file.originals if key == "item" else [str(i) for i in item_file.item_ids])
+    if key == "item_id" and item_file.originals and (places < 0).any():
+        named = int((_found(keys, item_file.originals) >= 0).sum())
+        if named and named >= (places >= 0).sum():
+            raise InputError(
+                f"{file}: its item_id seem to be the log's ids, and not the numbers of {item_file.files[0]}; call the "
+                "column item."
+            )
     if (places < 0).all():
         raise InputError(f"{file}: no value of column {key} is an item of {item_file.files[0]}; compare the two.")
     return places

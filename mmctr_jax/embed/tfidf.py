@@ -40,8 +40,9 @@ def tfidf_part(item_file: ItemFile, dim: int) -> Part:
             f"({len(fitted)} texts); name another source with --text."
         )
     width = min(2 * dim, min(counted.shape) - 1)  # more than fusion can keep; less than ARPACK can give
-    svd = TruncatedSVD(width, algorithm="arpack", random_state=_SEED).fit(counted)
-    kept = float(svd.explained_variance_ratio_.sum())
+    with np.errstate(invalid="ignore", divide="ignore"):  # shares of no variance at all, where all titles are alike
+        svd = TruncatedSVD(width, algorithm="arpack", random_state=_SEED).fit(counted)
+    kept = float(np.nan_to_num(svd.explained_variance_ratio_, posinf=0).sum())
     words = len(vectorizer.vocabulary_)
     log.info(f"TF-IDF: {words:,} words of {len(fitted):,} titles, reduced to {width} ({kept:.1%} of the variance).")
     weights = vectorizer.transform(texts)

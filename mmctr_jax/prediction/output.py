@@ -31,7 +31,7 @@ def check_output(out: Path, task: str | None, inputs: list[Path]) -> None:
 
     Args:
       task: the score column of a submission, one of `TASKS`; given for a .zip file and for no other.
-      inputs: files that are going to be read.
+      inputs: files that are going to be read, or must stay for other reasons.
     Raises: InputError if the file's ending, its place or the task does not do, or it is one of the inputs.
     """
     if out.suffix not in _SUFFIXES:
@@ -51,7 +51,7 @@ def check_output(out: Path, task: str | None, inputs: list[Path]) -> None:
     if out.is_dir() or not os.access(folder, os.W_OK):
         raise InputError(f"Output {out} cannot be written; name another file.")
     if out.resolve() in [file.resolve() for file in inputs]:
-        raise InputError(f"Output {out} would overwrite what is to be read; name another file.")
+        raise InputError(f"Output {out} would overwrite a file of the data; name another file.")
 
 
 def write_scores(

@@ -89,7 +89,8 @@ def predict(
     if calibrate in calibration.KINDS:
         valid = _validation_file(config, valid, Path(data))
     read = [data, labels, item_info, valid]
-    check_output(out, task, inputs=[file for path in read if path for file in part_files(path)])
+    inputs = [file for path in read if path for file in part_files(path)]
+    check_output(out, task, inputs + _prepared(config, files[0].parent))
     columns = [name for name in config.features.id_columns if name in column_names(files)]
     ids = {name: read_whole(files, name) for name in columns}
     numbering = numbering_of(data)
@@ -154,6 +155,16 @@ def _check_of_url(directory: str | Path, out: str | Path | None, calibrate: str 
 def _count(numbering: Numbering | None, config: Config) -> int:
     """How many items were numbered; 0 where nothing says."""
     return ((numbering or {}).get(config.features.item) or [[0]])[-1][0]
+
+
+def _prepared(config: Config, folder: Path) -> list[Path]:
+    """Files that are there but once, of what was trained on and of the folder of what is scored."""
+    data = config.data
+    named = [path for path in (data.train, data.valid, data.test_labels, data.item_info) if path]
+    own = [Path(path) for path in named if not is_elsewhere(path)]
+    parts = [file for path in own if path.is_dir() for file in path.glob("*.parquet")]
+    beside = [folder / f"{name}.parquet" for name in ("train", "valid", "test_labels", "item_info", "item_feature")]
+    return own + parts + beside + [*folder.glob("vocabularies/*.parquet")]
 
 
 def _named(config: Config) -> tuple[str, str]:

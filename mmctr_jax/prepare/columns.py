@@ -30,6 +30,8 @@ def name_problem(name: str) -> str | None:
     """Why a feature in prepared files cannot have this name; None: it can."""
     if not 0 < len(name) <= _LONGEST or not name.isprintable() or "/" in name:
         return f"a feature's name is printable, without '/', and at most {_LONGEST} characters long"
+    if name == "*" or (name.startswith("^") and name.endswith("$")):
+        return "Polars takes such a name for a pattern"
     if name == "params":
         return "Flax has all parameters under that name"
     if name in TAKEN or name.startswith(_BEGINNINGS) or name.endswith("_level"):

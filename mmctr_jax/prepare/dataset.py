@@ -24,7 +24,13 @@ from mmctr_jax.prepare.encoding import (
 )
 from mmctr_jax.prepare.log import all_keys
 from mmctr_jax.prepare.options import Options
-from mmctr_jax.prepare.raw_values import check_ids_go_on, check_items_match, check_spelling, unit_of
+from mmctr_jax.prepare.raw_values import (
+    alike_categories,
+    check_ids_go_on,
+    check_items_match,
+    check_spelling,
+    far_from_today,
+)
 from mmctr_jax.prepare.source import RATE, Source
 from mmctr_jax.prepare.split import SPLITS, find_cuts
 from mmctr_jax.prepare.totals import Look, Selection, Shards, Totals, count, look
@@ -33,6 +39,7 @@ _PRIOR_ROWS = 5  # that an item's click rate begins with
 _SAMPLE_OF_RATES = 1_000_000  # that their mean and ranges are measured on
 _MANY_NEW = 0.2  # share of values that an earlier vocabulary lacks, from which on it is warned of
 _OTHER_UNIT = 100  # times the earlier times, from which on times are in another unit; seconds grow slowly
+_NOBODY, _SOME_USERS = 0.2, 10  # share of the rows, from which on a user, of so many, may be a word for nobody
 T = TypeVar("T")
 
 
@@ -74,6 +81,7 @@ def build_dataset(shards: Shards, source: Source, options: Options, earlier: Ear
     seen = shards.total(partial(look, options=options, lists=source.lists))
     users = pl.concat(_by_shard(seen.users))
     times = {"unit": source.time_unit, "median": float(np.median(np.abs(seen.times.values.astype(np.float64))))}
+    _check_times(seen.times.values)
     _check_goes_on(source, earlier, seen, users, times)
     _tell_of_ties(seen)
     _tell_of_short_histories(seen, options)
@@ -81,8 +89,8 @@ def build_dataset(shards: Shards, source: Source, options: Options, earlier: Ear
     for ids, what in ((users, "user"), (seen.items.values, "item")):
         if warning := check_spelling(ids, what):
             say.warning(warning)
-    if options.since is not None:
-        _check_unit_of_since(options.since, times["median"])
+    if options.since and source.time_unit == 1:
+        _check_form_of_since(options.since, seen.times.values)
     cuts = find_cuts(seen.recent.values, np.concatenate(_by_shard(seen.keys)), options)
     selection = Selection(options, keys, cuts, source.rates)
     with_ids = [*source.side, *source.lists]
@@ -101,6 +109,7 @@ def build_dataset(shards: Shards, source: Source, options: Options, earlier: Ear
 
     item_count, clicks = totals.item_rows, totals.clicks
     user_count, present = (np.concatenate(_by_shard(found)) for found in (totals.user_rows, totals.present))
+    _tell_of_one_user(users, present)
     known_items, known_users = (earlier.items, earlier.users) if earlier else (None, None)
     item_id = numbers_after(keys, item_count > 0, kept_items, known_items)
     user_id = numbers_after(users, user_count > 0, present > 0, known_users)
@@ -124,6 +133,7 @@ def build_dataset(shards: Shards, source: Source, options: Options, earlier: Ear
         name: vocabulary_of(totals.values[name].frame, options.min_value_count) for name in with_ids
     }
     user_ids = with_known(_all_values(user_id, users, user_count), known_users)
+    _tell_of_alike_values({"tags": items.tags} | side | items.categories)
     named = {"item_id": item_ids, "user_id": user_ids, "item_tags": items.tags} | side | items.categories
     before = earlier.numbering if earlier else {}
     numbering = {name: grown(values["value"], before.get(name)) for name, values in named.items()}
@@ -221,13 +231,45 @@ def _other_times(then: dict[str, float], now: dict[str, float]) -> str | None:
     return None
 
 
-def _check_unit_of_since(since: float, median: float) -> None:
-    """Raises: InputError if it is in another unit than the log's times."""
-    units = unit_of(pl.Series([since, median], dtype=pl.Float64))
-    if not units.null_count() and units[0] != units[1]:
+def _check_times(times: np.ndarray) -> None:
+    """Raises: InputError where some are far from the others, which each part of a log by itself does not show."""
+    values = pl.Series(times)
+    far = far_from_today(values)
+    if far is not None and far.any():
         raise InputError(
-            f"--since {since:.0f}: the log's times are as {median:.0f}, in another unit; give it in theirs."
+            f"The log has times such as {values.filter(far)[0]}, where others are as {values.filter(~far)[0]}; fill or "
+            "drop rows whose time is not known, and write all in one form."
         )
+
+
+def _check_form_of_since(since: float, times: np.ndarray) -> None:
+    """Raises: InputError if it is in another unit or form than the log's times."""
+    first, last = float(times.min()), float(times.max())
+    if 10 * since < first or since > 10 * last:
+        raise InputError(
+            f"--since {since:.0f}: the log's times are from {first:.0f} to {last:.0f}, in another unit or form; give "
+            "it in theirs."
+        )
+
+
+def _tell_of_one_user(users: pl.Series, rows: np.ndarray) -> None:
+    """Warns of a user with much of the log, as where nobody is known.
+
+    rows: (U,) of each.
+    """
+    share = rows.max(initial=0) / max(rows.sum(), 1)
+    if len(users) >= _SOME_USERS and share > _NOBODY:
+        say.warning(
+            f"User {users[int(rows.argmax())]!r} has {share:.0%} of all interactions; if that means that nobody is "
+            "known, drop these rows: they are learned as one user's history."
+        )
+
+
+def _tell_of_alike_values(vocabularies: dict[str, pl.DataFrame]) -> None:
+    """Warns of values that are different ones, and seem to mean the same."""
+    for name, values in vocabularies.items():
+        if found := alike_categories(values["value"]):
+            say.warning(f"Column {name} has {found}: they are taken for different values.")
 
 
 def _tell_of_new_values(totals: Totals) -> None:

@@ -224,7 +224,7 @@ def typed_log(
     for name in columns.numbers:
         log[name] = as_numbers(frame[f"numeric {name}"], path, name, nulls=True, text=text).cast(pl.Float64)
     for name in columns.lists:
-        log[name] = as_tags(frame[f"lists {name}"], path, name, columns.tag_separator)
+        log[name] = as_tags(frame[f"lists {name}"], path, name, columns.tag_separator, text)
     for name, _ in columns.hashed:
         log[name] = _categories(frame[f"hash {name}"], path, name)
     for name, _ in columns.labels:
@@ -243,6 +243,12 @@ def typed_log(
     for name, value in columns.histories:
         written = _categories(frame[f"history {name}"], path, name)
         same = written.is_in(_alike(written, value)).fill_null(False)
+        other = written.filter((written.str.to_lowercase() == value.lower()).fill_null(False) & ~same)
+        if len(other):
+            raise InputError(
+                f"{path}: --histories {name}={value}: column {name} has {other[0]!r}, too, which differs in upper and "
+                "lower case alone; write them alike."
+            )
         if f"item_seq_{value}" in log or value == SKIPPED or "/" in value or not value.isprintable():
             raise InputError(
                 f"--histories {name}={value}: item_seq_{value} is no name for a column, or is there twice."
@@ -300,7 +306,7 @@ def _read_items(path: Path, columns: Columns) -> pl.DataFrame:
     items = {"item": as_keys(frame["item"], path, columns.item_key, text)}
     refuse_duplicates(items["item"], path, columns.item_key, text)
     if columns.tags:
-        items["tags"] = as_tags(frame["tags"], path, columns.tags, columns.tag_separator)
+        items["tags"] = as_tags(frame["tags"], path, columns.tags, columns.tag_separator, text)
     for name in columns.text:
         kind = frame[f"text {name}"].dtype
         if not (is_category(kind) or kind.is_float()):

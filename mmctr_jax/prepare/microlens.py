@@ -13,6 +13,8 @@ from mmctr_jax.prepare.source import Source, SourceKind
 from mmctr_jax.prepare.text_files import TextFormat
 
 _TAG_WORDS = 6  # a hashtag runs on to the next one; words beyond so many are no longer part of it
+_USER, _TIME = ("user", "user_id", "userid"), ("timestamp", "time", "ts")
+_ITEM = ("item", "item_id", "itemid", "video", "video_id", "videoid")
 _TITLES = ("_titles.csv", "_title_en.csv", "_titles_en.csv", "_title.csv")
 _NOTE = (
     "Likes and views carry no date: they were counted after the clicks, so likes_level and views_level hold some "
@@ -75,22 +77,27 @@ def _refuse_mixed(folder: Path) -> None:
 def _read_titles(path: Path) -> tuple[pl.DataFrame, TextFormat]:
     """Columns item and text; with a header line in some releases, without one in others."""
     first = column_names(path)
-    has_header = [name.strip().lower() for name in first[:2]] == ["item", "title"]
+    has_header = first[0].strip().lower() in _ITEM
+    if len(first) != 2:
+        raise InputError(
+            f"{path} has {len(first)} columns, and item and title are expected; put quotes around titles with commas."
+        )
     text = TextFormat(header=has_header, null_words=())
-    names = dict(zip(("item", "text"), first if has_header else ("column_1", "column_2"), strict=False))
+    names = dict(zip(("item", "text"), first if has_header else ("column_1", "column_2"), strict=True))
     items = read_table(path, names, text)
     return items.with_columns(as_keys(items["item"], path, "item", text)), text
 
 
 def _read_timed(path: Path) -> pl.DataFrame:
-    """Columns user, item and timestamp, by these names, or by whatever names in this order."""
-    columns = column_names(path)
-    if len(columns) < 3:
-        raise InputError(f"{path} has the columns {', '.join(columns)}; user, video and timestamp are expected.")
-    named = {name.strip().lower(): name for name in columns}
-    if {"user", "item", "timestamp"} <= named.keys():
-        columns = [named[name] for name in ("user", "item", "timestamp")]
-    frame = read_table(path, dict(zip(("user", "item", "time"), columns, strict=False)))
+    """Columns user, item and timestamp, by these names or others of the same meaning."""
+    present = column_names(path)
+    found = [[name for name in present if name.strip().lower() in names] for names in (_USER, _ITEM, _TIME)]
+    if any(len(names) != 1 for names in found):
+        raise InputError(
+            f"{path} has the columns {', '.join(present)}; a header with user, item and timestamp is expected."
+        )
+    columns = [name for (name,) in found]
+    frame = read_table(path, dict(zip(("user", "item", "time"), columns, strict=True)))
     return pl.DataFrame(
         {
             "user": as_keys(frame["user"], path, columns[0]),

@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from mmctr_jax.prepare.raw_tables import read_table
-from mmctr_jax.prepare.raw_values import as_keys, as_numbers, refuse_duplicates
+from mmctr_jax.prepare.raw_values import as_keys, as_numbers, as_times, refuse_duplicates
 from mmctr_jax.prepare.source import Source, SourceKind
 
 CLICK = 4.0  # stars
@@ -30,7 +30,7 @@ def read(folder: Path) -> Source:
         {
             "user": as_keys(log["user"], ratings, "userId"),
             "item": as_keys(log["item"], ratings, "movieId"),
-            "time": as_numbers(log["time"], ratings, "timestamp"),
+            "time": as_times(log["time"], ratings, "timestamp"),
             "click": stars >= CLICK,
         }
     )

@@ -35,7 +35,7 @@ def table_files(path: Path) -> list[Path]:
         raise InputError(
             f"{path} is neither .csv, .tsv, .txt nor .parquet, nor a folder of .parquet files; convert it."
         )
-    return [path] if path.is_file() else part_files(path)
+    return [path] if path.is_file() and is_text(path) else part_files(path)
 
 
 def read_table(

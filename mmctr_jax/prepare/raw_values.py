@@ -21,12 +21,14 @@ _DAY = 86_400 * 10**9  # nanoseconds
 LARGEST = float(np.finfo(np.float32).max)  # infinity and NaN are not below it
 _LIMIT = np.iinfo(np.int64).max  # nanoseconds from 1970: the year 2262
 _TODAY = (946_684_800, 2_082_758_400)  # seconds, of the years 2000 to 2035
+_LIKELY = (631_152_000, 2_082_758_400)  # seconds, of the years 1990 to 2035
+_MOST_AHEAD = 14 * 60  # minutes that a clock is from that of Greenwich
 _ROUNDED = r"^\d(\.\d+)?[eE]\+\d+$"  # 1.23457E+12
 _UNITS = [(10**8 * unit, min(10**10 * unit, _LIMIT)) for unit in (1, 10**3, 10**6, 10**9)]
 """Times in s, ms, μs and ns of the years 1973 to 2286."""
 _ISO = (
     r"^(?<date>\d{4}-\d\d-\d\d)(?:[T ](?<clock>\d\d:\d\d(?::\d\d)?)(?:[.,](?<fraction>\d{1,9})\d*)?)?"
-    r" ?(?<zone>Z|UTC|GMT|[+-]\d\d(?::?\d\d)?)?$"
+    r" ?(?<zone>[Zz]|UTC|GMT|[+-]\d\d(?::?[0-5]\d)?)?$"
 )
 
 
@@ -92,6 +94,8 @@ def as_numbers(values: pl.Series, path: Path, column: str, nulls: bool = False, 
     if nulls and values.dtype.is_float():
         values = values.fill_nan(None)
     written = values
+    if values.dtype == pl.String:
+        values = values.str.strip_chars()
     if values.dtype == pl.String and text.decimal != ".":
         dots = values.str.contains(".", literal=True).fill_null(False)
         if dots.any():
@@ -108,6 +112,8 @@ def as_numbers(values: pl.Series, path: Path, column: str, nulls: bool = False, 
             numbers = values.cast(pl.Float64, strict=False)
     elif values.dtype.is_float() or values.dtype.is_decimal():
         numbers = values.cast(pl.Float64)
+        if values.dtype.is_decimal() and values.dtype.scale == 0 and (numbers.abs() < _LIMIT).all():
+            numbers = values.cast(pl.Int64)  # exact, however long
     else:
         raise InputError(f"{path}: column {column} has type {values.dtype}; it must be numbers.")
     wrong = numbers.is_null() if numbers.dtype == pl.Int64 else numbers.is_null() | ~(numbers.abs() <= LARGEST)
@@ -149,18 +155,22 @@ def as_times(values: pl.Series, path: Path, column: str, text: TextFormat = PLAI
     """Numbers of any unit as they are; dates, times and ISO 8601 text as nanoseconds. Only their order counts.
 
     Raises: InputError at the first other value, at times outside of the years 1678 to 2261, where some times name
-      a time zone and others do not, and where some are in seconds and others in a smaller unit.
+      a time zone and others do not, where some are in seconds and others in a smaller unit, and where some are far from
+      all others, as words for a time that is not known.
     """
     clock = is_clock(values, text)
     if clock and values.null_count():
         row = values.is_null().arg_true()[0]
         raise refuse_row(path, column, row, "no time; fill or drop such rows.", text)
     if clock and values.dtype == pl.String:
-        return _iso_times(values, path, column, text)
+        times = _iso_times(values, path, column, text)
+        _refuse_no_times(times, values, path, column, text)
+        return times
     if values.dtype == pl.Date or isinstance(values.dtype, pl.Datetime):
         unit = _DAY if values.dtype == pl.Date else {"ns": 1, "us": 10**3, "ms": 10**6}[values.dtype.time_unit]
         numbers = values.to_physical().cast(pl.Int64)
         _refuse_out_of_range(numbers.abs() > _LIMIT // unit, values, path, column, text)
+        _refuse_no_times(numbers * unit, values, path, column, text)
         return numbers * unit
     numbers = as_numbers(values, path, column, text=text)
     if values.dtype in (pl.Float16, pl.Float32) and len(values) and numbers.abs().max() > 2**24:
@@ -169,7 +179,7 @@ def as_times(values: pl.Series, path: Path, column: str, text: TextFormat = PLAI
             "it as int64 or float64."
         )
     _refuse_two_units(numbers, path, column, text)
-    _refuse_no_times(numbers, path, column, text)
+    _refuse_no_times(numbers, numbers, path, column, text)
     return numbers
 
 
@@ -213,7 +223,7 @@ def _iso_times(values: pl.Series, path: Path, column: str, text: TextFormat) -> 
         offset=_offset(pl.col("zone")),
         has_zone=pl.col("zone").is_not_null(),
     )
-    wrong = frame["moment"].is_null()
+    wrong = frame["moment"].is_null() | (frame["offset"].abs() > _MOST_AHEAD)
     if wrong.any():
         row = wrong.arg_true()[0]
         raise refuse_row(path, column, row, f"{values[row]!r} is not a time; write numbers or ISO 8601.", text)
@@ -255,13 +265,43 @@ def _refuse_two_units(numbers: pl.Series, path: Path, column: str, text: TextFor
         raise refuse_row(path, column, row, problem, text)
 
 
-def _refuse_no_times(numbers: pl.Series, path: Path, column: str, text: TextFormat) -> None:
-    """Refuses 0 and less beside times of today: what some write where the time is not known."""
-    none = numbers <= 0
-    if none.any() and not none.all() and unit_of(numbers.filter(~none)).is_not_null().all():
-        row = none.arg_true()[0]
-        problem = f"time {numbers[row]:.0f}, where others are as {numbers.max():.0f}; fill or drop such rows."
+def _refuse_no_times(numbers: pl.Series, written: pl.Series, path: Path, column: str, text: TextFormat) -> None:
+    """Refuses what is far from all other times, where these are of today: what some write where the time is not known,
+    such as 0, 1970-01-01 and 2147483647, and times in another form, such as 20251130 beside seconds.
+
+    written: as in the file, for messages.
+    """
+    far = far_from_today(numbers)
+    if far is not None and far.any():
+        row, other = far.arg_true()[0], (~far).arg_true()[0]
+        shown = [f"{x:.0f}" if isinstance(x, float) else str(x) for x in (written[row], written[other])]
+        problem = (
+            f"time {shown[0]}, where others are as {shown[1]}; fill or drop rows whose time is not known, and write "
+            "all in one form."
+        )
         raise refuse_row(path, column, row, problem, text)
+
+
+def far_from_today(numbers: pl.Series) -> pl.Series | None:
+    """Which numbers are far from the others, where all others are times of one unit, or dates written as numbers, of
+    the years 1990 to 2035, some later than 2000, and they are not fewer; None: they are not such."""
+    units = unit_of(numbers)
+    if units.null_count() < len(units):
+        if units.n_unique() > 1 + (units.null_count() > 0):
+            return None
+        today, floats = numbers.filter(units.is_not_null()).cast(pl.Float64), numbers.cast(pl.Float64)
+        far = (floats <= 0) | (10 * floats < today.min()) | (floats > 1.2 * today.max())
+        scale = 10.0 ** (3 * units.drop_nulls()[0])
+        others = floats.filter(~far)
+        few = 2 * len(others) >= len(far) or floats.filter(far).max() <= 0
+        return far if few and others.is_between(*(scale * second for second in _LIKELY)).all() else None
+    dates = numbers.filter(numbers > 0)
+    if not numbers.dtype.is_integer() or not is_calendar(dates) or len(str(dates[0])) == 8 and dates.min() < 19_000_000:
+        return None  # not dates, or of two digits for the year
+    years = numbers // 10 ** (len(str(dates[0])) - 4)
+    far = (years < 1990) | (years > 2035)
+    rest = years.filter(~far)
+    return far if len(rest) and rest.min() - max(0, years.filter(years < 1990).max() or 0) >= 10 else None
 
 
 def unit_of(numbers: pl.Series) -> pl.Series:
@@ -291,8 +331,9 @@ def _all_are(written: pl.Series, digits: int, form: str) -> bool:
     return bool(year.is_between(1970, 2100).all()) and not padded.str.to_datetime(form, strict=False).null_count()
 
 
-def as_tags(values: pl.Series, path: Path, column: str, separator: str | None) -> pl.Series:
-    """Lists of text: of lists, of text with a separator, and of lists written as text (Python's or JSON's).
+def as_tags(values: pl.Series, path: Path, column: str, separator: str | None, text: TextFormat = PLAIN) -> pl.Series:
+    """Lists of text: of lists, of text with a separator, and of lists written as text (Python's or JSON's). Words for
+    null in them are no tags.
 
     Args:
       separator: between tags in text; None: "|", and it is refused if the text seems to have another.
@@ -306,7 +347,8 @@ def as_tags(values: pl.Series, path: Path, column: str, separator: str | None) -
     elif not (isinstance(kind, (pl.List, pl.Array)) and is_category(kind.inner)):
         raise InputError(f"{path}: column {column} has type {kind}; tags are lists, or text with separators.")
     values = values.cast(pl.List(pl.String))
-    return values.list.eval(pl.element().str.strip_chars().filter(pl.element().str.strip_chars().fill_null("") != ""))
+    tag = pl.element().str.strip_chars()
+    return values.list.eval(tag.filter(~tag.fill_null("").is_in(["", *text.null_words])))
 
 
 def looks_like_lists(values: pl.Series) -> bool:
@@ -320,7 +362,9 @@ def _with_bars(values: pl.Series) -> int:
 
 
 _QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
+_OF_NUMBERS = re.compile(r"\s*\[\s*(-?\d+(\s*,\s*-?\d+)*)?\s*\]\s*$")
 _LIST_MARKS = (("[", "]"), ("(", ")"), ("{", "}"))
+_SEPARATORS = (",", ";", "/", "\x01", "\x02", "\x1d", "\t", "#", "^", "&&", "\n", "><", " > ", "\uff0c", "\u3001")
 
 
 def _split(values: pl.Series, path: Path, column: str, separator: str | None) -> pl.Series:
@@ -346,9 +390,10 @@ def _split(values: pl.Series, path: Path, column: str, separator: str | None) ->
 
 
 def _quoted_lists(values: pl.Series) -> dict[str, list[str]]:
-    """Each value that is a written list of quoted text, or of nothing, and its items: told by itself alone."""
+    """Each value that is a written list of quoted text, of whole numbers or of nothing, and its items: told by itself
+    alone."""
     bracketed = values.drop_nulls().filter(values.drop_nulls().str.contains(r"^\s*\[.*\]\s*$")).unique()
-    read = {value: _written_list(value) for value in bracketed if _QUOTED.search(value) or value.strip() == "[]"}
+    read = {value: _written_list(value) for value in bracketed if _QUOTED.search(value) or _OF_NUMBERS.match(value)}
     return {value: tags for value, tags in read.items() if tags is not None}
 
 
@@ -356,10 +401,10 @@ def _refuse_other_separators(known: pl.Series, path: Path, column: str) -> None:
     """Raises: InputError where another separator than "|" is in many values, or parts what stands alone elsewhere."""
     bars, plain = _with_bars(known), known.filter(~known.is_in([*_quoted_lists(known)]))
     alone = set(plain.unique())
-    for other in (",", ";", "/", "\x01", "\t", "#", "\n", "><", " > ", "\uff0c", "\u3001"):
+    for other in (*_SEPARATORS, " "):
         found = plain.filter(plain.str.contains(other, literal=True))
         parts = {part.strip() for value in found.unique() for part in value.split(other)} - {""}
-        many = 5 * len(found) > len(known) and len(found) > 10 * bars
+        many = 5 * len(found) > len(known) and len(found) > 10 * bars and other != " "  # which names have, too
         some = not bars and 20 * len(found) > len(known) and len(parts) > 1
         if many or (some and 5 * len(parts & alone) >= 4 * len(parts)):
             raise InputError(
@@ -476,7 +521,9 @@ def check_ids_go_on(ids: pl.Series, known: pl.Series, what: str, folder: Path) -
     new = now.filter(~now.is_in(known.implode()))
     example, reason = _nearly(new, known)
     if not reason:
-        return None
+        if len(new) < len(now) or len(now) < _FEW:
+            return None
+        return f"None of the {len(now):,} {what} of this log is known to {folder}, which has {_some(known)}."
     if len(new) == len(now):
         raise InputError(
             f"No {what[:-1]} of this log is known to --like {folder}: the log has {_some(now)}, which had {example!r} "
@@ -493,7 +540,8 @@ def check_spelling(ids: pl.Series, what: str) -> str | None:
 
     Args:
       what: they are, in the singular.
-    Raises: InputError if that is sure: where only spaces or the decimals of whole numbers tell them apart.
+    Raises: InputError if that is sure: where only spaces, characters that are not seen, or the decimals of whole
+      numbers tell them apart.
     """
     for reason, plain in _SAME_BUT_FOR.items() if ids.dtype == pl.String else ():
         if plain(ids).n_unique() == len(ids):
@@ -507,19 +555,34 @@ def check_spelling(ids: pl.Series, what: str) -> str | None:
     return None
 
 
+def alike_categories(values: pl.Series) -> str | None:
+    """Two different categories that differ in how they are written alone, and in what; None: there are none."""
+    for reason, plain in _SAME_BUT_FOR.items():
+        alike = values.filter(plain(values).is_duplicated())
+        if len(alike):
+            first = alike[0]
+            other = values.filter((plain(values) == plain(alike.head(1))[0]) & (values != first))[0]
+            return f"{first!r} and {other!r}, which differ in {reason} alone"
+    return None
+
+
 def _some(keys: pl.Series) -> str:
     return ", ".join(repr(key[:40]) for key in keys.head(3).to_list())
 
 
+_UNSEEN = r"[\x00-\x1f\x7f\u{ad}\u{200b}-\u{200f}\u{2060}\u{feff}]"
 _SAME_BUT_FOR = {
     "spaces around it": lambda keys: keys.str.strip_chars(),
     "decimals of a whole number": lambda keys: keys.str.replace(r"^(-?\d+)\.0+$", "${1}"),
+    "characters that are not seen": lambda keys: keys.str.replace_all(_UNSEEN, ""),
+    "a plus sign": lambda keys: keys.str.replace(r"^\+(\d)", "${1}"),
     "leading zeros": lambda keys: keys.str.replace(r"^0+(\d)", "${1}"),
     "upper and lower case": lambda keys: keys.str.to_lowercase(),
     "quotes around it": lambda keys: keys.str.replace(r"^(?:'(.*)'|\"(.*)\")$", "${1}${2}"),
     "the form of Unicode": lambda keys: keys.str.normalize("NFC"),
 }
-_SURE = ("spaces around it", "decimals of a whole number")  # the first ones
+_SURE = ("spaces around it", "decimals of a whole number", "characters that are not seen")  # the first ones
+_FEW = 10  # ids, of which chance may be that all are new
 
 
 def _nearly(missing: pl.Series, known: pl.Series) -> tuple[str, str | None]:

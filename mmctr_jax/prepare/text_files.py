@@ -14,17 +14,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
+import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from mmctr_jax.console import log
 from mmctr_jax.errors import InputError
 
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 """By a file's ending."""
-NULL_WORDS = ("NULL", "Null", "null", r"\N", "NaN", "nan", "None", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaT")
+NULL_WORDS = ("NULL", "Null", "null", "(null)", r"\N", "NaN", "nan", "NAN", "None", "NA", "N/A", "n/a", "#N/A", "<NA>",
+              "NaT")  # fmt: skip
 """What exports of databases, pandas and spreadsheets write for a value that is missing."""
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
-_COMPRESSED = (b"\x28\xb5\x2f\xfd", b"x\x01", b"x\x9c", b"x\xda")  # zstd, zlib
+_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+_ZLIB = (b"x\x01", b"x\x9c", b"x\xda")
 _ROWS_LOOKED_AT = 200  # for which columns hold numbers
 _HEAD = 1 << 16  # bytes that are looked at before a file is read
 
@@ -82,6 +86,7 @@ def scan_text(path: Path, text: TextFormat) -> pl.LazyFrame:
         infer_schema=False,  # guessing from the first lines would fail on later ones
         quote_char=text.quote,
         glob=False,
+        truncate_ragged_lines=True,  # what is beyond the header is refused by `refuse_lost_rows`, with its line
     )
     if text.header:
         return frame
@@ -138,7 +143,8 @@ def without_blank_lines(frame: pl.DataFrame, path: Path, text: TextFormat) -> pl
 
 def refuse_lost_rows(rows: int, path: Path, text: TextFormat) -> None:
     """Refuses a file that escapes quotes by backslashes, as Spark and MySQL do: a cell would swallow rows behind it;
-    one in which a quote that nothing closes swallows rows; and one with rows that have fewer cells than the header.
+    one in which a quote that nothing closes swallows rows; and one with rows that have fewer cells than the header, or
+    more, as where a title has a comma.
 
     Args:
       rows: that were read; to the reader only doubled quotes stand for one within a cell.
@@ -160,7 +166,7 @@ def refuse_lost_rows(rows: int, path: Path, text: TextFormat) -> None:
 
 @functools.lru_cache(maxsize=32)
 def _misread(path: Path, text: TextFormat, rows: int, _changed: int) -> str | None:
-    """Where a row has fewer cells than the header, or a cell holds whole lines; None: nowhere that is seen."""
+    """Where a row has not the header's number of cells, or a cell holds whole lines; None: nowhere that is seen."""
     header = _first_row(_head(path, text), path, text)
     width = len(header)
     while text.header and width and not header[width - 1]:  # as where every line but the others ends in a separator
@@ -168,14 +174,17 @@ def _misread(path: Path, text: TextFormat, rows: int, _changed: int) -> str | No
     if width < 2 or _looks_whole(path, text, rows, len(header)):
         return None
     separator, firsts, whole = text.separator_of(path), [], 0
+    first = "the header" if text.header else "the first line"
     try:
         for line, cells in _rows(path, text):
             if not any(cells) and len(cells) < 2:
                 continue
             whole += 1
             if len(cells) < width:
-                first = "the header" if text.header else "the first line"
                 return f"line {line}: {len(cells)} cells, where {first} has {width}; write every cell, empty ones, too."
+            if any(cells[len(header) :]):
+                advice = f"put quotes around cells that hold {separator!r}" if text.quote else "use another separator"
+                return f"line {line}: {len(cells)} cells, where {first} has {len(header)}; {advice}."
             if len(firsts) < _ROWS_LOOKED_AT:
                 firsts.append(cells)
             for at, cell in enumerate(cells):
@@ -192,24 +201,28 @@ def _misread(path: Path, text: TextFormat, rows: int, _changed: int) -> str | No
 
 
 def _looks_whole(path: Path, text: TextFormat, rows: int, width: int) -> bool:
-    """Whether counting alone tells that each line is a row of so many cells.
-
-    Without quotes by the separators; with them, where there are as many rows as lines, by a last column that is full.
-    """
-    cells, lines, last, quotes = 0, 0, b"\n", False
+    """Whether counting alone tells that each line is a row of so many cells, by the separators outside of quotes."""
+    separator, quote = ord(text.separator_of(path)), text.quote and ord(text.quote)
+    lines, found, within = 0, 0, 0  # separators in the line so far; 1 within quotes
     with _opened(path) as stream:
-        if stream.peek(4)[:4].startswith(_COMPRESSED):
-            return True  # otherwise than by gzip: it is not looked at
+        if stream.peek(2)[:2] in _ZLIB:
+            return True  # it is not looked at
         while block := stream.read(1 << 20):
-            cells += block.count(text.separator_of(path).encode())
-            lines += block.count(b"\n")
-            last, quotes = block[-1:], quotes or bool(text.quote and text.quote.encode() in block)
-    lines += last != b"\n"
-    if not quotes:
-        return cells == (width - 1) * lines
-    if lines - text.header != rows:
-        return False
-    return not scan_text(path, text).select(pl.last().null_count()).collect(engine="streaming").item()
+            characters = np.frombuffer(block, np.uint8)
+            ends, separators = np.flatnonzero(characters == ord("\n")), characters == separator
+            if quote and (within or quote in block):
+                quoted = (np.cumsum(characters == quote, dtype=np.int32) + within) & 1
+                if quoted[ends].any():
+                    return False
+                separators &= quoted == 0
+                within = int(quoted[-1])
+            until = np.cumsum(separators, dtype=np.int32)
+            if (np.diff(until[ends], prepend=-found) != width - 1).any():
+                return False
+            found = int(until[-1]) - (int(until[ends[-1]]) if len(ends) else -found)
+            lines += len(ends)
+    unended = found > 0  # a last line, that no newline ends
+    return not within and (found == width - 1 or not unended) and lines + unended - text.header == rows
 
 
 def _holds_lines(cell: str, at: int, width: int, separator: str, rows: list[list[str]]) -> bool:
@@ -301,12 +314,16 @@ def _rows(path: Path, text: TextFormat, escapechar: str | None = None) -> Iterat
 
 
 def _opened(path: Path) -> IO[bytes]:
-    """The file's bytes; those within, where it is compressed by gzip, which its name need not say."""
+    """The file's bytes; those within, where it is compressed by gzip or Zstandard, which its name need not say."""
     stream = open(path, "rb")
-    if stream.peek(2)[:2] != b"\x1f\x8b":
-        return stream
-    stream.close()
-    return gzip.open(path, "rb")
+    begin = stream.peek(4)[:4]
+    if begin.startswith(_GZIP):
+        stream.close()
+        return gzip.open(path, "rb")
+    if begin == _ZSTD:
+        stream.close()
+        return io.BufferedReader(pa.input_stream(str(path), compression="zstd"))
+    return stream
 
 
 def _encoding(text: TextFormat) -> str:
