@@ -547,6 +547,24 @@ def test_a_log_that_knows_nobody_of_the_earlier_one_is_told(tmp_path, capsys):
     assert "None of the 30 users of this log is known to" in said and "None of the 20 items" not in said
 
 
+def test_categories_of_an_earlier_log_stay_categories_whatever_numbers_a_day_has(tmp_path, capsys):
+    """Also where they are so many that a first preparation would ask for --numeric, or have fractions."""
+    day = log_of().with_columns(amount=pl.Series([float(i % 40) for i in range(360)]))
+    items = pl.DataFrame({"item": range(ITEMS), "cost": [float(i % 9) for i in range(ITEMS)]})
+    day.write_csv(tmp_path / "1.csv"), items.write_csv(tmp_path / "items.csv")
+    before = prepare(tmp_path / "1.csv", tmp_path / "1", "--items", tmp_path / "items.csv")
+    assert [feature["name"] for feature in before["side"]] == ["amount", "clicks_level"]
+    more = pl.DataFrame({"item": range(90), "cost": [i / 2 for i in range(90)]})
+    more.write_csv(tmp_path / "items.csv")
+    after = day.with_columns(
+        amount=pl.Series([i / 4 for i in range(360)]), item=pl.Series([i % 90 for i in range(360)])
+    )
+    after.write_csv(tmp_path / "2.csv")
+    options = "--items", tmp_path / "items.csv", "--like", tmp_path / "1"
+    assert prepare(tmp_path / "2.csv", tmp_path / "2", *options)["side"] == before["side"]
+    assert "of the values of amount are new" in " ".join(capsys.readouterr().out.split())
+
+
 @pytest.mark.parametrize("name", ["*", "^p.*$"])
 def test_names_that_are_patterns_are_no_features(tmp_path, name):
     log_of().with_columns(pl.lit("a").alias("p"), pl.Series(name, ["x", "y"] * 180)).write_csv(tmp_path / "log.csv")

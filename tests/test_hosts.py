@@ -68,6 +68,45 @@ def test_processes_that_read_different_data_stop_and_say_which():
         assert out.splitlines()[-1] == "Processes 0 and 1 read different data: items; give all the same files.", err
 
 
+def tiny(dataset, folder) -> Path:
+    train = {"batch_size": 62, "eval_batch_size": 31, "length_buckets": [2], "patience": 1000, "lr_factor": 1.0}
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(merged(raw_config(dataset), merged(QUICK, {"train": train}))))
+    return folder / "tiny.yaml"
+
+
+def started(config, run_dirs, devices=(1, 1), more=((), ())):
+    """Two processes of a run; each as it says."""
+    where = ["--coordinator", f"127.0.0.1:{free_port()}", "--num-processes", "2", "--process-id"]
+    return [start(run_dirs[i], config, devices[i], *more[i], *where, str(i)) for i in range(2)]
+
+
+@pytest.mark.parametrize(
+    ("devices", "more", "words"),
+    [
+        ((1, 1), ["train.learning_rate=0.1"], "train.learning_rate is 0.1 in process 1 and .* in process 0"),
+        ((1, 1), ["train.epochs=7"], "train.epochs is 7 in process 1 and .* in process 0"),
+        ((1, 3), [], r"Process 0 has 1 device\(s\) and process 1 has 3; all must have as many"),
+    ],
+    ids=["another rate", "more epochs", "more devices"],
+)
+def test_processes_that_were_started_otherwise_stop_before_they_train(dataset, tmp_path, devices, more, words):
+    both = started(tiny(dataset, tmp_path), [tmp_path / "run"] * 2, devices, ((), more))
+    outs = [process.communicate(timeout=120)[0] for process in both]
+    assert [process.returncode for process in both] == [2, 2], outs
+    assert re.search(f"error: .*{words}", outs[1]) and "Traceback" not in "".join(outs), outs
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_an_error_of_one_process_ends_both_at_once(dataset, tmp_path):
+    """The second one's run directory is not the first one's, as on storage that they do not share."""
+    both = started(tiny(dataset, tmp_path), [tmp_path / "one", tmp_path / "other"])
+    outs = [process.communicate(timeout=120)[0] for process in both]
+    assert [process.returncode for process in both] == [75, 1], outs
+    assert "error: another process cannot be reached any more" in outs[0], outs
+    assert "error: " in outs[1] and "Traceback" not in "".join(outs), outs
+
+
 @pytest.mark.slow
 def test_two_processes_interrupted_and_resumed_equal_one_uninterrupted(dataset, tmp_path):
     """A preemption notice reaches one of the two; both save and leave what both can load."""

@@ -10,18 +10,21 @@ import re
 import sys
 import threading
 import time
+import traceback
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
 from mmctr_jax.console import log
-from mmctr_jax.errors import InputError
+from mmctr_jax.errors import InputError, TrainingError
 
 _TELL_AFTER, _PATIENCE = 10, 300  # seconds
-_MOST_BYTES = 1024  # of what process 0 tells the others
+_LAST = 2  # seconds that process 0 outlives its error: where it is gone, JAX ends the others before they can speak
 _SILENT = 25  # seconds without a sign of life after which a process is given up; JAX itself would wait for 100
 _ENVIRONMENT = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
@@ -63,14 +66,26 @@ def join(coordinator: str | None, num_processes: int | None, process_id: int | N
 
 
 def all_devices() -> list[jax.Device]:
-    """Of all processes. Raises: InputError if JAX finds none, as where it was told to use others than there are."""
+    """Of all processes.
+
+    Raises: InputError if JAX finds none, as where it was told to use others than there are, or one process has more
+    than another, as where one's GPU is broken.
+    """
     try:
-        return jax.devices()
+        devices = jax.devices()
     except (RuntimeError, AssertionError) as error:
         asked = os.environ.get("JAX_PLATFORMS")
         why = str(error).splitlines()[0].rstrip(".") if str(error) else "its plugin did not load"
         advice = f"JAX_PLATFORMS is {asked!r}; unset it, or name what there is" if asked else "see JAX's installation"
         raise InputError(f"JAX cannot use its devices: {why}; {advice}.") from None
+    counts = Counter(device.process_index for device in devices)
+    other = next((i for i in range(jax.process_count()) if counts[i] != counts[0]), None)
+    if other is not None:
+        raise InputError(
+            f"Process 0 has {counts[0]} device(s) and process {other} has {counts[other]}; all must have as many: see "
+            "which devices its host makes visible."
+        )
+    return devices
 
 
 def _watch_others() -> None:
@@ -114,6 +129,25 @@ _TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: schedulers start again what ends s
 _LOST = re.compile("gloo|nccl|connection (closed|reset|refused)|socket closed|heartbeat|coordination", re.IGNORECASE)
 
 
+@contextmanager
+def ending_together() -> Iterator[None]:
+    """Where the block fails on one of several processes, this one ends at once: to leave in order it would wait for
+    the others, and they for it. An InputError is raised on all of them (`raising_on_all_hosts`), and passes."""
+    try:
+        yield
+    except (InputError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        give_up_if_lost(error)
+        if jax.process_count() == 1:
+            raise
+        if isinstance(error, TrainingError):
+            print(f"error: {error}", file=sys.stderr)
+        else:
+            traceback.print_exc()
+        _end(1)
+
+
 def give_up_if_lost(error: Exception) -> None:
     """Ends this process, in a sentence, if the error is that another one cannot be reached."""
     if jax.process_count() > 1 and _LOST.search(str(error)):
@@ -126,9 +160,15 @@ def give_up(reason: str) -> None:
         f"error: {reason}; its own log may say why. Start the processes of this run again with --resume: they go on "
         "from the last checkpoint."
     )
+    _end(_TRY_AGAIN)
+
+
+def _end(code: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(_TRY_AGAIN)
+    if code != _TRY_AGAIN and jax.process_index() == 0:
+        time.sleep(_LAST)
+    os._exit(code)
 
 
 @contextmanager
@@ -185,12 +225,27 @@ def raising_on_all_hosts() -> Iterator[None]:
         raise problem
 
 
-def of_process_0(digests: dict[str, str] | None) -> dict[str, str]:
-    """What process 0 gives, on every process. Others may give None."""
+def of_process_0(value: Any) -> Any:
+    """What process 0 gives, of plain values as JSON has them, on every process. What others give is of no account."""
     if jax.process_count() == 1:
-        return digests
-    text = json.dumps(digests or {}).encode().ljust(_MOST_BYTES)
+        return value
+    text = json.dumps(value).encode()
+    size = int(multihost_utils.broadcast_one_to_all(np.array(len(text))))
+    text = text.ljust(size)[:size]
     return json.loads(bytes(multihost_utils.broadcast_one_to_all(np.frombuffer(text, np.uint8))))
+
+
+def check_same_settings(ours: dict[str, Any], theirs: dict[str, Any], place: str = "") -> None:
+    """Raises: InputError for the first setting of this process that process 0 has otherwise."""
+    for name in theirs | ours:
+        here, there = ours.get(name), theirs.get(name)
+        if isinstance(here, dict) and isinstance(there, dict):
+            check_same_settings(here, there, f"{place}{name}.")
+        elif here != there:
+            raise InputError(
+                f"{place}{name} is {here} in process {jax.process_index()} and {there} in process 0; start all with "
+                "the same config and settings."
+            )
 
 
 def check_equal_on_all_hosts(values: dict[str, str]) -> None:

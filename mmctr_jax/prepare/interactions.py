@@ -57,7 +57,7 @@ def read(path: Path, items: Path | None, columns: Columns, earlier: dict[str, An
     frame = read_table(path, log_columns(path, columns), columns.text_format)
     log, facts = typed_log(frame, path, columns, earlier)
     facts.check(path, columns, earlier)
-    return source_of(log, path, items, columns, facts.time_unit, reasons)
+    return source_of(log, path, items, columns, facts.time_unit, reasons, earlier)
 
 
 def check_gap(path: Path, present: list[str], columns: Columns) -> None:
@@ -77,13 +77,19 @@ def check_items_named(items: Path | None, columns: Columns) -> None:
 
 
 def source_of(
-    log: pl.DataFrame, path: Path, items: Path | None, columns: Columns, time_unit: float, reasons: dict[str, str]
+    log: pl.DataFrame,
+    path: Path,
+    items: Path | None,
+    columns: Columns,
+    time_unit: float,
+    reasons: dict[str, str],
+    earlier: dict[str, Any] | None,
 ) -> Source:
     """The source with a log, or with its columns alone, and the file of items, which is read here.
 
     Raises: InputError where its values are not as they must be.
     """
-    item_table = _read_items(items, columns) if items else pl.DataFrame({"item": log["item"].head(0)})
+    item_table = _read_items(items, columns, earlier) if items else pl.DataFrame({"item": log["item"].head(0)})
     if twice := {name for _, name in columns.named} & {*columns.item_side, *columns.item_numbers}:
         raise InputError(f"Column {min(twice)} is a feature of rows and of items; rename it in one of the two files.")
     return Source(
@@ -219,8 +225,9 @@ def typed_log(
             problem = f"weight {weights[row]:g}; weights must be above 0, in float32 (leave such rows out)."
             raise refuse_row(path, columns.weight, row, problem, text)
     for name in columns.side:
-        log[name] = _categories(frame[f"side {name}"], path, name)
-        _refuse_numbers(log[name], path, name)
+        log[name] = _categories(frame[f"side {name}"], path, name, earlier)
+        if not earlier:
+            _refuse_numbers(log[name], path, name)
     for name in columns.numbers:
         log[name] = as_numbers(frame[f"numeric {name}"], path, name, nulls=True, text=text).cast(pl.Float64)
     for name in columns.lists:
@@ -270,10 +277,16 @@ def _alike(values: pl.Series, value: str) -> list[str]:
     return [each for each in values.drop_nulls().unique() if as_hashed(each) == as_hashed(value)]
 
 
-def _categories(values: pl.Series, path: Path, name: str) -> pl.Series:
-    """Text, null where there is none. Raises: InputError if the column is neither text nor whole numbers."""
+def _categories(values: pl.Series, path: Path, name: str, earlier: dict[str, Any] | None = None) -> pl.Series:
+    """Text, null where there is none.
+
+    Raises: InputError if the column is neither text nor whole numbers; what goes on from an earlier log may have other
+      numbers, which are categories that are new.
+    """
     if values.dtype.is_float() or values.dtype.is_decimal():
         values = whole_numbers(values)
+        if earlier and not is_category(values.dtype):
+            values = (values.fill_nan(None) if values.dtype.is_float() else values).cast(pl.String)
     if not is_category(values.dtype):
         raise InputError(
             f"{path}: column {name} has type {values.dtype}; categories are text or whole numbers, "
@@ -294,7 +307,7 @@ def _refuse_numbers(values: pl.Series, path: Path, name: str, of: str = "") -> N
     say.warning(f"{path}: --{of}side {name} holds {like}, taken as categories; --{of}numeric {name} takes a number.")
 
 
-def _read_items(path: Path, columns: Columns) -> pl.DataFrame:
+def _read_items(path: Path, columns: Columns, earlier: dict[str, Any] | None) -> pl.DataFrame:
     wanted = {"item": columns.item_key} | ({"tags": columns.tags} if columns.tags else {})
     numbers = dict.fromkeys(columns.numeric + columns.item_numbers)
     wanted |= {f"text {name}": name for name in columns.text} | {f"number {name}": name for name in numbers}
@@ -315,8 +328,9 @@ def _read_items(path: Path, columns: Columns) -> pl.DataFrame:
         texts = [pl.col(f"text {name}").cast(pl.String).str.strip_chars().replace("", None) for name in columns.text]
         items["text"] = frame.select(pl.concat_str(texts, separator=". ", ignore_nulls=True)).to_series()
     for name in columns.item_side:
-        items[name] = _categories(frame[f"side {name}"], path, name)
-        _refuse_numbers(items[name], path, name, "item-")
+        items[name] = _categories(frame[f"side {name}"], path, name, earlier)
+        if not earlier:
+            _refuse_numbers(items[name], path, name, "item-")
     for name in numbers:
         items[name] = as_numbers(frame[f"number {name}"], path, name, nulls=True, text=text)
     return pl.DataFrame(items)

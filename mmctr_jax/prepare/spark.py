@@ -126,7 +126,7 @@ def reading(
     facts = _summed(context.parallelize(pieces, len(pieces)).map(partial(_guarded, read.facts)))
     facts.check(path, columns, earlier)
     head = read(pieces[0])[0].head(0)
-    source = source_of(head, path, items, columns, facts.time_unit, {})
+    source = source_of(head, path, items, columns, facts.time_unit, {}, earlier)
     source = replace(source, non_clicks=bool(columns.label) and facts.clicks < facts.rows)
     parent = out.parent if is_remote(out) else out.parent.absolute()
     folder = parent / f".{out.name[:100]}_log_{secrets.token_hex(4)}"

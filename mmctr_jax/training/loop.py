@@ -23,6 +23,8 @@ from mmctr_jax.devices.flags import plain_jax
 from mmctr_jax.devices.hosts import (
     all_devices,
     check_equal_on_all_hosts,
+    check_same_settings,
+    ending_together,
     give_up_if_lost,
     of_process_0,
     raising_on_all_hosts,
@@ -98,7 +100,7 @@ def train(
         TrainingError: Something cannot be written.
     """
     all_devices()  # or no training, before anything is written
-    with _alone(), shown() as said, copied_on(directory, resume) as folder:
+    with _alone(), shown() as said, ending_together(), copied_on(directory, resume) as folder:
         return _train(config, folder, resume, end_early, init_from, said)
 
 
@@ -125,7 +127,10 @@ def _train(
     run = RunDirectory(directory)
     config = config if isinstance(config, Config) else load_config(config)
     config = config.model_copy(update={"train": config.train.resolved})
+    settings = config.model_dump(mode="json", exclude={"data"})  # whose files' contents are compared, below
+    settings_of_0 = of_process_0(settings)
     with raising_on_all_hosts():
+        check_same_settings(settings, settings_of_0)
         run.check_free(resume)
         check_batch_fills_devices(config)
         check_trackers(config.train.trackers)
@@ -218,8 +223,8 @@ def _failures_explained(run: RunDirectory, checkpoints: Checkpoints) -> Iterator
             f"Training stopped: {error.filename or run}: {error.strerror or error}; {checkpoints.kept}. Mend "
             "that, then go on with --resume."
         ) from None
-    except jax.errors.JaxRuntimeError as error:
-        give_up_if_lost(error)
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        give_up_if_lost(error)  # at once: what is left in order waits for the others
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         raise FailedError(
