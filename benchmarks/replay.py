@@ -73,8 +73,10 @@ def _day(folder, day, kind, items, log, ends, before, seed) -> tuple[float, floa
     arguments += ["--like", before, "--since", since] if before else []
     training = ["--config", out / f"data{day}.yaml", "--run-dir", run, f"train.seed={seed}"]
     training += [f"data.cache_dir={folder / kind / 'cache'}", *(["--init-from", before] if before else [])]
+    kept = {"XDG_CACHE_HOME": str(folder / kind / PROGRAMS)}
+    kept["JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES"] = "none"  # or the folder's path would be a part of JAX's keys
     start = time.perf_counter()
-    run_command("prepare", *arguments, XDG_CACHE_HOME=str(folder / kind / PROGRAMS))
-    run_command("train", *training, XDG_CACHE_HOME=str(folder / kind / PROGRAMS))
+    run_command("prepare", *arguments, **kept)
+    run_command("train", *training, **kept)
     taken = time.perf_counter() - start
     return predict(run)["metrics"]["auc"], taken
