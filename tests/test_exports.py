@@ -475,6 +475,13 @@ def test_times_of_some_decades_are_no_others():
         as_times(pl.Series(["2023-11-30T17:15:00+99:00"]), Path("log.csv"), "time")
 
 
+def test_iso_times_in_the_basic_form():
+    values = pl.Series(["20231130T171500Z", "20231130T1715z", "2023-11-30T17:15:00.5Z", "20231130T181500.5+0100"])
+    times = as_times(values, Path("log.csv"), "time")
+    assert (times - times[0]).to_list() == [0, 0, 500_000_000, 500_000_000]
+    assert times[0] == 1_701_364_500 * 10**9
+
+
 def test_decimals_without_fractions_are_exact_times():
     times = [1_700_000_000_000_000_000 + 100 * i for i in range(5)]
     values = pl.Series(times, dtype=pl.Decimal(38, 0))

@@ -355,17 +355,19 @@ def read_uniform(files: list[Path], columns: list[str]) -> dict[str, pa.ChunkedA
 
 def uniform_types(files: list[Path], columns: list[str]) -> dict[str, pa.DataType]:
     """Each column's type that holds what all files have. Raises: InputError if there is none."""
-    opened_files, types = [_open(file) for file in files], {}
-    with_rows = [file for file in opened_files if file.metadata.num_rows]  # those of a part without any mean nothing
-    schemas = [file.schema_arrow for file in with_rows or opened_files]
+    parts, types = {file: _open(file) for file in files}, {}
+    with_rows = {file: part for file, part in parts.items() if part.metadata.num_rows}  # others' types mean nothing
+    schemas = {file: part.schema_arrow for file, part in (with_rows or parts).items()}
     for name in columns:
-        found = dict.fromkeys(_plain(schema.field(name).type) for schema in schemas)
+        found: dict[pa.DataType, Path] = {}
+        for file, schema in schemas.items():
+            found.setdefault(_plain(schema.field(name).type), file)
         kind = next(iter(found))
         for other in found:
             kind = _wider(kind, other)
             if kind is None:
-                kinds = " and ".join(map(str, found))
-                raise InputError(f"{files[0].parent}: column {name} is {kinds} in its part files; give it one type.")
+                kinds = " and ".join(f"{kind} in {file.name}" for kind, file in found.items())
+                raise InputError(f"{files[0].parent}: column {name} is {kinds}; give it one type.")
         types[name] = kind
     return types
 

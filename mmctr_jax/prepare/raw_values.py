@@ -27,7 +27,7 @@ _ROUNDED = r"^\d(\.\d+)?[eE]\+\d+$"  # 1.23457E+12
 _UNITS = [(10**8 * unit, min(10**10 * unit, _LIMIT)) for unit in (1, 10**3, 10**6, 10**9)]
 """Times in s, ms, μs and ns of the years 1973 to 2286."""
 _ISO = (
-    r"^(?<date>\d{4}-\d\d-\d\d)(?:[T ](?<clock>\d\d:\d\d(?::\d\d)?)(?:[.,](?<fraction>\d{1,9})\d*)?)?"
+    r"^(?<date>\d{4}-\d\d-\d\d|\d{8})(?:[T ](?<clock>\d\d:?\d\d(?::?\d\d)?)(?:[.,](?<fraction>\d{1,9})\d*)?)?"
     r" ?(?<zone>[Zz]|UTC|GMT|[+-]\d\d(?::?[0-5]\d)?)?$"
 )
 
@@ -215,10 +215,10 @@ def _iso_times(values: pl.Series, path: Path, column: str, text: TextFormat) -> 
         .select(pl.col("value").str.extract_groups(_ISO))
         .unnest("value")
     )
-    clock = parts["clock"].fill_null("00:00")
-    seconds = pl.when(clock.str.len_chars() == 5).then(clock + ":00").otherwise(clock)
+    date = pl.col("date").str.replace(r"^(\d{4})(\d\d)(\d\d)$", "${1}-${2}-${3}")
+    clock = pl.col("clock").fill_null("").str.replace_all(":", "", literal=True).str.pad_end(6, "0")
     frame = parts.select(
-        moment=(pl.col("date") + "T" + seconds).str.to_datetime("%Y-%m-%dT%H:%M:%S", strict=False, time_unit="ms"),
+        moment=(date + "T" + clock).str.to_datetime("%Y-%m-%dT%H%M%S", strict=False, time_unit="ms"),
         fraction=pl.col("fraction").fill_null("0").str.pad_end(9, "0").cast(pl.Int64),
         offset=_offset(pl.col("zone")),
         has_zone=pl.col("zone").is_not_null(),
