@@ -128,11 +128,16 @@ def _merged(fresh: Any, old: Any, known: dict[str, int], run: RunDirectory) -> A
     """The old tree; its tables with the fresh one's rows beyond those of known ids."""
     ours, theirs = _by_name(fresh), _by_name(old)
     _check_same_model(theirs, ours, known, run)
-    merged = []
-    for name, (table, x) in ours.items():
-        rows, there = known.get(table), theirs[name][1]
-        merged.append(_rows(there, x, rows) if rows else jax.device_put(there, x.sharding))
-    return jax.tree.unflatten(jax.tree.structure(fresh), merged)
+    rows = [known.get(table) for table, _ in ours.values()]
+    pairs = [(theirs[name][1], x) for name, (_, x) in ours.items()]
+
+    def merged(pairs: list[tuple[jax.Array, jax.Array]]) -> list[jax.Array]:
+        return [
+            jnp.concatenate([old[:n], fresh[n:]]) if n else old for n, (old, fresh) in zip(rows, pairs, strict=True)
+        ]
+
+    found = jax.jit(merged, out_shardings=[x.sharding for _, x in pairs])(pairs)  # one program, and not one for each
+    return jax.tree.unflatten(jax.tree.structure(fresh), found)
 
 
 def _by_name(tree: Any) -> dict[str, tuple[str | None, Any]]:
@@ -158,12 +163,3 @@ def _check_same_model(theirs: dict, ours: dict, known: dict[str, int], run: RunD
                 f"--init-from {run}: its model is another one ({name}: {there} there, {here} here); "
                 "use the settings of its config.yaml, and data prepared with --like it."
             )
-
-
-def _rows(old: jax.Array, fresh: jax.Array, known: int) -> jax.Array:
-    """The old array's first `known` rows, and the fresh one's after these."""
-
-    def both(old: jax.Array, fresh: jax.Array) -> jax.Array:
-        return jnp.concatenate([old[:known], fresh[known:]])
-
-    return jax.jit(both, out_shardings=fresh.sharding)(old, fresh)
