@@ -424,8 +424,24 @@ def test_published_files_whose_items_do_not_match_are_refused(tmp_path):
         ("1,shoes,5,10\n2,shoes, size 5,6,11\n", "line 3: 5 cells, where the header has 4; put quotes"),
         ('1,"a, b",5,10\n2,"c", d,6,11\n', "line 3: 5 cells, where the header has 4; put quotes"),
         ("1,shoes,5,10\n2,hat, red,6,11\n3,5,12\n", "line 3: 5 cells"),
+        ('1,24" and 27", both,5,10\n2,hat,6,11\n', "line 2: 5 cells"),
+        ('1, "a, b",5,10\n2, "c, d",6,11\n', "line 2: 5 cells"),
+        ('1,["a, b"],5,10\n2,["c, d"],6,11\n', "line 2: 5 cells"),
+        ("1,shoes,5,\n2,hat, red,6,\n3,shoes,7,\n", "line 3: 5 cells"),
+        (f"1,{'x' * 200_000},5,10\n2,hat, red,6,11\n", "line 3: 5 cells"),
+        ("1,a\rb,5,10\n2,hat, red,6,11\n", "line 3: 5 cells"),
     ],
-    ids=["plain", "beside quotes", "as many separators in all"],
+    ids=[
+        "plain",
+        "beside quotes",
+        "as many separators in all",
+        "inches",
+        "a space before quotes",
+        "JSON",
+        "nothing last",
+        "a long cell",
+        "a return in a cell",
+    ],
 )
 def test_a_row_with_more_cells_than_the_header_is_refused_whatever_is_read_of_it(tmp_path, content, words):
     for name in ("log.csv", "log.csv.zst.csv"):
@@ -437,9 +453,19 @@ def test_a_row_with_more_cells_than_the_header_is_refused_whatever_is_read_of_it
                 read_table(path, columns)
 
 
-def test_a_separator_at_the_end_of_a_row_is_no_more_cell(tmp_path):
-    (tmp_path / "log.csv").write_text('user,item\n1,5,\n2,"6",\n')
-    assert read_table(tmp_path / "log.csv", {"user": "user", "item": "item"}).rows() == [("1", "5"), ("2", "6")]
+def test_a_separator_at_the_end_of_each_row_is_no_more_cell(tmp_path):
+    for header in ("user,item", "user,item,"):
+        (tmp_path / "log.csv").write_text(f'{header}\n1,5,\n2,"6",\n')
+        assert read_table(tmp_path / "log.csv", {"user": "user", "item": "item"}).rows() == [("1", "5"), ("2", "6")]
+    (tmp_path / "log.csv").write_text("user,item,\n1,5,\n2,6,7\n")
+    with pytest.raises(InputError, match="line 3: 3 cells, where the header has 2"):
+        read_table(tmp_path / "log.csv", {"user": "user"})
+    (tmp_path / "one.csv").write_text("item\n0,x\n")
+    with pytest.raises(InputError, match="line 2: 2 cells, where the header has 1"):
+        read_table(tmp_path / "one.csv", {"item": "item"})
+    (tmp_path / "log.csv").write_text('user,item\n1,"the \\"best, of\\" all"\n2,b\n')
+    with pytest.raises(InputError, match="escapes quotes within cells by backslashes"):
+        read_table(tmp_path / "log.csv", {"user": "user"})
 
 
 def moments(*seconds: int) -> pl.Series:
@@ -455,6 +481,9 @@ def moments(*seconds: int) -> pl.Series:
         (1000 * DAY, 20231130171500),
         (20231130, 0),
         (20231130, 19700101),
+        (20231130, 19000101),
+        (20231130, 99991231),
+        (20231130171500, 19000101000000),
         ("2023-11-30T17:15:00Z", "1970-01-01T00:00:00Z"),
         ("2023-11-30 17:15:00", "2099-12-31 00:00:00"),
         (datetime(2023, 11, 30), datetime(1900, 1, 1)),
@@ -469,7 +498,8 @@ def test_times_far_from_all_others_are_refused(usual, odd):
 
 
 def test_times_of_some_decades_are_no_others():
-    for values in ([800_000_000, 950_000_000, 2_000_000_000], [19991231, 20231130], ["1995-01-01", "2034-01-01"]):
+    dates = [19991231, 20231130], [19122800, 20010100], [19890115, 20010101, 20240101]
+    for values in ([800_000_000, 950_000_000, 2_000_000_000], *dates, ["1995-01-01", "2034-01-01"]):
         assert len(as_times(pl.Series(values), Path("log.csv"), "time")) == len(values)
     with pytest.raises(InputError, match="is not a time"):
         as_times(pl.Series(["2023-11-30T17:15:00+99:00"]), Path("log.csv"), "time")
@@ -493,6 +523,8 @@ def test_a_time_in_another_form_than_the_logs_is_refused(tmp_path, since):
     log_of().write_csv(tmp_path / "log.csv")
     with pytest.raises(InputError, match="in another unit or form"):
         prepare(tmp_path / "log.csv", tmp_path / "out", "--since", since)
+    log_of().with_columns(pl.col("time").rank("dense")).write_csv(tmp_path / "log.csv")
+    prepare(tmp_path / "log.csv", tmp_path / "out", "--since", "1")
 
 
 @pytest.mark.parametrize("separator", ["^", "\x02", "\x1d", "&&"])
@@ -502,23 +534,29 @@ def test_separators_of_other_programs_are_named(separator):
         as_tags(values, Path("items.csv"), "tags", None)
 
 
-def test_spaces_between_what_stands_alone_elsewhere_are_separators():
-    values = pl.Series(["Drama", "Comedy", "War", "Comedy Drama", "Drama War"])
-    with pytest.raises(InputError, match="--tag-separator ' '"):
-        as_tags(values, Path("items.csv"), "tags", None)
+def test_spaces_between_what_stands_alone_elsewhere_are_told_of(caplog):
     names = ["New York", "San Francisco", "York"]
     assert as_tags(pl.Series(names), Path("items.csv"), "tags", None).to_list() == [[name] for name in names]
+    assert "--tag-separator" not in caplog.text
+    genres = ["Rock", "Pop", "Folk", "Pop Rock", "Folk Rock"]
+    assert as_tags(pl.Series(genres), Path("items.csv"), "tags", None).to_list() == [[genre] for genre in genres]
+    assert "if spaces separate tags, say --tag-separator ' '" in caplog.text
 
 
-def test_lists_of_numbers_and_words_for_null_among_tags():
-    values = pl.Series(["3", "3|1", "[1, 2]", "nan|3", "4|NULL"])
-    assert as_tags(values, Path("i.csv"), "tags", None).to_list() == [["3"], ["3", "1"], ["1", "2"], ["3"], ["4"]]
+def test_some_lists_of_numbers_among_tags():
+    values = pl.Series(["3", "3|1", "[1, 2]", "EU|NA"])
+    assert as_tags(values, Path("i.csv"), "tags", None).to_list() == [["3"], ["3", "1"], ["1", "2"], ["EU", "NA"]]
 
 
 @pytest.mark.parametrize("odd", ["u1\u200b", "u1\x00", "\ufeffu1"])
 def test_ids_that_differ_in_what_is_not_seen_are_refused(odd):
-    with pytest.raises(InputError, match="characters that are not seen"):
+    with pytest.raises(InputError, match="characters around it that are not seen"):
         check_spelling(pl.Series(["u1", "u2", odd]), "user")
+
+
+def test_what_joins_parts_of_an_id_is_a_part_of_it():
+    for ids in (["1\t23", "12\t3"], ["\u0646\u0645\u06cc\u200c\u062e", "\u0646\u0645\u06cc\u062e"]):
+        assert check_spelling(pl.Series(ids), "user") is None
 
 
 def test_values_that_seem_to_mean_the_same_are_told(tmp_path, capsys):
@@ -529,8 +567,9 @@ def test_values_that_seem_to_mean_the_same_are_told(tmp_path, capsys):
     assert "Column device has 'ios' and 'ios ', which differ in spaces around it alone" in said
     assert "Column kind has" not in said
     log.with_columns(kind=pl.Series(["buy", "Buy"] * 180)).write_parquet(tmp_path / "log.parquet")
-    with pytest.raises(InputError, match="has 'Buy', too, which differs in upper and lower case alone"):
+    with pytest.raises(InputError, match="has 'Buy', too, which differs in case or spaces alone"):
         prepare(tmp_path / "log.parquet", tmp_path / "no", "--histories", "kind=buy")
+    prepare(tmp_path / "log.parquet", tmp_path / "both", "--histories", "kind=buy,kind=Buy")
 
 
 def test_a_user_with_much_of_the_log_is_told(tmp_path, capsys):
@@ -593,7 +632,16 @@ def test_a_part_of_a_table_with_a_log_of_its_own_is_refused(tmp_path, mark, insi
         prepare(folder / "a.parquet", tmp_path / "out")
 
 
+def test_a_folder_called_metadata_makes_no_table(tmp_path):
+    (tmp_path / "metadata").mkdir()
+    (tmp_path / "metadata" / "model.metadata.json").write_text("{}")
+    log_of().write_parquet(tmp_path / "log.parquet")
+    prepare(tmp_path / "log.parquet", tmp_path / "out")
+
+
 def test_few_prices_and_a_word_are_numbers_with_a_word():
     prices = pl.Series([f"{i}.5" for i in range(27)] + ["unknown"] * 3)
     assert of_items(prices).kind is None and "'unknown'" in of_items(prices).reason
     assert of_items(pl.Series([f"{i}.99 EUR" for i in range(30)])).reason.startswith("amounts such as")
+    for sizes in ([f"{i}.5" for i in range(9)] * 3 + ["one size"], [f"EUR {i}" for i in range(30, 40)] * 3):
+        assert of_items(pl.Series(sizes)).kind == "item_side"

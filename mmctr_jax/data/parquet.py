@@ -8,6 +8,7 @@ their check sums, where a file has them. Rows count from 0.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from mmctr_jax.hashing import hash_id
 from mmctr_jax.remote import local, opened
 
 _ROWS_PER_READ = 65_536
+_OF_ICEBERG = re.compile(r"(v\d+|\d{5}-[0-9a-f-]+)(\.gz)?\.metadata\.json")
 _UNREADABLE = (pa.ArrowException, OSError, ValueError)  # the last for names that are not UTF-8
 
 
@@ -36,7 +38,7 @@ def part_files(path: str | Path) -> list[Path]:
 
 
 def _part_files(path: Path) -> list[Path]:
-    for folder in path.absolute().parents[:3]:
+    for folder in path.resolve().parents[:6]:
         if kind := _table_format(folder):
             raise InputError(f"{path} is a part of {folder}, which is {kind}; write it as plain Parquet.")
     if path.is_dir():
@@ -87,7 +89,7 @@ def _table_format(folder: Path) -> str | None:
         return "a Delta table, whose files hold deleted rows, too"
     if (folder / ".hoodie").is_dir():
         return "a Hudi table, whose files hold replaced rows, too"
-    if next((folder / "metadata").glob("*.metadata.json"), None):
+    if any(_OF_ICEBERG.fullmatch(file.name) for file in (folder / "metadata").glob("*.metadata.json")):
         return "an Iceberg table, whose files hold deleted rows, too"
     return None
 

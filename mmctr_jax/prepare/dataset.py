@@ -39,6 +39,7 @@ _PRIOR_ROWS = 5  # that an item's click rate begins with
 _SAMPLE_OF_RATES = 1_000_000  # that their mean and ranges are measured on
 _MANY_NEW = 0.2  # share of values that an earlier vocabulary lacks, from which on it is warned of
 _OTHER_UNIT = 100  # times the earlier times, from which on times are in another unit; seconds grow slowly
+_LEAST_DATE = 10**7  # from which on numbers are times since 1970 or dates, and no counters or days
 _NOBODY, _SOME_USERS = 0.2, 10  # share of the rows, from which on a user, of so many, may be a word for nobody
 T = TypeVar("T")
 
@@ -245,7 +246,7 @@ def _check_times(times: np.ndarray) -> None:
 def _check_form_of_since(since: float, times: np.ndarray) -> None:
     """Raises: InputError if it is in another unit or form than the log's times."""
     first, last = float(times.min()), float(times.max())
-    if 10 * since < first or since > 10 * last:
+    if first >= _LEAST_DATE and (10 * since < first or since > 10 * last):
         raise InputError(
             f"--since {since:.0f}: the log's times are from {first:.0f} to {last:.0f}, in another unit or form; give "
             "it in theirs."

@@ -231,7 +231,7 @@ def typed_log(
     for name in columns.numbers:
         log[name] = as_numbers(frame[f"numeric {name}"], path, name, nulls=True, text=text).cast(pl.Float64)
     for name in columns.lists:
-        log[name] = as_tags(frame[f"lists {name}"], path, name, columns.tag_separator, text)
+        log[name] = as_tags(frame[f"lists {name}"], path, name, columns.tag_separator)
     for name, _ in columns.hashed:
         log[name] = _categories(frame[f"hash {name}"], path, name)
     for name, _ in columns.labels:
@@ -250,11 +250,12 @@ def typed_log(
     for name, value in columns.histories:
         written = _categories(frame[f"history {name}"], path, name)
         same = written.is_in(_alike(written, value)).fill_null(False)
-        other = written.filter((written.str.to_lowercase() == value.lower()).fill_null(False) & ~same)
+        other = written.filter((written.str.strip_chars().str.to_lowercase() == value.lower()).fill_null(False) & ~same)
+        other = other.filter(~other.is_in([named for column, named in columns.histories if column == name]))
         if len(other):
             raise InputError(
-                f"{path}: --histories {name}={value}: column {name} has {other[0]!r}, too, which differs in upper and "
-                "lower case alone; write them alike."
+                f"{path}: --histories {name}={value}: column {name} has {other[0]!r}, too, which differs in case or "
+                "spaces alone; write them alike, or name it as a history of its own."
             )
         if f"item_seq_{value}" in log or value == SKIPPED or "/" in value or not value.isprintable():
             raise InputError(
@@ -319,7 +320,7 @@ def _read_items(path: Path, columns: Columns, earlier: dict[str, Any] | None) ->
     items = {"item": as_keys(frame["item"], path, columns.item_key, text)}
     refuse_duplicates(items["item"], path, columns.item_key, text)
     if columns.tags:
-        items["tags"] = as_tags(frame["tags"], path, columns.tags, columns.tag_separator, text)
+        items["tags"] = as_tags(frame["tags"], path, columns.tags, columns.tag_separator)
     for name in columns.text:
         kind = frame[f"text {name}"].dtype
         if not (is_category(kind) or kind.is_float()):

@@ -13,8 +13,8 @@ from mmctr_jax.prepare.source import Source, SourceKind
 from mmctr_jax.prepare.text_files import TextFormat
 
 _TAG_WORDS = 6  # a hashtag runs on to the next one; words beyond so many are no longer part of it
-_USER, _TIME = ("user", "user_id", "userid"), ("timestamp", "time", "ts")
-_ITEM = ("item", "item_id", "itemid", "video", "video_id", "videoid")
+_USER, _TIME = ("user", "user_id", "userid", "uid"), ("timestamp", "time", "ts")  # as published first
+_ITEM = ("item", "item_id", "itemid", "video", "video_id", "videoid", "vid")
 _TITLES = ("_titles.csv", "_title_en.csv", "_titles_en.csv", "_title.csv")
 _NOTE = (
     "Likes and views carry no date: they were counted after the clicks, so likes_level and views_level hold some "
@@ -91,7 +91,11 @@ def _read_titles(path: Path) -> tuple[pl.DataFrame, TextFormat]:
 def _read_timed(path: Path) -> pl.DataFrame:
     """Columns user, item and timestamp, by these names or others of the same meaning."""
     present = column_names(path)
-    found = [[name for name in present if name.strip().lower() in names] for names in (_USER, _ITEM, _TIME)]
+    exact = {name.strip().lower(): name for name in present}
+    found = [
+        [exact[names[0]]] if names[0] in exact else [name for name in present if name.strip().lower() in names]
+        for names in (_USER, _ITEM, _TIME)
+    ]
     if any(len(names) != 1 for names in found):
         raise InputError(
             f"{path} has the columns {', '.join(present)}; a header with user, item and timestamp is expected."

@@ -33,9 +33,9 @@ from mmctr_jax.prepare.text_files import TextFormat, is_text
 _DATES = r"^(\d{4}-\d\d-\d\d|(\d\d?[./-]\d\d?[./-]\d{4}|\d{4}[./]\d\d?[./]\d\d?)([ T].*)?$)"  # 30.11.2025
 _OF_PANDAS = r"Unnamed: \d+|__index_level_\d+__"
 _NO_VALUE = 3  # different texts without a digit that may mean, in a column of numbers, that nothing is known
-_SIGN = r"(\p{Sc}|EUR|USD|GBP|CHF|CNY|JPY|INR|BRL)?"
+_SIGN, _CURRENCY = r"\p{Sc}?", r"(\p{Sc}|EUR|USD|GBP|CHF|CNY|JPY|INR|BRL|%)?"
 _DIGITS = r"(\d+|\d{1,3}([,.'\s]\d{3})+)([.,]\d+)?"
-_NUMBER = rf"\s*{_SIGN}\s*[-+]?\s*{_SIGN}\s*{_DIGITS}\s*({_SIGN}|%)\s*"  # $1,250.50, 12 %, 5 EUR
+_NUMBER = rf"\s*{_SIGN}\s*[-+]?\s*{_SIGN}\s*{_DIGITS}\s*{_CURRENCY}\s*"  # $1,250.50, 12 %, 5 EUR
 _AMOUNT = rf"^({_NUMBER}|\s*\({_NUMBER}\)\s*)$"  # accountants write (0.50) for -0.50
 _EACH = 10_000  # rows with different whole numbers, from which on these are no measure of anything
 _CATEGORIES = 50  # different whole numbers that are taken for categories
@@ -228,7 +228,7 @@ def _by_values(values: pl.Series, text: TextFormat) -> Proposal:
         return Proposal(None, f"amounts such as {known[0]!r}; {advice}")
     other = known.filter(numbers.is_null()).unique(maintain_order=True)
     few = 0 < len(other) <= _NO_VALUE and 10 * numbers.null_count() <= len(known)
-    many = distinct > _CATEGORIES or ((numbers != numbers.floor()).sum() or 0) > 0  # or fractions, which sizes have not
+    many = distinct > _CATEGORIES or 2 * distinct > rows  # fewer that repeat are sizes and versions
     if known.dtype == pl.String and many and few and not other.str.contains(r"\d").any():
         words = " and ".join(map(repr, other.to_list()))
         return Proposal(None, f"numbers, but for {words}; if that means that nothing is known, add it to --null-words")

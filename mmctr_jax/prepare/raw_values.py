@@ -295,13 +295,15 @@ def far_from_today(numbers: pl.Series) -> pl.Series | None:
         others = floats.filter(~far)
         few = 2 * len(others) >= len(far) or floats.filter(far).max() <= 0
         return far if few and others.is_between(*(scale * second for second in _LIKELY)).all() else None
-    dates = numbers.filter(numbers > 0)
-    if not numbers.dtype.is_integer() or not is_calendar(dates) or len(str(dates[0])) == 8 and dates.min() < 19_000_000:
-        return None  # not dates, or of two digits for the year
-    years = numbers // 10 ** (len(str(dates[0])) - 4)
-    far = (years < 1990) | (years > 2035)
-    rest = years.filter(~far)
-    return far if len(rest) and rest.min() - max(0, years.filter(years < 1990).max() or 0) >= 10 else None
+    for scale in (1, 10**4, 10**6) if numbers.dtype.is_integer() else ():  # of YYYYMMDD, with minutes, with seconds
+        dates = numbers.filter(numbers.is_between(19_700_101 * scale, 21_001_231 * scale + scale - 1))
+        of_two_digits = scale == 1 and len(dates) and _all_are(dates.cast(pl.String), 8, "%y%m%d%H")
+        if 2 * len(dates) >= len(numbers) and is_calendar(dates) and not of_two_digits:
+            years = numbers // (10**4 * scale)
+            far = (years <= 1971) | (years > 2035)
+            rest = years.filter(~far)
+            return far if len(rest) and rest.min() >= 1990 else None
+    return None
 
 
 def unit_of(numbers: pl.Series) -> pl.Series:
@@ -331,9 +333,8 @@ def _all_are(written: pl.Series, digits: int, form: str) -> bool:
     return bool(year.is_between(1970, 2100).all()) and not padded.str.to_datetime(form, strict=False).null_count()
 
 
-def as_tags(values: pl.Series, path: Path, column: str, separator: str | None, text: TextFormat = PLAIN) -> pl.Series:
-    """Lists of text: of lists, of text with a separator, and of lists written as text (Python's or JSON's). Words for
-    null in them are no tags.
+def as_tags(values: pl.Series, path: Path, column: str, separator: str | None) -> pl.Series:
+    """Lists of text: of lists, of text with a separator, and of lists written as text (Python's or JSON's).
 
     Args:
       separator: between tags in text; None: "|", and it is refused if the text seems to have another.
@@ -347,8 +348,7 @@ def as_tags(values: pl.Series, path: Path, column: str, separator: str | None, t
     elif not (isinstance(kind, (pl.List, pl.Array)) and is_category(kind.inner)):
         raise InputError(f"{path}: column {column} has type {kind}; tags are lists, or text with separators.")
     values = values.cast(pl.List(pl.String))
-    tag = pl.element().str.strip_chars()
-    return values.list.eval(tag.filter(~tag.fill_null("").is_in(["", *text.null_words])))
+    return values.list.eval(pl.element().str.strip_chars().filter(pl.element().str.strip_chars().fill_null("") != ""))
 
 
 def looks_like_lists(values: pl.Series) -> bool:
@@ -401,17 +401,28 @@ def _refuse_other_separators(known: pl.Series, path: Path, column: str) -> None:
     """Raises: InputError where another separator than "|" is in many values, or parts what stands alone elsewhere."""
     bars, plain = _with_bars(known), known.filter(~known.is_in([*_quoted_lists(known)]))
     alone = set(plain.unique())
-    for other in (*_SEPARATORS, " "):
+
+    def with_other(other: str) -> tuple[pl.Series, bool]:
+        """The texts with it, and whether it seems to separate what stands alone elsewhere."""
         found = plain.filter(plain.str.contains(other, literal=True))
         parts = {part.strip() for value in found.unique() for part in value.split(other)} - {""}
-        many = 5 * len(found) > len(known) and len(found) > 10 * bars and other != " "  # which names have, too
         some = not bars and 20 * len(found) > len(known) and len(parts) > 1
-        if many or (some and 5 * len(parts & alone) >= 4 * len(parts)):
+        return found, some and 5 * len(parts & alone) >= 4 * len(parts)
+
+    for other in _SEPARATORS:
+        found, separates = with_other(other)
+        if separates or (5 * len(found) > len(known) and len(found) > 10 * bars):
             raise InputError(
                 f"{path}: column {column} has {bars or 'no'} texts with the tag separator '|', and {len(found):,} of "
                 f"{len(known):,} with {other!r}, such as {found[0][:60]!r}; say --tag-separator {other!r} if it "
                 "separates tags, or --tag-separator '|' if it does not."
             )
+    found, separates = with_other(" ")  # which names have, too
+    if separates:
+        log.warning(
+            f"{path}: column {column} has {len(found):,} tags with spaces, such as {found[0][:60]!r}, between words "
+            "that are tags by themselves elsewhere; if spaces separate tags, say --tag-separator ' '."
+        )
 
 
 def _mark(known: pl.Series) -> str | None:
@@ -540,8 +551,8 @@ def check_spelling(ids: pl.Series, what: str) -> str | None:
 
     Args:
       what: they are, in the singular.
-    Raises: InputError if that is sure: where only spaces, characters that are not seen, or the decimals of whole
-      numbers tell them apart.
+    Raises: InputError if that is sure: where only spaces or characters that are not seen around them, or the decimals
+      of whole numbers, tell them apart.
     """
     for reason, plain in _SAME_BUT_FOR.items() if ids.dtype == pl.String else ():
         if plain(ids).n_unique() == len(ids):
@@ -570,18 +581,18 @@ def _some(keys: pl.Series) -> str:
     return ", ".join(repr(key[:40]) for key in keys.head(3).to_list())
 
 
-_UNSEEN = r"[\x00-\x1f\x7f\u{ad}\u{200b}-\u{200f}\u{2060}\u{feff}]"
+_UNSEEN = r"[\x00-\x1f\x7f\u{ad}\u{200b}\u{200e}\u{200f}\u{2060}\u{feff}]+"
 _SAME_BUT_FOR = {
     "spaces around it": lambda keys: keys.str.strip_chars(),
     "decimals of a whole number": lambda keys: keys.str.replace(r"^(-?\d+)\.0+$", "${1}"),
-    "characters that are not seen": lambda keys: keys.str.replace_all(_UNSEEN, ""),
+    "characters around it that are not seen": lambda keys: keys.str.replace_all(f"^{_UNSEEN}|{_UNSEEN}$", ""),
     "a plus sign": lambda keys: keys.str.replace(r"^\+(\d)", "${1}"),
     "leading zeros": lambda keys: keys.str.replace(r"^0+(\d)", "${1}"),
     "upper and lower case": lambda keys: keys.str.to_lowercase(),
     "quotes around it": lambda keys: keys.str.replace(r"^(?:'(.*)'|\"(.*)\")$", "${1}${2}"),
     "the form of Unicode": lambda keys: keys.str.normalize("NFC"),
 }
-_SURE = ("spaces around it", "decimals of a whole number", "characters that are not seen")  # the first ones
+_SURE = ("spaces around it", "decimals of a whole number", "characters around it that are not seen")  # the first ones
 _FEW = 10  # ids, of which chance may be that all are new
 
 

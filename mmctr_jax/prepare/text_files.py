@@ -8,8 +8,10 @@ import gzip
 import io
 import mmap
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
@@ -86,7 +88,7 @@ def scan_text(path: Path, text: TextFormat) -> pl.LazyFrame:
         infer_schema=False,  # guessing from the first lines would fail on later ones
         quote_char=text.quote,
         glob=False,
-        truncate_ragged_lines=True,  # what is beyond the header is refused by `refuse_lost_rows`, with its line
+        truncate_ragged_lines=not _is_zlib(path),  # what is beyond the header is refused by `refuse_lost_rows`
     )
     if text.header:
         return frame
@@ -149,19 +151,18 @@ def refuse_lost_rows(rows: int, path: Path, text: TextFormat) -> None:
     Args:
       rows: that were read; to the reader only doubled quotes stand for one within a cell.
     """
-    if problem := _misread(path, text, rows, path.stat().st_mtime_ns):
-        raise InputError(f"{path}, {problem}")
-    if not text.quote or not _contains(path, "\\" + text.quote):
-        return
-    try:
-        widths = Counter(len(row) for _, row in _rows(path, text, escapechar="\\") if len(row) > 1 or any(row))
-    except (ValueError, csv.Error):
-        return
-    if widths.total() > rows and len(widths) == 1:
+    problem = _misread(path, text, rows, path.stat().st_mtime_ns)
+    widths = Counter()
+    if text.quote and _contains(path, "\\" + text.quote):
+        with suppress(ValueError, csv.Error):
+            widths.update(len(row) for _, row in _rows(path, text, escapechar="\\") if len(row) > 1 or any(row))
+    if len(widths) == 1 and (problem or widths.total() > rows):
         raise InputError(
             f"{path} escapes quotes within cells by backslashes, with which rows would be lost; write them doubled (in "
             "Spark: .option('escape', '\"')), or write Parquet."
         )
+    if problem:
+        raise InputError(f"{path}, {problem}")
 
 
 @functools.lru_cache(maxsize=32)
@@ -171,9 +172,9 @@ def _misread(path: Path, text: TextFormat, rows: int, _changed: int) -> str | No
     width = len(header)
     while text.header and width and not header[width - 1]:  # as where every line but the others ends in a separator
         width -= 1
-    if width < 2 or _looks_whole(path, text, rows, len(header)):
+    if not width or (width == len(header) and _looks_whole(path, text, rows, width)):
         return None
-    separator, firsts, whole = text.separator_of(path), [], 0
+    separator, firsts, whole, line, longer = text.separator_of(path), [], 0, 0, []
     first = "the header" if text.header else "the first line"
     try:
         for line, cells in _rows(path, text):
@@ -182,9 +183,10 @@ def _misread(path: Path, text: TextFormat, rows: int, _changed: int) -> str | No
             whole += 1
             if len(cells) < width:
                 return f"line {line}: {len(cells)} cells, where {first} has {width}; write every cell, empty ones, too."
-            if any(cells[len(header) :]):
-                advice = f"put quotes around cells that hold {separator!r}" if text.quote else "use another separator"
-                return f"line {line}: {len(cells)} cells, where {first} has {len(header)}; {advice}."
+            if len(cells) > len(header):
+                longer.append((line, len(cells)))
+            if any(cells[width:]):
+                return _too_long(line, len(cells), first, width, text, separator)
             if len(firsts) < _ROWS_LOOKED_AT:
                 firsts.append(cells)
             for at, cell in enumerate(cells):
@@ -193,36 +195,52 @@ def _misread(path: Path, text: TextFormat, rows: int, _changed: int) -> str | No
                         f"line {line}: a quote begins a cell that goes on over {cell.count(chr(10))} more lines of as "
                         "many columns; say --quote '' if quotes mean nothing there, or double those within cells."
                     )
-    except (OSError, ValueError, csv.Error):
+    except csv.Error as error:
+        return f"after line {line}: it cannot be told which cell is of which column ({error}); correct that line."
+    except (OSError, ValueError):
         return None
+    if 10 * len(longer) < 9 * whole and longer:  # not as where every row ends in a separator
+        return _too_long(*longer[0], first, width, text, separator)
     if 0 < rows < whole:
         return f"which has {whole:,} rows, is read as {rows:,}: say --quote '' if quotes mean nothing there."
     return None
 
 
+def _too_long(line: int, cells: int, first: str, width: int, text: TextFormat, separator: str) -> str:
+    advice = f"put quotes around cells that hold {separator!r}" if text.quote else "use another separator"
+    return f"line {line}: {cells} cells, where {first} has {width}; {advice}."
+
+
 def _looks_whole(path: Path, text: TextFormat, rows: int, width: int) -> bool:
-    """Whether counting alone tells that each line is a row of so many cells, by the separators outside of quotes."""
-    separator, quote = ord(text.separator_of(path)), text.quote and ord(text.quote)
-    lines, found, within = 0, 0, 0  # separators in the line so far; 1 within quotes
+    """Whether counting alone tells that each line is a row of so many cells, by the separators outside of quotes.
+
+    A quote begins a cell and ends one, or is doubled within; where one stands elsewhere, counting does not tell.
+    """
+    separator, quote, line_end, lines = ord(text.separator_of(path)), text.quote and ord(text.quote), ord("\n"), 0
     with _opened(path) as stream:
         if stream.peek(2)[:2] in _ZLIB:
-            return True  # it is not looked at
-        while block := stream.read(1 << 20):
-            characters = np.frombuffer(block, np.uint8)
-            ends, separators = np.flatnonzero(characters == ord("\n")), characters == separator
-            if quote and (within or quote in block):
-                quoted = (np.cumsum(characters == quote, dtype=np.int32) + within) & 1
-                if quoted[ends].any():
+            return True  # its rows are the reader's to check
+        while block := stream.read(1 << 20) + stream.readline():
+            found = np.frombuffer(block, np.uint8)
+            ends, separators = np.flatnonzero(found == line_end), found == separator
+            if quote and quote in block:
+                quotes = np.flatnonzero(found == quote)
+                before, after = np.append(line_end, found)[quotes[::2]], np.append(found, line_end)[quotes[1::2] + 1]
+                if not np.isin(before, (separator, line_end, quote)).all():
                     return False
-                separators &= quoted == 0
-                within = int(quoted[-1])
+                if len(quotes) % 2 or not np.isin(after, (separator, line_end, ord("\r"), quote)).all():
+                    return False
+                within = np.cumsum(found == quote, dtype=np.int32) & 1
+                if within[ends].any():
+                    return False
+                separators &= within == 0
             until = np.cumsum(separators, dtype=np.int32)
-            if (np.diff(until[ends], prepend=-found) != width - 1).any():
+            if found[-1] != line_end:
+                ends = np.append(ends, len(found) - 1)
+            if (np.diff(until[ends], prepend=0) != width - 1).any():
                 return False
-            found = int(until[-1]) - (int(until[ends[-1]]) if len(ends) else -found)
             lines += len(ends)
-    unended = found > 0  # a last line, that no newline ends
-    return not within and (found == width - 1 or not unended) and lines + unended - text.header == rows
+    return lines - text.header == rows
 
 
 def _holds_lines(cell: str, at: int, width: int, separator: str, rows: list[list[str]]) -> bool:
@@ -305,12 +323,23 @@ def _rows(path: Path, text: TextFormat, escapechar: str | None = None) -> Iterat
     """Line in which it begins, and cells, of each row but the header."""
     with _opened(path) as raw, io.TextIOWrapper(raw, _encoding(text), "replace", newline="\n") as stream:
         quoting = {"quotechar": text.quote, "escapechar": escapechar} if text.quote else {"quoting": csv.QUOTE_NONE}
-        reader = csv.reader(stream, delimiter=text.separator_of(path), **quoting)
+        csv.field_size_limit(sys.maxsize)
+        reader = csv.reader(map(_without_returns, stream), delimiter=text.separator_of(path), **quoting)
         begins = 1
         for number, cells in enumerate(reader):
             if number or not text.header:
                 yield begins, cells
             begins = reader.line_num + 1
+
+
+def _without_returns(line: str) -> str:
+    """A line as Python's csv takes it: a return within it is no end of it, as to Polars."""
+    return line.rstrip("\r\n").replace("\r", " ") + "\n" if "\r" in line else line
+
+
+def _is_zlib(path: Path) -> bool:
+    with open(path, "rb") as stream:
+        return stream.read(2) in _ZLIB
 
 
 def _opened(path: Path) -> IO[bytes]:
