@@ -3,7 +3,7 @@
 import json
 import re
 import uuid
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 
@@ -468,8 +468,16 @@ def test_a_separator_at_the_end_of_each_row_is_no_more_cell(tmp_path):
         read_table(tmp_path / "log.csv", {"user": "user"})
 
 
-def moments(*seconds: int) -> pl.Series:
-    return pl.Series([datetime.fromtimestamp(s, UTC) for s in seconds])
+@pytest.mark.parametrize("kind", ["gzip", "zstd"])
+def test_a_compressed_file_that_was_cut_off_is_one_sentence(tmp_path, kind):
+    """Behind what is looked at first."""
+    rows = "".join(f"{i * 7919 % 3001},{i * 104729 % 499},{DAY + i * i}\n" for i in range(60_000))
+    path = tmp_path / "log.csv"
+    with pa.output_stream(str(path), compression=kind) as stream:
+        stream.write(f"user,item,time\n{rows}".encode())
+    path.write_bytes(path.read_bytes()[:-5000])
+    with pytest.raises(InputError, match="log.csv cannot be read"):
+        read_table(path, {"user": "user"})
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def read_table(
         chosen = [cs.by_name(column).as_expr().alias(name) for name, column in columns.items()]
         read = frame.select(chosen).collect(engine="streaming")
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-        with suppress(OSError):
+        with suppress(OSError, EOFError):
             refuse_lost_rows(0, path, text)
         raise _unreadable(path, error, text) from None
     refuse_lost_rows(len(read), path, text)
