@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import yaml
 from compiling import SOON
+from marks import slow
 from synthetic import QUICK, merged, raw_config
 
 from mmctr_jax.devices import hosts
@@ -84,7 +85,7 @@ def started(config, run_dirs, devices=(1, 1), more=((), ())):
     ("devices", "more", "words"),
     [
         ((1, 1), ["train.learning_rate=0.1"], "train.learning_rate is 0.1 in process 1 and .* in process 0"),
-        ((1, 1), ["train.epochs=7"], "train.epochs is 7 in process 1 and .* in process 0"),
+        slow((1, 1), ["train.epochs=7"], "train.epochs is 7 in process 1 and .* in process 0"),
         ((1, 3), [], r"Process 0 has 1 device\(s\) and process 1 has 3; all must have as many"),
     ],
     ids=["another rate", "more epochs", "more devices"],
