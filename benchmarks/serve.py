@@ -28,7 +28,6 @@ from benchmarks.published import published_config
 from mmctr_jax.config import Config
 from mmctr_jax.devices.sharding import make_mesh, put_replicated
 from mmctr_jax.export.folder import write
-from mmctr_jax.export.graph import convert
 from mmctr_jax.export.request import input_shapes, item_arrays, request_function
 from mmctr_jax.prediction.predictor import Predictor
 from mmctr_jax.serve import Scorer
@@ -112,7 +111,9 @@ def measure_scorer(table: Table, name: str, scorer: Scorer, config: Config, clic
 
 def rates() -> tuple[float, float]:
     """(FLOP, bytes) a second, of ONNX Runtime's products of a matrix of 268 MB with 1,024 vectors, and with one."""
-    import onnxruntime
+    import onnxruntime  # not above: tests import this file, and neither it nor `graph` is there without the extra
+
+    from mmctr_jax.export.graph import convert
 
     matrix = jax.numpy.ones((8192, 8192))
     x = jax.ShapeDtypeStruct((*jax.export.symbolic_shape("M"), 8192), np.float32)
