@@ -94,8 +94,7 @@ def _rows_of_npy(file: Path, kind: str, rows_of: str | None, item_file: ItemFile
         values = raw_tables.read_table(path, {"item": key}, formats[key])["item"]
         ids = [str(value) for value in raw_values.as_keys(values, path, key, formats[key])]
     refuse_duplicates(ids, path, key)
-    of_folder = path.absolute().parent == item_file.folder.absolute()  # whose files have numbers
-    if not item_file.originals or (of_folder and key == "item_id"):
+    if not item_file.originals or (key == "item_id" and _is_prepared(path, item_file)):
         places = _found(ids, [str(i) for i in item_file.item_ids])
     else:
         places = _found(ids, item_file.originals)
@@ -106,8 +105,12 @@ def _rows_of_npy(file: Path, kind: str, rows_of: str | None, item_file: ItemFile
 
 def _is_own_key(key: str, file: Path, item_file: ItemFile) -> bool:
     """Whether a column of this name in the user's own files has the ids of the log, and not prepared numbers."""
-    own = key in (item_file.manifest or {}).get("item_keys", [])
-    return own and file.absolute().parent != item_file.folder.absolute()
+    return key in (item_file.manifest or {}).get("item_keys", []) and not _is_prepared(file, item_file)
+
+
+def _is_prepared(file: Path, item_file: ItemFile) -> bool:
+    """Whether a file is of the prepared folder, whose `item_id` are its numbers."""
+    return file.absolute().parent == item_file.folder.absolute()
 
 
 def _found(names: list[str], known: list[str]) -> np.ndarray:

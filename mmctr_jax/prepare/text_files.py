@@ -174,7 +174,8 @@ def _misread(path: Path, text: TextFormat, rows: int, _changed: int) -> str | No
         width -= 1
     if not width or (width == len(header) and _looks_whole(path, text, rows, width)):
         return None
-    separator, firsts, whole, line, longer = text.separator_of(path), [], 0, 0, []
+    separator, firsts, whole, line = text.separator_of(path), [], 0, 0
+    longer, first_longer = 0, (0, 0)  # rows with more cells; the first one's line and cells
     first = "the header" if text.header else "the first line"
     try:
         for line, cells in _rows(path, text):
@@ -184,7 +185,7 @@ def _misread(path: Path, text: TextFormat, rows: int, _changed: int) -> str | No
             if len(cells) < width:
                 return f"line {line}: {len(cells)} cells, where {first} has {width}; write every cell, empty ones, too."
             if len(cells) > len(header):
-                longer.append((line, len(cells)))
+                longer, first_longer = longer + 1, first_longer if longer else (line, len(cells))
             if any(cells[width:]):
                 return _too_long(line, len(cells), first, width, text, separator)
             if len(firsts) < _ROWS_LOOKED_AT:
@@ -199,8 +200,8 @@ def _misread(path: Path, text: TextFormat, rows: int, _changed: int) -> str | No
         return f"after line {line}: it cannot be told which cell is of which column ({error}); correct that line."
     except (OSError, ValueError):
         return None
-    if 10 * len(longer) < 9 * whole and longer:  # not as where every row ends in a separator
-        return _too_long(*longer[0], first, width, text, separator)
+    if 0 < 10 * longer < 9 * whole:  # not as where every row ends in a separator
+        return _too_long(*first_longer, first, width, text, separator)
     if 0 < rows < whole:
         return f"which has {whole:,} rows, is read as {rows:,}: say --quote '' if quotes mean nothing there."
     return None
@@ -217,9 +218,9 @@ def _looks_whole(path: Path, text: TextFormat, rows: int, width: int) -> bool:
     A quote begins a cell and ends one, or is doubled within; where one stands elsewhere, counting does not tell.
     """
     separator, quote, line_end, lines = ord(text.separator_of(path)), text.quote and ord(text.quote), ord("\n"), 0
+    if _is_zlib(path):
+        return True  # its rows are the reader's to check
     with _opened(path) as stream:
-        if stream.peek(2)[:2] in _ZLIB:
-            return True  # its rows are the reader's to check
         while block := stream.read(1 << 20) + stream.readline():
             found = np.frombuffer(block, np.uint8)
             ends, separators = np.flatnonzero(found == line_end), found == separator
