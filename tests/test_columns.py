@@ -271,15 +271,6 @@ def test_settings_that_cannot_be_are_refused(data, features, sentence):
         parse_config(merged(raw_config(data), {"features": features}))
 
 
-def test_a_cap_lets_one_item_have_many_tags():
-    lists = [[1]] * 50_000 + [list(np.arange(1, 20_000))]
-    column = Column(Path("f"), "tags", 0, pa.array(lists, pa.list_(pa.int64())))
-    with pytest.raises(InputError, match="give the feature a length"):
-        TagsFeature(name="tags").join([TagsFeature(name="tags").read(column)])
-    capped = TagsFeature(name="tags", length=4)
-    assert capped.join([capped.read(column)])[-1].tolist() == [1, 2, 3, 4]
-
-
 # Several labels
 
 

@@ -124,7 +124,7 @@ def test_curves_that_cannot_be_drawn_stop_no_training(whole, tmp_path, monkeypat
 
 def test_a_trial_that_was_ended_early_does_not_go_on(whole, tmp_path):
     """It was killed between its checkpoint and its record; the second time nobody is asked again."""
-    first = train(whole[0], tmp_path / "run", end_early=lambda number, auc: number == 1)
+    first = train(whole[0], tmp_path / "run", end_early=lambda number, auc: np.bool_(number == 1))
     again = train(whole[0], tmp_path / "run", resume=True, end_early=lambda number, auc: 1 / 0)
     assert first.stopped is again.stopped is StopReason.PRUNED and again.epochs == 1
     assert train(whole[0], tmp_path / "run", resume=True).epochs == 3  # whoever wants it whole

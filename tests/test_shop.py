@@ -15,6 +15,7 @@ from mmctr_jax.commands import prepare as prepare_command
 from mmctr_jax.commands import train as train_command
 from mmctr_jax.config import load_config, yaml
 from mmctr_jax.errors import InputError
+from mmctr_jax.features import lists
 from mmctr_jax.hashing import hash_id
 from mmctr_jax.prepare import folder, interactions, proposals
 from mmctr_jax.prepare.columns import Columns
@@ -297,7 +298,7 @@ def test_statistics_are_of_training_and_logarithms_where_they_help():
     assert numbers_of(np.array([3.0, 3.0]), 4).std == 1.0
 
 
-def test_an_item_with_very_many_tags_neither_slows_training_nor_stops_it(tmp_path, monkeypatch, capsys):
+def test_an_item_with_very_many_tags_keeps_them_and_the_others_stay_short(tmp_path):
     write_shop(tmp_path, users=80, days=1, shown=20, items=60)
     items = pl.read_csv(tmp_path / "items.csv")
     many = (
@@ -305,17 +306,8 @@ def test_an_item_with_very_many_tags_neither_slows_training_nor_stops_it(tmp_pat
     )
     items.with_columns(labels=many).write_csv(tmp_path / "items.csv")
     folder = prepare(tmp_path, 1, *PREPARE)
-    cache = f"data.cache_dir={tmp_path / 'cache'}"
-    table = load_training_data(load_config(folder / "shop1.yaml", [cache])).items.table["item_tags"]
+    table = load_training_data(load_config(folder / "shop1.yaml", [f"data.cache_dir={tmp_path / 'cache'}"])).items.table
     whole = pl.read_parquet(folder / "item_info.parquet").sort("item_id")["item_tags"]
-    assert whole.list.len().max() > table.shape[1] >= whole.list.len().quantile(0.9)
-    assert [[tag for tag in row if tag] for row in table.tolist()] == whole.list.head(table.shape[1]).to_list()
-    whole_lists = folder / "whole_lists.yaml"
-    text = (folder / "shop1.yaml").read_text().replace(f"name: item_tags, length: {table.shape[1]}", "name: item_tags")
-    whole_lists.write_text(text)
-    assert "give the feature a length" not in capsys.readouterr().out
-    assert load_training_data(load_config(whole_lists, [cache])).items.table["item_tags"].shape[1] == 400
-    assert "steps take as long as if all had so many (" in capsys.readouterr().out
-    monkeypatch.setattr("mmctr_jax.features.tags._MOST_BYTES", 0)
-    with pytest.raises(InputError, match="give the feature a length"):
-        load_training_data(load_config(whole_lists, [f"data.cache_dir={tmp_path / 'other'}"]))
+    assert whole.list.len().max() == 400 and table["item_tags"].shape[1] < 10
+    ids, offsets = lists.of(table, "item_tags")
+    assert [ids[a:b].tolist() for a, b in zip(offsets, offsets[1:], strict=False)] == whole.to_list()

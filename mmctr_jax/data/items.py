@@ -20,12 +20,13 @@ from mmctr_jax.data.kept import Kept, built, built_for_now, filled_with_zeros, f
 from mmctr_jax.data.parquet import count_rows, part_files, read_columns
 from mmctr_jax.errors import InputError
 from mmctr_jax.features import Feature, Features
-from mmctr_jax.features.base import Fitted, as_wide
+from mmctr_jax.features.base import Fitted
 from mmctr_jax.files import writing_cache
 
 ItemTable = dict[str, np.ndarray]
-"""Item feature name → (V, …) its values by item id, e.g. (V, L) int32 tags or (V, dim) float32 vectors; and with
-`features.item_rows`, under the name of the item ids, (V,) int32 each item's row of their table, or 0."""
+"""Item feature name → (V, …) its values by item id, e.g. (V, L) int32 tags or (V, dim) float32 vectors. Long
+lists add two arrays (`features.lists`), and `features.item_rows` one under the name of the item ids: (V,) int32, each
+item's row of their table, or 0."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def load_items(
         key = _key(files, features.item, columns)
         _remove_if_damaged(cache_dir, _name(key))
     kept = built(cache_dir, _name(key), lambda folder: _build(folder, files, path, features.item, columns))
-    by_column, num_items = _by_column(kept), kept.meta["num_items"]
+    columns, num_items = _columns(kept), kept.meta["num_items"]
     if features.num_items not in (None, num_items):
         raise InputError(
             f"{path} has {num_items:,} items, padding item 0 included, and features.num_items is "
@@ -71,21 +72,21 @@ def load_items(
         )
     table, codebooks = {}, {}
     for f in features.item_features:
-        values = by_column[f.column.name]
+        values = columns[f.column.name]
         if not f.is_derived:
-            table[f.name] = values
+            table |= {name: columns[name] for part in f.parts if (name := f.name + part) in columns}
         elif known and f.name in known:
             table[f.name] = known[f.name]
         elif learned and f.table_size is not None and f.name in learned[0]:
             of_run, codebook = learned[0][f.name], learned[1].get(f.name, {})
-            table[f.name] = np.concatenate(as_wide(of_run, f.extended(values, of_run, codebook).values))
+            table[f.name] = np.concatenate(_as_wide(of_run, f.extended(values, of_run, codebook).values))
             codebooks[f.name] = codebook
         else:
             found = fitted(f, values, cache_dir)
             table[f.name] = found["values"]
             if rest := {name: array for name, array in found.items() if name != "values"}:
                 codebooks[f.name] = rest
-    return Items(features.resolved(by_column, num_items), table, kept.meta["fingerprint"], key, codebooks)
+    return Items(features.resolved(columns, num_items), table, kept.meta["fingerprint"], key, codebooks)
 
 
 def with_new_items(
@@ -98,17 +99,17 @@ def with_new_items(
     Returns the table, its number of items, and sentences on what the user should know.
     Raises: InputError as `load_items`, or if the file is of other items.
     """
-    columns = {name: f.without_limit() for name, f in features.item_columns.items()}
+    to_read = {name: f.without_limit() for name, f in features.item_columns.items()}
     files = part_files(path)
-    with built_for_now(lambda folder: _build(folder, files, path, features.item, columns)) as kept:
-        by_column, num_items = _by_column(kept), kept.meta["num_items"]
+    with built_for_now(lambda folder: _build(folder, files, path, features.item, to_read)) as kept:
+        columns, num_items = _columns(kept), kept.meta["num_items"]
     trained = features.num_items
     if num_items < trained:
         raise InputError(f"{path} has {num_items:,} items, and training had {trained:,}; ids must stay what they were.")
     table, remarks, changed = {}, [], np.zeros(trained, bool)
     for f in features.item_features:
-        new = f.extended(by_column[f.column.name], known[f.name], codebooks.get(f.name, {}))
-        table[f.name] = np.concatenate(as_wide(known[f.name], new.values))
+        new = f.extended(f.column.of(columns), f.of(known), codebooks.get(f.name, {}))
+        table |= f.joined(f.of(known), new.values)
         changed |= new.changed
         if new.unknown:
             remarks.append(f"{path}: {new.unknown:,} ids in {f.name} are new since training and count as unknown.")
@@ -127,7 +128,13 @@ def with_new_items(
     return table, num_items, remarks
 
 
-_FORMAT = 1
+def _as_wide(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Two tables of lists of ids, padded to the longer one's length."""
+    width = max(a.shape[1], b.shape[1])
+    return tuple(np.pad(x, ((0, 0), (0, width - x.shape[1]))) for x in (a, b))
+
+
+_FORMAT = 2
 
 
 def _key(files: list[Path], item: str, columns: dict[str, Feature]) -> str:
@@ -142,13 +149,13 @@ def _name(key: str) -> str:
 def _remove_if_damaged(cache_dir: str | Path, name: str) -> None:
     """Removes a table whose values are not those that were kept, so that it is built anew."""
     kept = find(cache_dir, name)
-    if kept and fingerprint(_by_column(kept)) != kept.meta["fingerprint"]:
+    if kept and fingerprint(_columns(kept)) != kept.meta["fingerprint"]:
         with writing_cache(cache_dir, "data.cache_dir"):
             shutil.rmtree(kept.folder)
 
 
-def _by_column(kept: Kept) -> dict[str, np.ndarray]:
-    """(V, …) of each column the values by item id, mapped."""
+def _columns(kept: Kept) -> ItemTable:
+    """What was read of each column, by item id, mapped."""
     return {name: kept.array(f"column{i}") for i, name in enumerate(kept.meta["columns"])}
 
 
@@ -159,13 +166,13 @@ def _build(folder: Path, files: list[Path], path: str | Path, item: str, columns
         raise InputError(f"{path} has no rows; it must have one row per item.")
     ids = np.concatenate([chunk[item].integers() for chunk in read_columns(files, [item])])
     num_items = _check_each_once(ids, path, item)
-    by_item: dict[str, np.ndarray] = {}
-    kept_as = {name: f"column{i}" for i, name in enumerate(columns)}  # any name may be no file's name
+    table: ItemTable = {}
 
-    def place(name: str, at: np.ndarray, values: np.ndarray) -> None:
-        if name not in by_item:
-            by_item[name] = filled_with_zeros(folder, kept_as[name], values.dtype, (num_items, *values.shape[1:]))
-        by_item[name][at] = values
+    def place(name: str, at: np.ndarray | slice, values: np.ndarray, rows: int) -> None:
+        if name not in table:
+            array = f"column{len(table)}"  # any name may be no file's name
+            table[name] = filled_with_zeros(folder, array, values.dtype, (rows, *values.shape[1:]))
+        table[name][at] = values
 
     unjoined: dict[str, list] = {}
     for chunk in read_columns(files, [item, *columns]):
@@ -173,17 +180,19 @@ def _build(folder: Path, files: list[Path], path: str | Path, item: str, columns
         for name, feature in columns.items():
             values = feature.read(chunk[name])
             if isinstance(values, np.ndarray):
-                place(name, at, values)
+                place(name, at, values, num_items)
             else:
                 unjoined.setdefault(name, []).append(values)
     for name, chunks in unjoined.items():
-        place(name, ids, columns[name].join(chunks))
-    for name, values in by_item.items():
+        for array, values in columns[name].held(chunks, ids, num_items).items():
+            place(array, slice(None), values, len(values))
+    for values in table.values():
         values.flush()
-        if np.nan_to_num(values[0]).any():
+    for name in columns:
+        if np.nan_to_num(table[name][0]).any():
             raise InputError(f"{path}: item 0 is padding and its {name} is not zero; number items from 1.")
-    arrays = {kept_as[name]: [values.dtype.name, values.shape] for name, values in by_item.items()}
-    about = {"columns": list(columns), "num_items": num_items, "fingerprint": fingerprint(by_item)}
+    arrays = {f"column{i}": [values.dtype.name, values.shape] for i, values in enumerate(table.values())}
+    about = {"columns": list(table), "num_items": num_items, "fingerprint": fingerprint(table)}
     return about | {"arrays": arrays}
 
 

@@ -123,6 +123,9 @@ class Features(Settings):
                     raise ValueError(f"{where} cannot have the name 'params'; rename the column")
                 if names.count(name) > 1:
                     raise ValueError(f"{where} lists {name!r} twice; list it once")
+        arrays = [f.name + part for f in self.item_features for part in f.parts]
+        if twice := [name for name in arrays if arrays.count(name) > 1]:
+            raise ValueError(f"features.item_features cannot list {twice[0]!r} beside the tags; rename the column")
         if "score" in self.id_columns:
             raise ValueError("features.id_columns lists 'score', the name of the predictions' own column; rename it")
         if self.weight in (self.history, self.item, self.label):
@@ -198,9 +201,9 @@ class Features(Settings):
         """Width of the vector of a row's own features."""
         return sum(self.item_width(embedding_dim) if f.of_items else f.width(embedding_dim) for f in self.side)
 
-    def resolved(self, by_column: dict[str, Any], num_items: int) -> Features:
-        """With null `num_items` and item vocabularies filled in. `by_column`: values by item id of `item_columns`."""
-        features = tuple(f.resolved(by_column[f.column.name]) for f in self.item_features)
+    def resolved(self, columns: dict[str, Any], num_items: int) -> Features:
+        """With null `num_items` and item vocabularies filled in. `columns`: an item table of `item_columns`."""
+        features = tuple(f.resolved(f.column.of(columns)) for f in self.item_features)
         return self.model_copy(update={"item_features": features}).with_items(num_items)
 
     def with_items(self, num_items: int) -> Features:

@@ -29,7 +29,7 @@ Fitted = dict[str, np.ndarray]
 class NewItems:
     """A feature of a newer item table than training's."""
 
-    values: np.ndarray  # of the items after training's
+    values: Any  # of the items after training's
     changed: np.ndarray  # (items of training,) bool: the newer table says something else of them
     unknown: int = 0  # ids that training did not have; they became padding
 
@@ -69,10 +69,6 @@ class Feature(Settings):
         """(rows, …) one chunk of its column, checked, in the shape of `padding`. Only of features of rows."""
         return self.read(column)
 
-    def join(self, chunks: list[Any]) -> np.ndarray:
-        """(rows, …) all chunks that `read` gave, as one array."""
-        return np.concatenate(chunks)
-
     def padding(self, rows: int) -> np.ndarray:
         """(rows, …) values of padding, in the shape and type that the model gets. Only of features of rows."""
         return np.zeros(rows, np.int32)
@@ -89,9 +85,33 @@ class Feature(Settings):
         """What an export says of it to those who send requests: `name`, `kind`, and what its values may be."""
         raise NotImplementedError
 
+    # In the item table ------------------------------------------------------------------------------------------------
+
+    parts: ClassVar[tuple[str, ...]] = ("",)
+    """What may follow its name in the names of its arrays."""
+
+    def held(self, chunks: list[Any], ids: np.ndarray, num_items: int) -> dict[str, np.ndarray]:
+        """The arrays by name that all chunks are in the item table, if `read` gives no arrays, which are held as they
+        are. `ids` (rows,): whose rows they are."""
+        raise NotImplementedError
+
+    def of(self, table: dict[str, np.ndarray]) -> Any:
+        """Its values (V, …) in an item table, as all that follows takes them."""
+        return table[self.name]
+
+    def joined(self, known: Any, new: Any) -> dict[str, np.ndarray]:
+        """The arrays that a table holds of `known` values and new ones behind them."""
+        return {self.name: np.concatenate([known, new])}
+
+    def taken(self, items: dict[str, jax.Array], ids: jax.Array) -> Any:
+        """The values of items `ids` (…) in an item table on the device, as `embed` takes them."""
+        import jax.numpy as jnp  # not above: every config imports this file
+
+        return jnp.asarray(items[self.name])[ids]
+
     # Vocabulary and width ---------------------------------------------------------------------------------------------
 
-    def resolved(self, values: np.ndarray) -> Self:
+    def resolved(self, values: Any) -> Self:
         """With what was left to be found in the items' values (V, …)."""
         return self
 
@@ -122,7 +142,7 @@ class Feature(Settings):
         """A sentence on how well `fit` did; None: there is nothing to say."""
         return None
 
-    def extended(self, values: np.ndarray, known: np.ndarray, fitted: Fitted) -> NewItems:
+    def extended(self, values: Any, known: Any, fitted: Fitted) -> NewItems:
         """Its values of new items.
 
         Args:
@@ -134,7 +154,7 @@ class Feature(Settings):
 
     # In the model -----------------------------------------------------------------------------------------------------
 
-    def embed(self, layer: EmbeddingLayer, values: jax.Array, ids: jax.Array | None) -> jax.Array:
+    def embed(self, layer: EmbeddingLayer, values: Any, ids: jax.Array | None) -> jax.Array:
         """(…, width) vectors of its values. `ids` (…): the items they are of; None for rows."""
         raise NotImplementedError
 
@@ -144,14 +164,14 @@ class Feature(Settings):
         """One line for a reader."""
         return f"{self.name} ({self.kind})"
 
-    def summarise(self, values: np.ndarray, names: dict[int, str]) -> VectorSummary | IdSummary | None:
+    def summarise(self, values: Any, names: dict[int, str]) -> VectorSummary | IdSummary | None:
         """What its values (V, …), by item id, look like; None: there is nothing to show.
 
         names: id → what it stands for, as far as that is known.
         """
         return None
 
-    def of_target(self, values: np.ndarray) -> tuple[str, np.ndarray, bool] | None:
+    def of_target(self, values: Any) -> tuple[str, np.ndarray, bool] | None:
         """What the values (V, …) say of a row with the item as its target: in words, as (V,), and whether ordered.
 
         None: nothing by themselves, as vectors, which are compared by cosine.
@@ -159,17 +179,8 @@ class Feature(Settings):
         return None
 
 
-def as_wide(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two tables of lists of ids, padded to the longer one's length."""
-    if a.ndim == 1:
-        return a, b
-    width = max(a.shape[1], b.shape[1])
-    return tuple(np.pad(x, ((0, 0), (0, width - x.shape[1]))) for x in (a, b))
-
-
 def rows_that_differ(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """(rows,) bool: whether the rows of two tables differ; what is not known (NaN) differs from what is."""
-    a, b = as_wide(a, b)
     return ((a != b) & ~(np.isnan(a) & np.isnan(b))).reshape(len(a), -1).any(axis=1)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mmctr_jax.features.lists import Lists, between
 from mmctr_jax.formats import count, decimal, percent, shown
 
 _BARS = 24  # of the histogram of norms
@@ -117,12 +118,13 @@ def _norms(norms: np.ndarray) -> Norms | None:
     return Norms(float(norms.mean()), float(norms.std()), *ends, NormHistogram(edges.tolist(), heights.tolist()))
 
 
-def summarise_ids(feature: str, kind: str, ids: np.ndarray, names: dict[int, str]) -> IdSummary:
-    """`ids`: (V,) or (V, L) by item id, row 0 being padding, and id 0 none. `names`: id → what it stands for."""
-    ids_VxL = ids[1:].reshape(len(ids) - 1, -1)
-    items = len(ids_VxL)
-    per_item = (ids_VxL > 0).sum(axis=1)
-    uses = np.bincount(ids_VxL[ids_VxL > 0], minlength=1)
+def summarise_ids(feature: str, kind: str, lists: Lists, names: dict[int, str]) -> IdSummary:
+    """`lists`: of ids by item id, none of them 0; item 0 is padding. `names`: id → what it stands for."""
+    ids, offsets = between(lists, 1, len(lists[1]) - 1)
+    per_item, items = np.diff(offsets), len(offsets) - 1
+    uses = np.bincount(ids, minlength=1)
+    in_order = ids[np.lexsort((ids, np.repeat(np.arange(items), per_item)))]
+    same = (per_item == per_item[:1]).all() and (in_order == np.tile(in_order[: offsets[:2][-1]], items)).all()
     most = [int(i) for i in np.argsort(-uses, kind="stable")[:_SHOWN] if uses[i]]
     return IdSummary(
         feature=feature,
@@ -133,6 +135,6 @@ def summarise_ids(feature: str, kind: str, ids: np.ndarray, names: dict[int, str
         mean_per_item=float(per_item.mean()),
         used=int((uses > 0).sum()),
         used_once=int((uses == 1).sum()),
-        same_in_all_items=bool((np.sort(ids_VxL, axis=1) == np.sort(ids_VxL[:1], axis=1)).all()),
+        same_in_all_items=bool(same),
         most_used=[IdUse(i, names.get(i), int(uses[i]), float(uses[i] / items)) for i in most],
     )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import numpy as np
 
-from mmctr_jax.console import log
-from mmctr_jax.errors import InputError
+from mmctr_jax.features import lists
+from mmctr_jax.features.base import NewItems
+from mmctr_jax.features.lists import BEYOND, REST, Lists, Parted
+from mmctr_jax.features.summaries import IdSummary, summarise_ids
 from mmctr_jax.features.vocabulary import Ids
 from mmctr_jax.settings import Width
 
@@ -15,21 +17,8 @@ if TYPE_CHECKING:
     import jax
 
     from mmctr_jax.data.parquet import Column
+    from mmctr_jax.features.base import Fitted
     from mmctr_jax.models.embedding import EmbeddingLayer
-
-_MOST_BYTES = 2**29  # of a table of lists that is mostly padding
-_FEW = 16  # ids of a list; so many are never too many
-_Lists = tuple[np.ndarray, np.ndarray]  # flat ids, and (rows + 1,) offsets
-
-
-def costs_too_much(lengths: np.ndarray) -> bool:
-    """Whether a table of lists as wide as the longest of these (rows,) lengths is far more than its ids."""
-    longest = int(lengths.max(initial=0))
-    return longest > _FEW and longest * len(lengths) > 16 * int(lengths.sum())
-
-
-def _is_large(lengths: np.ndarray) -> bool:
-    return 4 * int(lengths.max(initial=0)) * len(lengths) > _MOST_BYTES
 
 
 class TagsFeature(Ids):
@@ -40,38 +29,12 @@ class TagsFeature(Ids):
     """The first so many ids of a list count. null, for items alone: all."""
     of_rows: ClassVar[bool] = True
 
-    def read(self, column: Column) -> _Lists:
+    def read(self, column: Column) -> Lists:
         ids, offsets = column.integer_lists()
         return self.check(column, ids, offsets), offsets
 
-    def join(self, chunks: list[_Lists]) -> np.ndarray:
-        """(rows, L) int32, each list at the left of its row, zeros behind; L is the longest list, at least 1."""
-        lengths = np.concatenate([np.diff(offsets) for _, offsets in chunks])
-        longest, total = int(lengths.max(initial=0)), int(lengths.sum())
-        if self.length is not None:
-            return np.concatenate([self._cut(*chunk, min(self.length, max(longest, 1))) for chunk in chunks])
-        if costs_too_much(lengths):
-            what = f"Column {self.name}: the list of row {int(lengths.argmax())} has {longest:,} ids, and "
-            do = "give the feature a length, of which longer lists have the first ids alone."
-            if _is_large(lengths):
-                size = 4 * longest * len(lengths) / 2**30
-                raise InputError(
-                    f"{what}so wide a table of {len(lengths):,} rows takes {size:.1f} GiB for {total:,} ids; {do}"
-                )
-            log.warning(f"{what}steps take as long as if all had so many ({total / len(lengths):.1f} on average); {do}")
-        padded = np.zeros((len(lengths), max(int(lengths.max()), 1)), np.int32)
-        padded[np.arange(padded.shape[1]) < lengths[:, None]] = np.concatenate([ids for ids, _ in chunks])
-        return padded
-
     def read_rows(self, column: Column) -> np.ndarray:
-        return self._cut(*self.read(column), self.length)
-
-    @staticmethod
-    def _cut(ids: np.ndarray, offsets: np.ndarray, length: int) -> np.ndarray:
-        """(rows, length) int32: the first ids of each list, zeros behind."""
-        at = offsets[:-1, None] + np.arange(length)
-        values = ids[np.minimum(at, max(len(ids) - 1, 0))] if len(ids) else np.zeros(at.shape, np.int32)
-        return np.where(at < offsets[1:, None], values, 0).astype(np.int32)
+        return lists.first(self.read(column), self.length)
 
     def padding(self, rows: int) -> np.ndarray:
         return np.zeros((rows, self.length), np.int32)
@@ -82,8 +45,46 @@ class TagsFeature(Ids):
     def request(self) -> dict:
         return super().request() | {"length": self.length}
 
-    def embed(self, layer: EmbeddingLayer, values: jax.Array, ids: jax.Array | None) -> jax.Array:
+    # In the item table
+
+    parts: ClassVar[tuple[str, ...]] = ("", BEYOND, REST)
+
+    def held(self, chunks: list[Lists], ids: np.ndarray, num_items: int) -> dict[str, np.ndarray]:
+        found = lists.joined(chunks)
+        found = found if self.length is None else lists.cut(found, self.length)
+        return lists.held(self.name, lists.by_row(found, ids, num_items))
+
+    def of(self, table: dict[str, np.ndarray]) -> Lists:
+        return lists.of(table, self.name)
+
+    def resolved(self, values: Lists) -> Self:
+        return super().resolved(values[0])
+
+    def extended(self, values: Lists, known: Lists, fitted: Fitted) -> NewItems:
+        (ids, offsets), trained = values, len(known[1]) - 1
+        unknown = ids >= self.vocab_size
+        values = lists.without_padding((np.where(unknown, 0, ids), offsets))
+        changed = lists.differ(lists.between(values, 0, trained), known)
+        return NewItems(lists.between(values, trained, len(offsets) - 1), changed, int(unknown.sum()))
+
+    def joined(self, known: Lists, new: Lists) -> dict[str, np.ndarray]:
+        return lists.held(self.name, lists.joined([known, new]))
+
+    # In the model
+
+    def taken(self, items: dict[str, jax.Array], ids: jax.Array) -> jax.Array | Parted:
+        values = super().taken(items, ids)
+        if self.name + REST not in items:
+            return values
+        return Parted(values, items[self.name + BEYOND][ids], items[self.name + REST])
+
+    def embed(self, layer: EmbeddingLayer, values: jax.Array | Parted, ids: jax.Array | None) -> jax.Array:
         return layer.mean(self.name, values)
 
-    def of_target(self, values: np.ndarray) -> tuple[str, np.ndarray, bool]:
-        return f"target's number of {self.name}", (values > 0).sum(axis=1), True
+    # On pages
+
+    def summarise(self, values: Lists, names: dict[int, str]) -> IdSummary:
+        return summarise_ids(self.name, self.kind, values, names)
+
+    def of_target(self, values: Lists) -> tuple[str, np.ndarray, bool]:
+        return f"target's number of {self.name}", np.diff(values[1]), True

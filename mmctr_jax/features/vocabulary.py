@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from mmctr_jax.features.base import Feature, Fitted, NewItems
+from mmctr_jax.features.lists import flat
 from mmctr_jax.features.summaries import IdSummary, summarise_ids
 from mmctr_jax.settings import Width
 
@@ -26,7 +27,9 @@ class Ids(Feature):
         return self.vocab_size
 
     def resolved(self, values: np.ndarray) -> Self:
-        return self.model_copy(update={"vocab_size": int(values.max()) + 1}) if self.vocab_size is None else self
+        if self.vocab_size is not None:
+            return self
+        return self.model_copy(update={"vocab_size": int(values.max(initial=0)) + 1})
 
     def without_limit(self) -> Self:
         return self.model_copy(update={"vocab_size": None})
@@ -55,4 +58,4 @@ class Ids(Feature):
         return replace(super().extended(np.where(new, 0, values), known, fitted), unknown=int(new.sum()))
 
     def summarise(self, values: np.ndarray, names: dict[int, str]) -> IdSummary:
-        return summarise_ids(self.name, self.kind, values, names)
+        return summarise_ids(self.name, self.kind, flat(values), names)

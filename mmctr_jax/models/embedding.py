@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmctr_jax.features import Features
+from mmctr_jax.features.lists import Parted
 from mmctr_jax.models.linear import xavier_normal
+from mmctr_jax.models.lists import ids_beyond, sums_beyond
 
 if TYPE_CHECKING:
     from mmctr_jax.models.base import ModelSettings
@@ -121,7 +123,7 @@ class EmbeddingLayer(nn.Module):
         """(...,) item ids → (..., D), e_item of Eq. 3: id embedding, then the item features in the config's order."""
         parts = [self.lookup(self.features.item, self._left_in(self._with_row(ids, items), train))]
         for f in self.features.item_features:
-            values = jnp.asarray(items[f.name])[ids]
+            values = f.taken(items, ids)
             parts.append(f.embed(self, self._with_row(values, items) if f.lists_neighbours else values, ids))
         return jnp.concatenate(parts, axis=-1)
 
@@ -163,9 +165,23 @@ class EmbeddingLayer(nn.Module):
         found = lookup(self.table(name), self._places(name, rows), self.dtype)
         return found.sum(axis=-2) if size else found
 
-    def mean(self, name: str, ids: jax.Array) -> jax.Array:
+    def mean(self, name: str, ids: jax.Array | Parted) -> jax.Array:
         """(…, L) lists of ids → (…, E): the mean over those that are not 0; zero if none is."""
+        if isinstance(ids, Parted):
+            first, counts = ids.first, (ids.first != 0).sum(axis=-1) + ids.beyond[..., 1]
+            sums = self.lookup(name, first).sum(axis=-2) + self._beyond(name, ids)
+            return sums / jnp.maximum(counts, 1)[..., None].astype(self.dtype)
         return mean_of_listed(self.lookup(name, ids), ids)
+
+    def _beyond(self, name: str, ids: Parted) -> jax.Array:
+        """(…, E) the sum over what the first ids of the lists leave."""
+        beyond_Nx2, rows = ids.beyond.reshape(-1, 2), None
+        if not self.is_initializing():
+            self.sow("lookups", "ids", {name: ids_beyond(beyond_Nx2, ids.rest, self.features.table_sizes[name])})
+        if self.has_variable("rows", name):
+            rows = self.get_variable("rows", name)
+        sums_NxE = sums_beyond(self.table(name), beyond_Nx2, ids.rest, rows).astype(self.dtype)
+        return sums_NxE.reshape(*ids.beyond.shape[:-1], -1)
 
     def _places(self, name: str, ids: jax.Array) -> jax.Array:
         """Where the rows of these ids are in what there is of the table: the rows of a collection `rows`, or all.

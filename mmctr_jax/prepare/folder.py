@@ -111,12 +111,6 @@ def _feature(settings: dict[str, Any], reasons: dict[str, str]) -> str:
     return f"{line} # {reason}" if reason else line
 
 
-def _tags(length: int | None) -> str:
-    if length is None:
-        return "    - {kind: tags, name: item_tags}"
-    return f"    - {{kind: tags, name: item_tags, length: {length}}} # a few items have many more, which are left out"
-
-
 def max_history(manifest: dict[str, Any]) -> int:
     """N of the ready config: enough for nine in ten histories, in steps of 4; or that of an earlier preparation."""
     enough = max(4, -(-manifest["splits"]["train"]["history_p90"] // 4) * 4)
@@ -132,7 +126,7 @@ def config_text(manifest: dict[str, Any]) -> str:
         why = f"as in {manifest['like']}"
     elif p90 > longest:
         why += "; longer ones take more time than they are worth"
-    item_features = [_tags(manifest.get("tags_length"))] if manifest["tags"] else []
+    item_features = ["    - {kind: tags, name: item_tags}"] if manifest["tags"] else []
     reasons = manifest.get("reasons", {})
     side, clicks, of_items = (
         [_feature(f, reasons) for f in manifest.get(place, [])] for place in ("side", "clicks", "item_features")

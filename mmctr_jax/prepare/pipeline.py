@@ -14,12 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import polars as pl
 
 import mmctr_jax
 from mmctr_jax.errors import InputError
-from mmctr_jax.features.tags import costs_too_much
 from mmctr_jax.files import sha256, writing
 from mmctr_jax.prepare import folder
 from mmctr_jax.prepare.columns import option
@@ -194,7 +192,6 @@ def _manifest(
         "items": len(dataset.items.features),
         "users": len(dataset.users),
         "tags": len(dataset.items.tags),
-        "tags_length": _tags_length(dataset),
         **_features(source, dataset, options, earlier),
         "labels": _as_before(source.labels, earlier.manifest.get("labels", {}) if earlier else {}),
         "columns": source.columns,
@@ -257,12 +254,6 @@ def _names(earlier: Earlier | None, place: str) -> list[str]:
 def _as_before(found: dict[str, T], names: Iterable[str]) -> dict[str, T]:
     """In the order that an earlier preparation had them in, which is that of the model that goes on."""
     return {name: found[name] for name in names if name in found} | found
-
-
-def _tags_length(dataset: Dataset) -> int | None:
-    """How many tags of an item count: all (None), unless a few long lists made most of the items' table padding."""
-    lengths = dataset.items.features["item_tags"].list.len().to_numpy()
-    return max(_LONGEST, int(np.quantile(lengths, 0.999))) if costs_too_much(lengths) else None
 
 
 def _describe(file: Path, hashed: bool) -> dict[str, Any]:

@@ -419,7 +419,7 @@ class _Trainer:
             self.recorder.add("validation", step, improved=improved, learning_rate=rate, **result)
             self.recorder.draw(at_least_every=_DRAW_SECONDS)
         if self.end_early:
-            self.pruned = self.end_early(-(-step // self.validate_every), result["auc"])
+            self.pruned = bool(self.end_early(-(-step // self.validate_every), result["auc"]))  # numpy's, too, are kept
 
     # Saving and restoring
 

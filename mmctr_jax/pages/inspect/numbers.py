@@ -164,7 +164,7 @@ def measure(folder: Folder) -> Inspection:
     sample = samples(rows)
     features = row_features(folder, rows, sample)
     log.info("Predicting the label from single features ...")
-    summaries = [f.summarise(folder.items[f.name], folder.names[f.name]) for f in folder.features.item_features]
+    summaries = [f.summarise(f.of(folder.items), folder.names[f.name]) for f in folder.features.item_features]
     found = Inspection(
         name=folder.name,
         sample=Sample(SAMPLE, SEED, {name: len(s) for name, s in sample.items()}),

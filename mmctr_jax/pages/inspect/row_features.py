@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -63,17 +64,17 @@ def row_features(folder: Folder, rows: Rows, sample: dict[str, np.ndarray]) -> l
     if folder.users:
         features.append(of_rows(USER, "user", between_splits=False))
     features.append(Feature(CLICKS, _clicks(rows, folder.features.num_items), numeric=True))
-    of_target = (_item_feature(f, folder.items[f.name], rows, sample) for f in folder.features.item_features)
+    of_target = (_item_feature(f, f.of(folder.items), rows, sample) for f in folder.features.item_features)
     features += [feature for feature in of_target if feature]
     return [*features, of_rows(LENGTH, "length", numeric=True), of_rows(IN_HISTORY, "in_history")]
 
 
-def _item_feature(f: ItemFeature, table: np.ndarray, rows: Rows, sample: dict[str, np.ndarray]) -> Feature | None:
-    """What the target's values, by item in `table`, say of a row; of vectors, the cosine with its history."""
+def _item_feature(f: ItemFeature, values: Any, rows: Rows, sample: dict[str, np.ndarray]) -> Feature | None:
+    """What the target's `values`, by item, say of a row; of vectors, the cosine with its history."""
     if f.is_vector:
-        cosines = {name: _cosines(r[sample[name]], table) for name, r in rows.items()}
+        cosines = {name: _cosines(r[sample[name]], values) for name, r in rows.items()}
         return Feature(f"cosine with history: {f.name}", cosines, numeric=True, sampled=True)
-    if (said := f.of_target(table)) is None:
+    if (said := f.of_target(values)) is None:
         return None
     name, of_item, numeric = said
     return Feature(name, {split: of_item[r["item"]] for split, r in rows.items()}, numeric)
