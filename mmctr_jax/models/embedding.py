@@ -12,7 +12,7 @@ import numpy as np
 from mmctr_jax.features import Features
 from mmctr_jax.features.lists import Parted
 from mmctr_jax.models.linear import xavier_normal
-from mmctr_jax.models.lists import ids_beyond, sums_beyond
+from mmctr_jax.models.lists import distinct, ids_beyond, sums_beyond
 
 if TYPE_CHECKING:
     from mmctr_jax.models.base import ModelSettings
@@ -175,13 +175,13 @@ class EmbeddingLayer(nn.Module):
 
     def _beyond(self, name: str, ids: Parted) -> jax.Array:
         """(…, E) the sum over what the first ids of the lists leave."""
-        beyond_Nx2, rows = ids.beyond.reshape(-1, 2), None
+        (beyond_Nx2, of_list_N), rows = distinct(ids.beyond.reshape(-1, 2)), None
         if not self.is_initializing():
             self.sow("lookups", "ids", {name: ids_beyond(beyond_Nx2, ids.rest, self.features.table_sizes[name])})
         if self.has_variable("rows", name):
             rows = self.get_variable("rows", name)
         sums_NxE = sums_beyond(self.table(name), beyond_Nx2, ids.rest, rows).astype(self.dtype)
-        return sums_NxE.reshape(*ids.beyond.shape[:-1], -1)
+        return sums_NxE[of_list_N].reshape(*ids.beyond.shape[:-1], -1)
 
     def _places(self, name: str, ids: jax.Array) -> jax.Array:
         """Where the rows of these ids are in what there is of the table: the rows of a collection `rows`, or all.

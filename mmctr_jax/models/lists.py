@@ -12,6 +12,15 @@ import jax
 import jax.numpy as jnp
 
 
+def distinct(beyond_Nx2: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(N, 2) each of the lists once, empty ones behind them, and (N,) where each of the given ones is among these."""
+    starts, counts = beyond_Nx2[:, 0], beyond_Nx2[:, 1]
+    key = jnp.where(counts > 0, starts, -1)  # an empty list begins where the first does
+    _, first, of_list = jnp.unique(key, size=len(key), return_index=True, return_inverse=True)
+    is_one = jnp.arange(len(key)) <= of_list.max()
+    return jnp.where(is_one[:, None], beyond_Nx2[first], 0), of_list
+
+
 def ids_beyond(beyond_Nx2: jax.Array, rest_T: jax.Array, size: int) -> jax.Array:
     """(size,) the ids below `size` that these lists name, each at its own place, zeros at the places of others."""
 
