@@ -78,7 +78,7 @@ class IdSummary:
     kind: str
     items: int = shown("items", count)
     without: int = shown("without any", count)
-    per_item: list[int]  # number of items with 0, 1, 2, … ids
+    per_item: list[int]  # number of items with 0, 1, 2, 3–4, 5–8, 9–16, … ids
     mean_per_item: float = shown("ids an item", decimal)
     used: int = shown("different ids", count)
     used_once: int = shown("used once", count)
@@ -131,7 +131,7 @@ def summarise_ids(feature: str, kind: str, lists: Lists, names: dict[int, str]) 
         kind=kind,
         items=items,
         without=int((per_item == 0).sum()),
-        per_item=np.bincount(per_item).tolist(),
+        per_item=np.bincount(np.where(per_item, 1 + np.ceil(np.log2(np.maximum(per_item, 1))), 0).astype(int)).tolist(),
         mean_per_item=float(per_item.mean()),
         used=int((uses > 0).sum()),
         used_once=int((uses == 1).sum()),
