@@ -203,7 +203,7 @@ class Features(Settings):
 
     def resolved(self, columns: dict[str, Any], num_items: int) -> Features:
         """With null `num_items` and item vocabularies filled in. `columns`: an item table of `item_columns`."""
-        features = tuple(f.resolved(f.column.of(columns)) for f in self.item_features)
+        features = tuple(f.resolved(columns) for f in self.item_features)
         return self.model_copy(update={"item_features": features}).with_items(num_items)
 
     def with_items(self, num_items: int) -> Features:

@@ -111,8 +111,8 @@ class Feature(Settings):
 
     # Vocabulary and width ---------------------------------------------------------------------------------------------
 
-    def resolved(self, values: Any) -> Self:
-        """With what was left to be found in the items' values (V, …)."""
+    def resolved(self, columns: dict[str, np.ndarray]) -> Self:
+        """With what was left to be found in the columns of the items, as an item table."""
         return self
 
     def without_limit(self) -> Self:

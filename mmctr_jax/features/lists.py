@@ -58,8 +58,7 @@ def held(name: str, lists: Lists) -> dict[str, np.ndarray]:
     if ends[-1] > np.iinfo(np.int32).max:
         raise InputError(f"Column {name} has {len(ids):,} ids in its lists, too many; give the feature a length.")
     beyond = np.stack([np.where(counts, ends - counts, 0), counts], axis=1).astype(np.int32)
-    place = np.arange(len(ids)) - np.repeat(offsets[:-1], lengths)
-    return {name: first(lists, width), name + BEYOND: beyond, name + REST: ids[place >= width]}
+    return {name: first(lists, width), name + BEYOND: beyond, name + REST: ids[_places(lists) >= width]}
 
 
 def of(table: dict[str, np.ndarray], name: str) -> Lists:
@@ -84,18 +83,19 @@ def flat(array: np.ndarray) -> Lists:
 
 def first(lists: Lists, width: int) -> np.ndarray:
     """(V, width) int32: the first ids of each list, zeros behind."""
-    ids, offsets = lists
-    at = offsets[:-1, None] + np.arange(width)
-    values = ids[np.minimum(at, max(len(ids) - 1, 0))] if len(ids) else np.zeros(at.shape, np.int32)
-    return np.where(at < offsets[1:, None], values, 0).astype(np.int32)
+    ids, offsets = cut(lists, width)
+    values = np.zeros((len(offsets) - 1, width), np.int32)
+    values[np.arange(width) < np.diff(offsets)[:, None]] = ids
+    return values
 
 
 def cut(lists: Lists, length: int) -> Lists:
     """The first so many ids of each list."""
     ids, offsets = lists
     lengths = np.diff(offsets)
-    place = np.arange(len(ids)) - np.repeat(offsets[:-1], lengths)
-    return ids[place < length], _offsets(np.minimum(lengths, length))
+    if lengths.max(initial=0) <= length:
+        return lists
+    return ids[_places(lists) < length], _offsets(np.minimum(lengths, length))
 
 
 def without_padding(lists: Lists) -> Lists:
@@ -134,6 +134,12 @@ def differ(a: Lists, b: Lists) -> np.ndarray:
     of_a, of_b = (lists[0][np.repeat(~result, n)] for lists, n in ((a, lengths), (b, others)))
     result[np.repeat(np.flatnonzero(~result), lengths[~result])[of_a != of_b]] = True
     return result
+
+
+def _places(lists: Lists) -> np.ndarray:
+    """(T,) of each id its place in its list."""
+    ids, offsets = lists
+    return np.arange(len(ids)) - np.repeat(offsets[:-1], np.diff(offsets))
 
 
 def _offsets(lengths: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
@@ -56,9 +56,6 @@ class TagsFeature(Ids):
 
     def of(self, table: dict[str, np.ndarray]) -> Lists:
         return lists.of(table, self.name)
-
-    def resolved(self, values: Lists) -> Self:
-        return super().resolved(values[0])
 
     def extended(self, values: Lists, known: Lists, fitted: Fitted) -> NewItems:
         (ids, offsets), trained = values, len(known[1]) - 1

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from mmctr_jax.features.base import Feature, Fitted, NewItems
-from mmctr_jax.features.lists import flat
+from mmctr_jax.features.lists import REST, flat
 from mmctr_jax.features.summaries import IdSummary, summarise_ids
 from mmctr_jax.settings import Width
 
@@ -26,10 +26,11 @@ class Ids(Feature):
     def table_size(self) -> int | None:
         return self.vocab_size
 
-    def resolved(self, values: np.ndarray) -> Self:
+    def resolved(self, columns: dict[str, np.ndarray]) -> Self:
         if self.vocab_size is not None:
             return self
-        return self.model_copy(update={"vocab_size": int(values.max(initial=0)) + 1})
+        largest = max(int(columns[name].max(initial=0)) for name in (self.name, self.name + REST) if name in columns)
+        return self.model_copy(update={"vocab_size": largest + 1})
 
     def without_limit(self) -> Self:
         return self.model_copy(update={"vocab_size": None})
