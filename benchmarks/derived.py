@@ -1,14 +1,12 @@
 """Semantic codes and neighbours of a file's or made-up vectors: time to fit, codes in use, reconstruction error."""
 
 import argparse
-import tempfile
 import time
 
 import numpy as np
 
 from benchmarks.harness import Table
 from mmctr_jax import cli
-from mmctr_jax.data.fitted import fitted
 from mmctr_jax.data.parquet import part_files, read_columns
 from mmctr_jax.features import CodesFeature, NeighboursFeature
 
@@ -45,16 +43,15 @@ def main(argv: list[str]) -> None:
             features.append(NeighboursFeature(kind="neighbours", name="near", top_k=5, **common))
         table = Table("feature", "items", "seconds", "codes in use", "squared error / variance, by level")
         for feature in features:
-            with tempfile.TemporaryDirectory() as folder:
-                started = time.monotonic()
-                stored = fitted(feature, vectors, folder)
-                seconds = time.monotonic() - started
-                what, used, error = f"{getattr(feature, 'top_k', '')} neighbours", "", ""
-                if feature.kind == "codes":
-                    what = f"codes {feature.levels} × {feature.size}"
-                    used = ", ".join(map(str, stored["used"]))
-                    error = ", ".join(f"{x:.3f}" for x in stored["error"])
-                table.row(what, f"{len(vectors):,}", f"{seconds:.1f}", used, error)
+            started = time.monotonic()
+            found = feature.fit(vectors)
+            seconds = time.monotonic() - started
+            what, used, error = f"{getattr(feature, 'top_k', '')} neighbours", "", ""
+            if feature.kind == "codes":
+                what = f"codes {feature.levels} × {feature.size}"
+                used = ", ".join(map(str, found["used"]))
+                error = ", ".join(f"{x:.3f}" for x in found["error"])
+            table.row(what, f"{len(vectors):,}", f"{seconds:.1f}", used, error)
         return 0
 
     cli.run_main(measure)

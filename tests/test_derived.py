@@ -7,9 +7,14 @@ import pytest
 from synthetic import items_of, width_of
 
 from mmctr_jax.config import parse_config
-from mmctr_jax.data.fitted import fitted
+from mmctr_jax.data import fitted as fits
+from mmctr_jax.data.items import fingerprint, load_items
 from mmctr_jax.errors import InputError
 from mmctr_jax.features import CodesFeature, NeighboursFeature
+
+
+def fitted(feature, vectors, folder):
+    return fits.fitted(feature, vectors, fingerprint({feature.source: vectors}), folder)
 
 
 def codes(levels=1, size=4, dim=3):
@@ -134,3 +139,18 @@ def test_codes_join_or_replace_the_vector(tmp_path, joined):
     other[5] += 1
     pq.write_table(pa.table({"item_id": np.arange(len(vectors)), "vector": list(other)}), data["item_info"])
     assert items_of(config, own).fingerprint != items.fingerprint
+
+
+def test_what_is_kept_is_found_without_reading_the_vectors(tmp_path):
+    """By another process of several, which has the key of the table."""
+    vectors = clusters(np.random.default_rng(8))
+    pq.write_table(pa.table({"item_id": np.arange(len(vectors)), "vector": list(vectors)}), tmp_path / "items.parquet")
+    raw = {"data": {"train": "t", "valid": "v", "item_info": "i"}}
+    features = parse_config(raw).features.model_copy(update={"item_features": (codes(levels=2),)})
+    first = load_items(tmp_path / "items.parquet", features, tmp_path / "cache")
+    (kept,) = (tmp_path / "cache").glob("items-*/column0.bin")
+    assert kept.stat().st_size == vectors.nbytes
+    kept.write_bytes(bytes(vectors.nbytes))
+    again = load_items(tmp_path / "items.parquet", features, tmp_path / "cache", key=first.key)
+    np.testing.assert_array_equal(again.table["codes"], first.table["codes"])
+    assert first.table["codes"].any()

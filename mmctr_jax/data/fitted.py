@@ -1,7 +1,6 @@
 """Derived item features, fitted once and kept in the cache folder.
 
-Each is a file named after a fingerprint of the vectors and the settings. A run keeps what it was trained with in its
-item table.
+Each is a file named after the vectors' digest and the settings. A run keeps what it was trained with in its item table.
 """
 
 from __future__ import annotations
@@ -18,13 +17,15 @@ from mmctr_jax.features import Feature
 from mmctr_jax.features.base import Fitted
 from mmctr_jax.files import writing_cache
 
-_FORMAT = 2
+_FORMAT = 3
 
 
-def fitted(feature: Feature, vectors: np.ndarray, cache_dir: str | Path) -> Fitted:
-    """`feature.fit(vectors)`, or what is kept of it. Raises: InputError, also if the folder cannot be written."""
-    fingerprint = hashlib.sha256(f"{_FORMAT} {feature.model_dump_json()} {vectors.shape}".encode())
-    fingerprint.update(np.ascontiguousarray(vectors))
+def fitted(feature: Feature, vectors: np.ndarray, digest: str, cache_dir: str | Path) -> Fitted:
+    """`feature.fit(vectors)`, or what is kept of it: then the vectors are not read.
+
+    digest: of the vectors. Raises: InputError, also if the folder cannot be written.
+    """
+    fingerprint = hashlib.sha256(f"{_FORMAT} {feature.model_dump_json()} {digest}".encode())
     file = Path(cache_dir) / f"{feature.kind}-{fingerprint.hexdigest()[:24]}.npz"
     arrays = _read(file)
     if arrays is None:

@@ -82,7 +82,7 @@ def load_items(
             table[f.name] = np.concatenate(_as_wide(of_run, f.extended(values, of_run, codebook).values))
             codebooks[f.name] = codebook
         else:
-            found = fitted(f, values, cache_dir)
+            found = fitted(f, values, kept.meta["digests"][f.column.name], cache_dir)
             table[f.name] = found["values"]
             if rest := {name: array for name, array in found.items() if name != "values"}:
                 codebooks[f.name] = rest
@@ -192,7 +192,8 @@ def _build(folder: Path, files: list[Path], path: str | Path, item: str, columns
         if np.nan_to_num(table[name][0]).any():
             raise InputError(f"{path}: item 0 is padding and its {name} is not zero; number items from 1.")
     arrays = {f"column{i}": [values.dtype.name, values.shape] for i, values in enumerate(table.values())}
-    about = {"columns": list(table), "num_items": num_items, "fingerprint": fingerprint(table)}
+    digests = {name: fingerprint({name: table[name]}) for name, feature in columns.items() if feature.is_vector}
+    about = {"columns": list(table), "num_items": num_items, "fingerprint": fingerprint(table), "digests": digests}
     return about | {"arrays": arrays}
 
 
