@@ -70,10 +70,13 @@ class TagsFeature(Ids):
     # In the model
 
     def taken(self, items: dict[str, jax.Array], ids: jax.Array) -> jax.Array | Parted:
+        import jax.numpy as jnp  # not above: every config imports this file
+
         values = super().taken(items, ids)
         if self.name + REST not in items:
             return values
-        return Parted(values, items[self.name + BEYOND][ids], items[self.name + REST])
+        beyond, rest = (jnp.asarray(items[self.name + part]) for part in (BEYOND, REST))
+        return Parted(values, beyond[ids], rest)
 
     def embed(self, layer: EmbeddingLayer, values: jax.Array | Parted, ids: jax.Array | None) -> jax.Array:
         return layer.mean(self.name, values)
