@@ -6,6 +6,7 @@ python -m benchmarks.run rivals --data data/prepared/movielens
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import tempfile
 import time
@@ -25,10 +26,10 @@ from mmctr_jax.training.loop import train
 from mmctr_jax.training.metrics import evaluate
 
 LEAVES = (7, 15, 31, 63)
-RATES = (1e-3, 3e-3)
+RATES, DROPOUTS = (1e-3, 3e-3), (0.0, 0.3)
 LONGEST = {"epochs": 8, "patience": 1}
-_SHARED = {"embedding_dim": 64, "embedding_init_std": 0.01, "id_dropout": 0.3}
-NETWORKS = {  # each with the learning rate that is best on validation rows, for as long as validation rises
+_SHARED = {"embedding_dim": 64, "embedding_init_std": 0.01}
+NETWORKS = {  # each with the learning rate and id_dropout that are best on validation, for as long as it rises
     "MLP": _SHARED | {"name": "without_transformer", "dcn": {"cross_layers": 0, "deep": [256, 128]}, "head": []},
     "DIN": _SHARED | {"name": "din", "attention": [64, 32], "deep": [256, 128], "embedding_dim": 32},
 }
@@ -145,15 +146,16 @@ def main(argv: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name, model in NETWORKS.items():
             tried = []
-            for rate in RATES:
-                same = {"max_history": config.model.max_history}  # all see the same clicks
+            for rate, dropout in itertools.product(RATES, DROPOUTS):
+                same = {"max_history": config.model.max_history, "id_dropout": dropout}  # all see the same clicks
                 changed = _changed(config, model=model | same, train=_train(config) | LONGEST | {"learning_rate": rate})
                 start = time.perf_counter()
-                of_valid, of_test, curve = network(changed, Path(folder) / f"{name}-{rate:g}")
+                of_valid, of_test, curve = network(changed, Path(folder) / f"{name}-{rate:g}-{dropout:g}")
                 seconds = time.perf_counter() - start
-                tried.append((max(auc for _, auc in curve), rate, seconds, of_valid, of_test, curve))
-            _, rate, seconds, of_valid, of_test, curves[name] = max(tried, key=lambda each: each[0])
-            row(f"{name}, learning rate {rate:g}", seconds, of_valid, of_test)
+                settings = f"learning rate {rate:g}, id_dropout {dropout:g}"
+                tried.append((max(auc for _, auc in curve), settings, seconds, of_valid, of_test, curve))
+            _, settings, seconds, of_valid, of_test, curves[name] = max(tried, key=lambda each: each[0])
+            row(f"{name}, {settings}", seconds, of_valid, of_test)
         start = time.perf_counter()
         of_valid, of_test, curves[config.model.name] = network(config, Path(folder) / config.model.name)
         row(config.model.name, time.perf_counter() - start, of_valid, of_test)

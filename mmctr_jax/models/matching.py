@@ -198,8 +198,9 @@ class MatchingSettings(ModelSettings):
     """N: the most recent N clicks count, older ones are dropped."""
     embedding_init_std: Positive = 0.01
     """Standard deviation of embedding tables at the start."""
-    id_dropout: Rate = 0.3
-    """Share of target and history ids whose id embedding is left out (that of padding) in a training step."""
+    id_dropout: Rate = 0.1
+    """Share of target and history ids whose id embedding is left out (that of padding) in a training step: teaches the
+    model to score new items by what else is known of them."""
     click_dropout: Rate = 0.3
     """Share of the clicks that are left out in a training step."""
     contrastive: NonNegative = 2.0
