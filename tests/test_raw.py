@@ -14,8 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from item_folders import write_folder
 
-from mmctr_jax.config import parse_config
-from mmctr_jax.data.items import load_items
 from mmctr_jax.embed.item_file import read_item_file
 from mmctr_jax.embed.precomputed import file_and_column, precomputed_part
 from mmctr_jax.errors import InputError
@@ -336,17 +334,6 @@ def test_a_likely_separator_is_named_unless_one_was_chosen():
         with pytest.raises(InputError, match="--tag-separator"):
             as_tags(pl.Series([f"a{separator}b", "c"]), PATH, "tags", None)
     assert as_tags(pl.Series(['["a", NaN]', '["b"]']), PATH, "tags", None).to_list() == [["a"], ["b"]]
-
-
-def test_a_list_far_longer_than_all_others_is_refused(tmp_path):
-    tags = [[1, 2, 3]] * 50_000
-    tags[5] = list(range(1, 10_001))
-    pl.DataFrame({"item_id": np.arange(1, 50_001), "item_tags": tags}).write_parquet(tmp_path / "i.parquet")
-    features = {"side": [], "item_features": [{"kind": "tags", "name": "item_tags"}]}
-    files = {"train": "t", "valid": "v", "item_info": "i"}
-    config = parse_config({"data": files, "features": features})
-    with pytest.raises(InputError, match="the list of row 5 has 10,000 ids"):
-        load_items(tmp_path / "i.parquet", config.features, tmp_path / "cache")
 
 
 # MicroLens
