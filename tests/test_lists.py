@@ -20,7 +20,7 @@ from mmctr_jax.data.items import load_items, with_new_items
 from mmctr_jax.data.parquet import Column
 from mmctr_jax.devices.sharding import make_mesh, put_batch, put_items
 from mmctr_jax.errors import InputError
-from mmctr_jax.export.folder import export
+from mmctr_jax.export.request import item_arrays
 from mmctr_jax.features import lists
 from mmctr_jax.features.tags import TagsFeature
 from mmctr_jax.prediction.predictor import Predictor
@@ -228,4 +228,10 @@ def test_a_run_is_resumed_scored_with_new_items_and_exported(tmp_path, monkeypat
     np.testing.assert_allclose(predictor.score(rows), updated.score(rows), rtol=1e-6)
     with_new = {"item_seq": [[ITEMS + 2, 7]], "item_id": [ITEMS + 2], "likes_level": [1], "views_level": [3]}
     assert np.isfinite(updated.score(with_new)).all()
-    export(whole, tmp_path / "export", kind="stablehlo")  # its self-check compares scores
+
+    # What an export holds of the items
+    config, params, table = updated.config, updated.params, updated.table
+    padded = table | {"item_tags": lists.first(lists.of(table, "item_tags"), 300)}
+    padded = {name: array for name, array in padded.items() if not name.endswith((lists.BEYOND, lists.REST))}
+    held, expected = (item_arrays(config, params, of, count)["item_vectors"] for of in (table, padded))
+    np.testing.assert_allclose(held, expected, rtol=1e-5, atol=1e-6)
