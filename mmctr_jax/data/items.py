@@ -79,7 +79,7 @@ def load_items(
             table[f.name] = known[f.name]
         elif learned and f.table_size is not None and f.name in learned[0]:
             of_run, codebook = learned[0][f.name], learned[1].get(f.name, {})
-            table[f.name] = np.concatenate(_as_wide(of_run, f.extended(values, of_run, codebook).values))
+            table |= f.joined(of_run, f.extended(values, of_run, codebook).values)
             codebooks[f.name] = codebook
         else:
             found = fitted(f, values, kept.meta["digests"][f.column.name], cache_dir)
@@ -126,12 +126,6 @@ def with_new_items(
             f"{np.flatnonzero(changed)[0]}; they are scored as they were."
         )
     return table, num_items, remarks
-
-
-def _as_wide(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two tables of lists of ids, padded to the longer one's length."""
-    width = max(a.shape[1], b.shape[1])
-    return tuple(np.pad(x, ((0, 0), (0, width - x.shape[1]))) for x in (a, b))
 
 
 _FORMAT = 2

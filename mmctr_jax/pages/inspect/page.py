@@ -202,7 +202,7 @@ def _ids(found: Inspection) -> str:
         if len(t.per_item) > 2:
             axes = empty_axes()
             axes.bar(range(len(t.per_item)), t.per_item, color="C0")
-            tick_names(axes, bins.names([0, *(2**i for i in range(len(t.per_item) - 1))]))
+            tick_names(axes, bins.names(bins.doubling(2 ** (len(t.per_item) - 2))))
             charts.append(picture(axes, title=f"{short(t.feature)}: ids per item", xlabel="ids", ylabel="items"))
         lists.append(folded(f"{t.feature}: most used", html.records(t.most_used)))
     return section("Tags and categories", beside(*charts), html.records(found.tags), *lists) if found.tags else ""
