@@ -242,6 +242,12 @@ def test_prepared_like_a_run_its_config_has_the_order_and_the_history_of_that_ru
     assert after.model.max_history == before.model.max_history > 4
 
 
+def test_a_model_that_goes_on_is_given_less_patience(days):
+    anew, goes_on = (load_config(days / name / f"{name}.yaml").train for name in ("today", "tomorrow"))
+    assert (anew.patience, goes_on.patience) == (2, 1)
+    assert goes_on == anew.model_copy(update={"patience": 1})
+
+
 def test_codes_of_known_items_stay_those_that_the_weights_were_learned_for(tmp_path):
     rng, features = np.random.default_rng(0), Features(item_features=(CodesFeature(**CODES),))
 

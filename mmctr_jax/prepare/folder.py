@@ -117,6 +117,11 @@ def max_history(manifest: dict[str, Any]) -> int:
     return manifest.get("max_history") or min(enough, manifest["options"]["history"], 32)
 
 
+def _patience(manifest: dict[str, Any]) -> str:
+    """Of the ready config. A model that goes on from yesterday's is at its best after one epoch or two."""
+    return "1 # with --init-from the first epoch is mostly the best" if manifest.get("like") else "2"
+
+
 def config_text(manifest: dict[str, Any]) -> str:
     """The YAML of a training config for the folder: the model that won on real clicks, see docs/accuracy.md."""
     folder, name = manifest["folder"], Path(manifest["folder"]).name
@@ -164,6 +169,6 @@ def config_text(manifest: dict[str, Any]) -> str:
         *tables,
         f"  ema: {ema:g}",
         "  epochs: 10",
-        "  patience: 2",
+        f"  patience: {_patience(manifest)}",
     ]
     return "\n".join(lines) + "\n"
