@@ -240,6 +240,13 @@ def label(kind: pa.DataType, value) -> int:
     return int(value)
 
 
+def training_label(kind: pa.DataType, value) -> float:
+    kind = plain(kind)
+    right(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
+    right(value is not None and 0 <= value <= 1)
+    return float(np.float32(value))
+
+
 def weight(kind: pa.DataType, value) -> float:
     kind = plain(kind)
     right((pa.types.is_integer(kind) or pa.types.is_floating(kind)) and value is not None)
@@ -322,7 +329,7 @@ RIGHT_ROWS = {
     "item_seq": all_below(ITEMS),
     "item_id": below(ITEMS, low=1),
     "level": below(LEVELS),
-    "label": label,
+    "label": training_label,
     "w": weight,
 }
 
