@@ -234,9 +234,8 @@ def vector(kind: pa.DataType, value) -> list[float]:
 
 
 def label(kind: pa.DataType, value) -> int:
-    kind = plain(kind)
-    right(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
-    right(value is not None and value in (0, 1))
+    training_label(kind, value)
+    right(value in (0, 1))
     return int(value)
 
 
