@@ -58,7 +58,7 @@ def blocks(measured: MeasuredModel, batch: dict, length: int) -> Iterator[Block]
     """The parts of a model, forward and backward, at the length that a batch needs."""
     config, B, F = measured.config, len(batch["item"]), flops.width_of_f(length)
     model, D, key = config.model, config.features.item_width(config.model.embedding_dim), jax.random.PRNGKey(0)
-    counted, f32, real = flops.forward(length), jnp.float32, jnp.ones((B, length), bool)
+    counted, f32, real = flops.forward(length, B), jnp.float32, jnp.ones((B, length), bool)
     f_BxF = jax.random.normal(key, (B, F))
     encoder = HistoryEncoder(config.model.narrowed(length).transformer, f32)
     sequence = (

@@ -2,10 +2,12 @@
 
 import argparse
 import contextlib
+import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import flax.linen as nn
@@ -24,7 +26,7 @@ from mmctr_jax.data.cache import Split
 from mmctr_jax.data.lengths import default_lengths
 from mmctr_jax.data.loader import train_batches
 from mmctr_jax.devices.sharding import put_batch
-from mmctr_jax.models import build_model, dropout, live, transformer
+from mmctr_jax.models import attention, build_model, dropout, live, transformer
 from mmctr_jax.models.linear import SharedDense
 from mmctr_jax.models.mmctr import MMCTRSettings
 from mmctr_jax.models.transformer import HistoryEncoder
@@ -55,10 +57,10 @@ def main(argv: list[str]) -> None:
 
 def _flop(split: Split, batch_size: int, buckets: tuple[int, ...], narrowed: bool) -> float:
     """Mean forward FLOP a sample over an epoch's batches, with or without the narrowed cross and deep layers."""
-    whole = flops.forward(N)
+    whole = flops.forward(N, batch_size)
 
     def of(length: int) -> float:
-        short = flops.forward(length)
+        short = flops.forward(length, batch_size)
         return sum((short if narrowed else whole | {b: short[b] for b in ("Transformer", "embedding")}).values())
 
     batches = train_batches(split, batch_size=batch_size, lengths=(*buckets, N), seed=1, epochs=1)
@@ -116,8 +118,8 @@ def stand_in(split: Split, batch_size: int) -> Rows:
     apply = jax.jit(build_model(config.model, config.features).apply, static_argnames="train")
     params = {"params": model.state.params}
     times = in_turns(*(partial(apply, params, batch, model.items, train=train) for train in (True, False)))
-    counted = flops.forward(N)
-    less = counted | {"Transformer": flops.forward(1)["Transformer"]}
+    counted = flops.forward(N, batch_size)
+    less = counted | {"Transformer": flops.forward(1, batch_size)["Transformer"]}
     yield "4. released mask, scoring: one padding position for all", sum(counted.values()) / sum(less.values()), *times
 
 
@@ -159,6 +161,44 @@ def adam(split: Split, batch_size: int) -> Rows:
     yield "6. Adam: whole gradients → those of histories of 4", None, fused, short
 
 
+def matrices_first(split: Split, batch_size: int) -> Rows:
+    """The encoder, forward and backward, and a whole step, with attention's matrices multiplied first or not."""
+    model = MeasuredModel(published_config(), made_up_items())
+    for length in (16, N):
+        batch, encoders, steps = put_batch(made_up_batch(batch_size, length), model.mesh), [], []
+        for positions in (math.inf, attention.POSITIONS_A_COLUMN):
+            with mock.patch.object(attention, "POSITIONS_A_COLUMN", positions):
+                encoders.append(_encoder(batch_size, length, rate=0.2))
+                model.train_step = make_train_step(model.config, model.mesh)
+                model.step(batch)  # compiled here
+            steps.append(model.train_step)
+
+        def stepped(train_step, batch=batch):
+            model.train_step = train_step
+            return model.step(batch)
+
+        counted = (flops.forward(length, rows) for rows in (1, batch_size))
+        (before, all_before), (now, all_now) = ((flop["Transformer"], sum(flop.values())) for flop in counted)
+        yield f"8. matrices first, the encoder, length {length}", before / now, *in_turns(*encoders)
+        times = in_turns(*(partial(stepped, train_step) for train_step in steps))
+        yield f"8. matrices first, a whole step, length {length}", all_before / all_now, *times
+
+
+def _encoder(batch_size: int, length: int, rate: float) -> Callable[[], Any]:
+    """Compiled: the gradients of an encoder's parameters."""
+    key, history = jax.random.PRNGKey(0), jnp.ones((batch_size, length, T // 2))
+    target, real = jnp.ones((batch_size, T // 2)), jnp.ones((batch_size, length), bool)
+    args = (history, target, real, real, jnp.zeros((batch_size, length, 1)), True)
+    options = f"model.transformer.dropout={rate}", f"model.transformer.first_k={min(16, length)}"
+    encoder = HistoryEncoder(published_config(*options).model.transformer, jnp.float32)
+
+    def output(params):
+        return encoder.apply(params, *args, rngs={"dropout": key}).sum()
+
+    params = encoder.init({"params": key, "dropout": key}, *args)
+    return partial(jax.jit(jax.grad(output)).lower(params).compile(), params)
+
+
 class _OfFlax(nn.Module):
     rate: float
 
@@ -169,25 +209,12 @@ class _OfFlax(nn.Module):
 
 def random_bits(split: Split, batch_size: int) -> Rows:
     """An encoder, forward and backward, with Flax's dropout (32 bits an element), ours (16 bits), and none."""
-    key = jax.random.PRNGKey(0)
     for length in (4, N):
-        x, target, real = (
-            jnp.ones((batch_size, length, T // 2)),
-            jnp.ones((batch_size, T // 2)),
-            jnp.ones((batch_size, length), bool),
-        )
-        args = (x, target, real, real, jnp.zeros((batch_size, length, 1)), True)
         actions = []
         for module, rate in ((_OfFlax, 0.2), (dropout.Dropout, 0.2), (dropout.Dropout, 0.0)):
-            options = f"model.transformer.dropout={rate}", f"model.transformer.first_k={min(16, length)}"
-            encoder = HistoryEncoder(published_config(*options).model.transformer, jnp.float32)
-
-            def output(params, encoder=encoder, args=args):
-                return encoder.apply(params, *args, rngs={"dropout": key}).sum()
-
-            with mock.patch.object(transformer, "Dropout", module):
-                params = encoder.init({"params": key, "dropout": key}, *args)
-                actions.append(partial(jax.jit(jax.grad(output)).lower(params).compile(), params))
+            patches = (mock.patch.object(place, "Dropout", module) for place in (attention, transformer))
+            with next(patches), next(patches):
+                actions.append(_encoder(batch_size, length, rate))
         flax, ours, none = in_turns(*actions)
         yield f"7. dropout in the encoder, length {length}: Flax's → 16 bits", None, flax, ours
         yield f"7. dropout in the encoder, length {length}: 16 bits → none", None, ours, none
@@ -215,4 +242,5 @@ MEASURES = {
     "adam": adam,
     "dropout": random_bits,
     "dropout_of_step": dropout_of_step,
+    "attention": matrices_first,
 }

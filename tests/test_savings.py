@@ -18,7 +18,9 @@ from synthetic import ITEMS, MAX_HISTORY, SYSTEMS, merged, model_of, resolved_co
 from benchmarks import clipped_adam as optimizer
 from mmctr_jax.devices.collectives import collectives
 from mmctr_jax.devices.sharding import make_mesh, put_batch, put_replicated
+from mmctr_jax.models import attention as attention_module
 from mmctr_jax.models import live
+from mmctr_jax.models.attention import Attention
 from mmctr_jax.models.linear import SharedDense
 from mmctr_jax.training import step as step_module
 from mmctr_jax.training.step import (
@@ -203,6 +205,38 @@ def test_what_is_shared_is_projected_once_and_equals_a_plain_linear(float64):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
     same_start = (layer.init(jax.random.PRNGKey(0), *args) for layer, args in ((ours, (x, shared)), (plain, (joined,))))
     jax.tree.map(np.testing.assert_array_equal, *same_start)
+
+
+@pytest.mark.parametrize("histories", [3, 1, 0], ids=["each its own", "one for all", "not in parts"])
+def test_attention_with_its_matrices_multiplied_first_equals_the_other_form(histories, float64, monkeypatch):
+    """Outputs, and the gradients of parameters and input, with dropout, and with positions that nobody attends to."""
+    rng, (B, N, D, S) = np.random.default_rng(0), (3, 5, 6, 2)
+    history, same = (jnp.asarray(rng.normal(size=shape)) for shape in ((histories or B, N, D), (B, S)))
+    attended = jnp.asarray(rng.random((B, N)) < 0.6).at[:, 0].set(True)
+    assert not attended.all()
+    attention = Attention(1, 0.3, jnp.float64)
+    weights = rng.normal(size=(B, N, D + S))
+
+    def apply(method, params, history, same, rngs):
+        whole = [jnp.broadcast_to(history, (B, N, D)), jnp.broadcast_to(same[:, None], (B, N, S))]
+        parts = (history, same) if histories else None
+        return method(params, jnp.concatenate(whole, axis=-1), None, attended, True, parts, rngs=rngs)
+
+    def result(positions):
+        monkeypatch.setattr(attention_module, "POSITIONS_A_COLUMN", positions)
+        keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+        start = apply(lambda params, *args, rngs: attention.init(rngs, *args), None, history, same, keys)
+        params = randomised(start["params"], np.random.default_rng(1))
+
+        def value(params, history, same):
+            out = apply(attention.apply, {"params": params}, history, same, keys)
+            return (out * weights).sum(), out
+
+        return start, jax.value_and_grad(value, (0, 1, 2), has_aux=True)(doubles(params), history, same)
+
+    (start, values), (their_start, expected) = result(0), result(np.inf)
+    jax.tree.map(np.testing.assert_array_equal, start, their_start)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10), values, expected)
 
 
 @pytest.mark.parametrize(("cut", "add"), [(live.cut, live.add), (live.cut_at_once, live.add_at_once)])

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 from pydantic import Field, model_validator
 
 from mmctr_jax.features import Features
+from mmctr_jax.models.attention import Attention
 from mmctr_jax.models.dropout import Dropout
-from mmctr_jax.models.linear import SharedDense, xavier_normal
+from mmctr_jax.models.linear import xavier_normal
 from mmctr_jax.models.similarity import check_vectors
 from mmctr_jax.settings import Count, Depth, Rate, Settings, Width
 
@@ -69,48 +70,6 @@ class TransformerSettings(Settings):
     def narrowed(self, length: int) -> Self:
         """Enough where no history is longer than `length`: the last K outputs have zeros before the last `length`."""
         return self.model_copy(update={"first_k": length}) if self.first_k > length else self
-
-
-def _uniform(limit: float):
-    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -limit, limit)
-
-
-class Attention(nn.Module):
-    """Full attention to the attended positions; no query sees one that is not."""
-
-    heads: int
-    dropout: float
-    dtype: jnp.dtype
-
-    @nn.compact
-    def __call__(self, x_BxQxT, keys_BxNxT, attended_BxN, train: bool, parts=None):
-        """`keys_BxNxT` null: self-attention, among the N = Q positions of `x_BxQxT`; and then, `parts` not null: what
-        `x_BxQxT` is made of, the first columns (H, Q, T − S), H being 1 where all rows have the same, and what the last
-        ones hold at every position (B, S)."""
-        B, Q, T = x_BxQxT.shape
-        init = nn.initializers.xavier_uniform()
-
-        def split(projected, count):
-            projected = projected.reshape(B, -1, count, self.heads, T // self.heads)
-            return [projected[:, :, i] for i in range(count)]
-
-        def project(x, count, name):
-            return split(nn.Dense(count * T, kernel_init=init, dtype=self.dtype, name=name)(x), count)
-
-        if keys_BxNxT is not None:
-            (q,), (k, v) = project(x_BxQxT, 1, "query_proj"), project(keys_BxNxT, 2, "key_value_proj")
-        # Else one (T, 3T) matrix, as in the release: its Xavier limit is that of the whole, not of a third.
-        elif parts is None:
-            q, k, v = project(x_BxQxT, 3, "in_proj")
-        else:
-            q, k, v = split(SharedDense(3 * T, init, self.dtype, name="in_proj")(*parts), 3)
-        scores_BxHxQxN = jnp.einsum("bqhd,bkhd->bhqk", q, k) * (T // self.heads) ** -0.5
-        scores_BxHxQxN = scores_BxHxQxN.astype(jnp.promote_types(self.dtype, jnp.float32))  # softmax never in bfloat16
-        scores_BxHxQxN = jnp.where(attended_BxN[:, None, None, :], scores_BxHxQxN, -jnp.inf)
-        weights_BxHxQxN = jax.nn.softmax(scores_BxHxQxN, axis=-1).astype(self.dtype)
-        weights_BxHxQxN = Dropout(self.dropout)(weights_BxHxQxN, train)
-        out = jnp.einsum("bhqk,bkhd->bqhd", weights_BxHxQxN, v).reshape(B, Q, T)
-        return nn.Dense(T, kernel_init=_uniform(T**-0.5), dtype=self.dtype, name="out_proj")(out)
 
 
 class EncoderLayer(nn.Module):
