@@ -9,6 +9,7 @@ from synthetic import ITEMS
 
 from mmctr_jax.config import parse_config
 from mmctr_jax.data.cache import load_split
+from mmctr_jax.data.parquet import batches, read_columns
 from mmctr_jax.errors import InputError
 
 FEATURES = parse_config(
@@ -118,3 +119,29 @@ def test_files_that_are_not_there_or_not_parquet(tmp_path):
     ):
         with pytest.raises(InputError, match=words):
             load_split(tmp_path / name, FEATURES, None, True)
+
+
+def test_what_was_read_of_a_file_is_not_kept(tmp_path):
+    """Arrow reads ahead all row groups that it was asked for, and keeps them."""
+    rows, groups = 65_536, 12
+    table = pa.table({"id": np.arange(rows * groups), "value": np.random.default_rng(0).random(rows * groups)})
+    pq.write_table(table, tmp_path / "rows.parquet", row_group_size=rows)
+    before, whole = pa.default_memory_pool().bytes_allocated(), table.nbytes
+    held = [
+        pa.default_memory_pool().bytes_allocated() - before
+        for _ in read_columns([tmp_path / "rows.parquet"], ["id", "value"])
+    ]
+    assert len(held) == groups
+    assert max(held) < whole / 2
+
+
+@pytest.mark.parametrize("sizes", [[5], [1, 1, 1, 1, 1], [2, 0, 3], [4, 1], []])
+def test_row_groups_of_any_size_are_read_in_order(tmp_path, sizes):
+    file, at = tmp_path / "rows.parquet", 0
+    with pq.ParquetWriter(file, pa.schema([("id", pa.int64())])) as writer:
+        for size in sizes:
+            writer.write_table(pa.table({"id": np.arange(at, at + size)}))
+            at += size
+    found = list(batches(pq.ParquetFile(file), 2, ["id"]))
+    assert [i for batch in found for i in batch.column("id").to_pylist()] == list(range(sum(sizes)))
+    assert all(len(batch) <= 2 for batch in found)

@@ -16,7 +16,7 @@ import numpy as np
 
 from mmctr_jax.data.cache import digest_of_files
 from mmctr_jax.data.fitted import fitted
-from mmctr_jax.data.kept import Kept, built, built_for_now, filled_with_zeros, find
+from mmctr_jax.data.kept import Kept, built, built_for_now, filled_with_zeros, find, zeros_for_now
 from mmctr_jax.data.parquet import count_rows, part_files, read_columns
 from mmctr_jax.errors import InputError
 from mmctr_jax.features import Feature, Features
@@ -79,7 +79,7 @@ def load_items(
             table[f.name] = known[f.name]
         elif learned and f.table_size is not None and f.name in learned[0]:
             of_run, codebook = learned[0][f.name], learned[1].get(f.name, {})
-            table |= f.joined(of_run, f.extended(values, of_run, codebook).values)
+            table |= _joined(f.joined(of_run, f.extended(values, of_run, codebook).values))
             codebooks[f.name] = codebook
         else:
             found = fitted(f, values, kept.meta["digests"][f.column.name], cache_dir)
@@ -109,7 +109,7 @@ def with_new_items(
     table, remarks, changed = {}, [], np.zeros(trained, bool)
     for f in features.item_features:
         new = f.extended(f.column.of(columns), f.of(known), codebooks.get(f.name, {}))
-        table |= f.joined(f.of(known), new.values)
+        table |= _joined(f.joined(f.of(known), new.values))
         changed |= new.changed
         if new.unknown:
             remarks.append(f"{path}: {new.unknown:,} ids in {f.name} are new since training and count as unknown.")
@@ -126,6 +126,16 @@ def with_new_items(
             f"{np.flatnonzero(changed)[0]}; they are scored as they were."
         )
     return table, num_items, remarks
+
+
+def _joined(parts: dict[str, list[np.ndarray]]) -> ItemTable:
+    """Each array in one piece, as a map if it was in several. Raises: InputError where there is no room."""
+    return {name: arrays[0] if len(arrays) == 1 else _one_behind_the_other(arrays) for name, arrays in parts.items()}
+
+
+def _one_behind_the_other(arrays: list[np.ndarray]) -> np.ndarray:
+    whole = zeros_for_now((sum(map(len, arrays)), *arrays[0].shape[1:]), arrays[0].dtype)
+    return np.asarray(np.concatenate(arrays, out=whole))
 
 
 _FORMAT = 2

@@ -39,13 +39,13 @@ def filled_with_zeros(folder: Path, name: str, dtype: np.dtype, shape: tuple[int
     return np.memmap(_file(folder, name), dtype, "r+", shape=shape)
 
 
-def zeros_for_now(rows: int, width: int) -> np.ndarray:
-    """(rows, width) float32 in a file without a name: the vectors of very many items need not fit into memory.
+def zeros_for_now(shape: tuple[int, ...], dtype: type | np.dtype = np.float32) -> np.ndarray:
+    """An array in a file without a name: the vectors of very many items need not fit into memory.
 
     Raises: InputError where there is no room.
     """
     with writing_cache(tempfile.gettempdir(), "TMPDIR"), tempfile.TemporaryDirectory(prefix="mmctr_") as folder:
-        return filled_with_zeros(Path(folder), "vectors", np.dtype(np.float32), (rows, width))
+        return filled_with_zeros(Path(folder), "zeros", np.dtype(dtype), shape)
 
 
 @dataclass(frozen=True)

@@ -307,7 +307,7 @@ def read_columns(files: list[Path], columns: list[str]) -> Iterator[dict[str, Co
     for file in files:
         first_row, parquet = 0, _open(file)
         try:
-            for batch in parquet.iter_batches(_ROWS_PER_READ, columns=columns):
+            for batch in batches(parquet, _ROWS_PER_READ, columns):
                 yield {name: Column(file, name, first_row, batch.column(name)) for name in columns}
                 first_row += batch.num_rows
                 del batch
@@ -318,6 +318,20 @@ def read_columns(files: list[Path], columns: list[str]) -> Iterator[dict[str, Co
             raise InputError(
                 f"{file} is damaged: it says it has {parquet.metadata.num_rows:,} rows and holds {first_row:,}."
             )
+
+
+def batches(parquet: pq.ParquetFile, rows: int, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """A file's rows in order, at most so many at a time.
+
+    Its row groups are asked for as they are needed: Arrow reads ahead all that it was asked for, and keeps it.
+    """
+    groups, held = [], 0
+    for group in range(parquet.num_row_groups):
+        groups.append(group)
+        held += parquet.metadata.row_group(group).num_rows
+        if held >= rows or group == parquet.num_row_groups - 1:
+            yield from parquet.iter_batches(rows, row_groups=groups, columns=columns)
+            groups, held = [], 0
 
 
 def read_whole(files: list[Path], column: str) -> pa.ChunkedArray:

@@ -57,7 +57,7 @@ def fuse(parts: list[Part], training: np.ndarray, dim: int, whiten: bool, l2: Co
             f"--whiten would blow up rounding errors at --dim {dim}: only {(spread > _NO_VARIANCE * spread[0]).sum()} "
             "components have any variance, the largest possible value."
         )
-    vectors = zeros_for_now(len(present), dim)
+    vectors = zeros_for_now((len(present), dim))
     for chunk in row_chunks(len(present)):
         rows = np.arange(len(present))[chunk][present[chunk]]
         if rows.size:

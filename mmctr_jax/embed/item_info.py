@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from mmctr_jax.data.kept import zeros_for_now
 from mmctr_jax.data.numbering import check_same_numbering, numbering_of
-from mmctr_jax.data.parquet import column_names, read_columns
+from mmctr_jax.data.parquet import batches, column_names, read_columns
 from mmctr_jax.embed.item_file import ItemFile, refuse_duplicates
 from mmctr_jax.embed.parts import Part, row_chunks
 from mmctr_jax.errors import InputError
@@ -164,7 +164,7 @@ def read_item_info(item_file: ItemFile, column: str, out: Path | None) -> ItemIn
 def _batches(source: Path) -> Iterator[pa.RecordBatch]:
     """Its rows, checked against the sums that the file may have of its pages. Raises: InputError."""
     try:
-        yield from pq.ParquetFile(source, page_checksum_verification=True).iter_batches(_ROWS)
+        yield from batches(pq.ParquetFile(source, page_checksum_verification=True), _ROWS)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{source} cannot be read as Parquet: {str(error).splitlines()[0]}.") from None
 
@@ -176,7 +176,7 @@ def _vectors_of_known(source: Path, column: str, known: int) -> np.ndarray:
         ids = chunk["item_id"].integers()
         vectors = np.array(chunk[column].array.to_pylist(), np.float32)
         if before is None:
-            before = zeros_for_now(known, vectors.shape[1])
+            before = zeros_for_now((known, vectors.shape[1]))
         here = (ids >= 1) & (ids <= known)
         before[ids[here] - 1] = vectors[here]
     return before

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from mmctr_jax.console import log
 from mmctr_jax.data.kept import zeros_for_now
-from mmctr_jax.data.parquet import Column, column_names, part_files
+from mmctr_jax.data.parquet import Column, batches, column_names, part_files
 from mmctr_jax.embed.item_file import ItemFile, refuse_duplicates, text_column
 from mmctr_jax.embed.parts import CHUNK_ROWS, Part, row_chunks
 from mmctr_jax.errors import InputError
@@ -154,7 +154,7 @@ def _rows_in_order(
             raise InputError(f"{file}, row {chunk.start + wrong[0]}: NaN or infinite (in float32); replace it.")
     if places is None:
         return array
-    vectors = zeros_for_now(len(item_file), array.shape[1])
+    vectors = zeros_for_now((len(item_file), array.shape[1]))
     for chunk in row_chunks(len(array)):
         here = places[chunk]
         vectors[here[here >= 0]] = array[chunk][here >= 0]
@@ -180,7 +180,7 @@ def _read_parquet(file: Path, column: str | None, item_file: ItemFile) -> tuple[
         if vectors is None:
             if not lengths[0]:
                 raise cells.refuse(0, "null, or a vector of 0 numbers; drop such rows.")
-            vectors = zeros_for_now(len(item_file), int(lengths[0]))
+            vectors = zeros_for_now((len(item_file), int(lengths[0])))
         width = vectors.shape[1]
         wrong = np.flatnonzero(lengths != width)
         if wrong.size:
@@ -196,7 +196,7 @@ def _read_parquet(file: Path, column: str | None, item_file: ItemFile) -> tuple[
 def _cells(file: Path, column: str) -> Iterator[Column]:
     first_row = 0
     try:
-        for batch in pq.ParquetFile(file, page_checksum_verification=True).iter_batches(CHUNK_ROWS, columns=[column]):
+        for batch in batches(pq.ParquetFile(file, page_checksum_verification=True), CHUNK_ROWS, [column]):
             yield Column(file, column, first_row, batch.column(0))
             first_row += batch.num_rows
     except (pa.ArrowException, OSError) as error:

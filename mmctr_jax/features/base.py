@@ -99,9 +99,9 @@ class Feature(Settings):
         """Its values (V, …) in an item table, as all that follows takes them."""
         return table[self.name]
 
-    def joined(self, known: Any, new: Any) -> dict[str, np.ndarray]:
-        """The arrays that a table holds of `known` values and new ones behind them."""
-        return {self.name: np.concatenate([known, new])}
+    def joined(self, known: Any, new: Any) -> dict[str, list[np.ndarray]]:
+        """The arrays that a table holds of `known` values and new ones behind them, each in parts of whole rows."""
+        return {self.name: [known, new]}
 
     def taken(self, items: dict[str, jax.Array], ids: jax.Array) -> Any:
         """The values of items `ids` (…) in an item table on the device, as `embed` takes them."""
@@ -181,7 +181,14 @@ class Feature(Settings):
 
 def rows_that_differ(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """(rows,) bool: whether the rows of two tables differ; what is not known (NaN) differs from what is."""
-    return ((a != b) & ~(np.isnan(a) & np.isnan(b))).reshape(len(a), -1).any(axis=1)
+    differ = np.zeros(len(a), bool)
+    for at in range(0, len(a), _ROWS):  # tables may be larger than memory
+        x, y = a[at : at + _ROWS], b[at : at + _ROWS]
+        differ[at : at + _ROWS] = ((x != y) & ~(np.isnan(x) & np.isnan(y))).reshape(len(x), -1).any(axis=1)
+    return differ
+
+
+_ROWS = 2**17
 
 
 def unchanged(known: np.ndarray) -> np.ndarray:

@@ -64,8 +64,8 @@ class TagsFeature(Ids):
         changed = lists.differ(lists.between(values, 0, trained), known)
         return NewItems(lists.between(values, trained, len(offsets) - 1), changed, int(unknown.sum()))
 
-    def joined(self, known: Lists, new: Lists) -> dict[str, np.ndarray]:
-        return lists.held(self.name, lists.joined([known, new]))
+    def joined(self, known: Lists, new: Lists) -> dict[str, list[np.ndarray]]:
+        return {name: [array] for name, array in lists.held(self.name, lists.joined([known, new])).items()}
 
     # In the model
 

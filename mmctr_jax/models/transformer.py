@@ -1,6 +1,6 @@
 """Sequential feature learning (Eq. 4–6): Transformer over the clicks, each joined with the target.
 
-Q is the number of queries: N for self-attention, 1 for the target's attention to the clicks.
+Q is the number of queries: N for self-attention, 1 for the target's attention to the clicks. P = B·Q.
 """
 
 from __future__ import annotations
@@ -90,12 +90,14 @@ class EncoderLayer(nn.Module):
             return nn.LayerNorm(epsilon=1e-5, dtype=norm_dtype, name=name)(x).astype(self.dtype)
 
         attention = Attention(settings.heads, settings.dropout, self.dtype, name="attention")
-        attended_to = attention(x_BxQxT, keys_BxNxT, attended_BxN, train, parts)
-        x_BxQxT = norm(x_BxQxT + dropout(attended_to), "norm1")
-        inner = nn.Dense(settings.feedforward, kernel_init=xavier_normal, dtype=self.dtype, name="linear1")(x_BxQxT)
+        attended_to_BxQxT = attention(x_BxQxT, keys_BxNxT, attended_BxN, train, parts)
+        *_, T = shape = x_BxQxT.shape
+        x_PxT, attended_to_PxT = (x.reshape(-1, T) for x in (x_BxQxT, attended_to_BxQxT))  # fewer kernels on a GPU
+        x_PxT = norm(x_PxT + dropout(attended_to_PxT), "norm1")
+        inner = nn.Dense(settings.feedforward, kernel_init=xavier_normal, dtype=self.dtype, name="linear1")(x_PxT)
         inner = dropout(nn.relu(inner))
-        outer = nn.Dense(x_BxQxT.shape[-1], kernel_init=xavier_normal, dtype=self.dtype, name="linear2")(inner)
-        return norm(x_BxQxT + dropout(outer), "norm2")
+        outer_PxT = nn.Dense(T, kernel_init=xavier_normal, dtype=self.dtype, name="linear2")(inner)
+        return norm(x_PxT + dropout(outer_PxT), "norm2").reshape(shape)
 
 
 @jax.custom_jvp

@@ -77,7 +77,7 @@ def _vectors_of(earlier: Earlier, items: int) -> dict[pa.Field, np.ndarray]:
     for field in pq.read_schema(earlier.info):
         if pa.types.is_fixed_size_list(field.type) and pa.types.is_floating(field.type.value_type):
             width, known = field.type.list_size, 0
-            values = zeros_for_now(items + 1, width)
+            values = zeros_for_now((items + 1, width))
             for chunk in read_columns([earlier.info], ["item_id", field.name]):
                 ids = chunk["item_id"].integers()
                 values[ids] = chunk[field.name].vectors(width)
