@@ -212,8 +212,7 @@ def random_bits(split: Split, batch_size: int) -> Rows:
     for length in (4, N):
         actions = []
         for module, rate in ((_OfFlax, 0.2), (dropout.Dropout, 0.2), (dropout.Dropout, 0.0)):
-            patches = (mock.patch.object(place, "Dropout", module) for place in (attention, transformer))
-            with next(patches), next(patches):
+            with mock.patch.object(attention, "Dropout", module), mock.patch.object(transformer, "Dropout", module):
                 actions.append(_encoder(batch_size, length, rate))
         flax, ours, none = in_turns(*actions)
         yield f"7. dropout in the encoder, length {length}: Flax's → 16 bits", None, flax, ours

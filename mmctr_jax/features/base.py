@@ -188,7 +188,7 @@ def rows_that_differ(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return differ
 
 
-_ROWS = 2**17
+_ROWS = 2**17  # compared at a time
 
 
 def unchanged(known: np.ndarray) -> np.ndarray:
