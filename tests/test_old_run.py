@@ -26,7 +26,8 @@ FIXTURE = Path(__file__).parent / "fixtures" / "run_0.1.0.tar.gz"
 def unpacked(tmp_path_factory):
     folder = tmp_path_factory.mktemp("old")
     with tarfile.open(FIXTURE) as archive:
-        archive.extractall(folder, filter="data")
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)  # not in Python 3.11.2, Debian 12's
+        archive.extractall(folder)
     return folder / "run_0.1.0"
 
 
