@@ -32,7 +32,7 @@ class Attention(nn.Module):
         `x_BxQxT` is made of, the first columns (H, Q, T − S), H being 1 where all rows have the same, and what the last
         ones hold at every position (B, S)."""
         B, Q, T = x_BxQxT.shape
-        in_init, out_init = nn.initializers.xavier_uniform(), uniform(T**-0.5)
+        in_init, out_init = nn.initializers.xavier_uniform(), _uniform(T**-0.5)
 
         def weights_of(scores_BxHxQxN):
             scores_BxHxQxN = scores_BxHxQxN.astype(jnp.promote_types(self.dtype, jnp.float32))  # never in bfloat16
@@ -44,7 +44,7 @@ class Attention(nn.Module):
             in_proj = LinearWeights(3 * T, in_init, self.dtype, name="in_proj")(T)
             out_proj = LinearWeights(T, out_init, self.dtype, name="out_proj")(T)
             parts = parts or (x_BxQxT, jnp.zeros((1, 0)))
-            return _multiplied_before(*(part.astype(self.dtype) for part in parts), in_proj, out_proj, weights_of)
+            return _matrices_first(*(part.astype(self.dtype) for part in parts), in_proj, out_proj, weights_of)
 
         def split(projected, count):
             projected = projected.reshape(B, -1, count, self.heads, T // self.heads)
@@ -65,12 +65,11 @@ class Attention(nn.Module):
         return nn.Dense(T, kernel_init=out_init, dtype=self.dtype, name="out_proj")(out)
 
 
-def uniform(limit: float) -> nn.initializers.Initializer:
-    """Between −limit and limit."""
+def _uniform(limit: float) -> nn.initializers.Initializer:
     return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -limit, limit)
 
 
-def _multiplied_before(
+def _matrices_first(
     x_HxNxD: jax.Array,
     same_BxS: jax.Array,
     in_proj: tuple[jax.Array, jax.Array],
